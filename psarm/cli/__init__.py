@@ -1,0 +1,87 @@
+"""The `psarm` command line: one module a command, imported only when it runs."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from psarm import __version__
+from psarm.errors import PsarmError
+
+# One-line purposes live here so that `psarm --help` imports no command (and so no torch).
+COMMANDS = {
+    "data": "Make and check data sets on disk (synth, check).",
+    "train": "Train PS-ARM or SeqNet from a configuration file.",
+    "export": "Turn a checkpoint into a bundle: two ONNX graphs and a manifest.",
+    "detect": "Find every person in images with a bundle.",
+    "search": "Find one person in a folder of images with a bundle.",
+    "bench": "Accuracy and speed of every backend beside the PyTorch model.",
+    "doctor": "Show versions and which backends load on this machine, and why others do not.",
+}
+
+
+class LazyGroup(click.Group):
+    """A click group whose commands live in modules of the same name, imported on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All commands, in the order a user meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import `psarm.cli.<name>` and return its `command`."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"psarm.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="psarm")
+def cli() -> None:
+    """Person search: find a given person in whole scene images."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; known errors end as one sentence on stderr and an exit code, never a traceback."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """As `main`, but return the exit code: 0 done, 1 failure, 2 usage, 130 interrupted."""
+    try:
+        result: Any = cli.main(args=arguments, prog_name="psarm", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except PsarmError as error:
+        click.echo(f"Error: {error}", err=True)
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort) as stop:
+        click.echo(f"Interrupted. {stop}".strip(), err=True)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away (`psarm ... | head`): nothing left to say, and nowhere to say it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            where = f" while writing {error.filename}" if error.filename else ""
+            click.echo(f"Error: the disk is full{where}; nothing half-written was left behind; free space and run again.", err=True)
+            return 1
+        if error.filename is not None:
+            click.echo(f"Error: {error.strerror}: {error.filename}", err=True)
+            return 1
+        raise
+    return result if isinstance(result, int) else 0

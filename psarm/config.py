@@ -1,0 +1,250 @@
+"""Configuration: grouped dataclasses with documented fields, read from YAML and `key=value` overrides.
+
+Importable without torch. Every check names the offending key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+from psarm.errors import ConfigError
+
+Dataclass = TypeVar("Dataclass")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything needed to build a model (and to rebuild it from a checkpoint).
+
+    Defaults are the published PS-ARM (ResNet-50, 900x1500, 14x14 RoIs) with the paper's ARM layout.
+    """
+
+    variant: Literal["psarm", "seqnet"] = "psarm"
+    """psarm: SeqNet plus the attention-aware relation mixer; seqnet: without it."""
+    backbone: Literal["resnet18", "resnet50"] = "resnet50"
+    width: float = 1.0
+    """Channel multiplier of the backbone; 1 is torchvision's ResNet."""
+    arm_layout: Literal["paper", "released"] = "paper"
+    """paper: gates see the feature map; released: gates see the scrambled map that the released weights were trained with."""
+    arm_reduction: int = 4
+    """ARM works on C / arm_reduction channels."""
+    arm_dropout: float = 0.5
+    min_size: int = 900
+    """Short side after resizing, pixels, unless the long side would pass `max_size`."""
+    max_size: int = 1500
+    anchor_sizes: tuple[int, ...] = (32, 64, 128, 256, 512)
+    """Square root of the anchor areas, pixels."""
+    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    """Height over width."""
+    pre_nms_top_n_train: int = 12000
+    pre_nms_top_n_test: int = 6000
+    post_nms_top_n_train: int = 2000
+    post_nms_top_n_test: int = 300
+    rpn_nms_thresh: float = 0.7
+    rpn_batch_size: int = 256
+    """Anchors sampled an image for the RPN losses, half of them positive at most."""
+    roi_size: int = 14
+    roi_batch_size: int = 128
+    """RoIs sampled an image for each head's losses, half of them positive at most."""
+    score_thresh: float = 0.5
+    detection_nms_thresh: float = 0.4
+    """NMS between the detection head and the re-id head."""
+    final_nms_thresh: float = 0.5
+    detections_per_image: int = 300
+    embedding_dim: int = 256
+    num_identities: int = 482
+    """Rows of OIM's lookup table: labelled training identities."""
+    queue_size: int = 500
+    """Rows of OIM's circular queue of unlabelled people."""
+    oim_momentum: float = 0.5
+    oim_scalar: float = 30.0
+
+    def __post_init__(self) -> None:
+        check_values(self, "model")
+        _require(self.width > 0, "model.width", self.width, "more than 0")
+        _require(0 < self.min_size <= self.max_size, "model.min_size", self.min_size, "between 1 and model.max_size")
+        _require(self.embedding_dim % 2 == 0 and self.embedding_dim > 0, "model.embedding_dim", self.embedding_dim, "an even number")
+        _require(bool(self.anchor_sizes) and min(self.anchor_sizes) > 0, "model.anchor_sizes", self.anchor_sizes, "sizes above 0")
+        _require(bool(self.anchor_ratios) and min(self.anchor_ratios) > 0, "model.anchor_ratios", self.anchor_ratios, "ratios above 0")
+        for name in ("roi_size", "roi_batch_size", "rpn_batch_size", "num_identities", "detections_per_image", "arm_reduction"):
+            _require(getattr(self, name) > 0, f"model.{name}", getattr(self, name), "more than 0")
+        _require(self.queue_size >= 0, "model.queue_size", self.queue_size, "0 or more")
+        for name in ("score_thresh", "detection_nms_thresh", "final_nms_thresh", "rpn_nms_thresh", "oim_momentum", "arm_dropout"):
+            _require(0 <= getattr(self, name) <= 1, f"model.{name}", getattr(self, name), "between 0 and 1")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which data set to read, and how."""
+
+    dataset: Literal["prw"] = "prw"
+    root: str = ""
+    """Folder of the data set."""
+    workers: int = 2
+    """Processes that decode and resize images."""
+
+    def __post_init__(self) -> None:
+        check_values(self, "data")
+        _require(self.workers >= 0, "data.workers", self.workers, "0 or more")
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the seven losses; the defaults are the released recipe's."""
+
+    rpn_cls: float = 1.0
+    rpn_reg: float = 1.0
+    detection_cls: float = 1.0
+    detection_reg: float = 10.0
+    reid_cls: float = 1.0
+    reid_reg: float = 1.0
+    oim: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_values(self, "train.loss_weights")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The training recipe; the defaults are PS-ARM's (paper section 4.1)."""
+
+    output: str = "runs/psarm"
+    """Folder for checkpoints and TensorBoard logs."""
+    epochs: int = 12
+    batch_size: int = 3
+    lr: float = 0.003
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    warmup_epochs: float = 1.0
+    """Linear warm-up from lr/1000, in epochs."""
+    lr_steps: tuple[int, ...] = (8,)
+    """Epochs after which the learning rate is multiplied by `lr_gamma`."""
+    lr_gamma: float = 0.1
+    clip_norm: float = 10.0
+    amp: Literal["no", "fp16", "bf16"] = "no"
+    flip: float = 0.5
+    """Probability of a horizontal flip."""
+    seed: int = 0
+    threads: int = 0
+    """CPU threads of torch; 0 leaves torch's own choice."""
+    init: str = ""
+    """Weights to start from: a psarm checkpoint, 'imagenet' (torchvision's cached backbone), or empty for random."""
+    evaluate: bool = True
+    """Evaluate on the test split after the last epoch."""
+    loss_weights: LossWeights = field(default_factory=LossWeights)
+
+    def __post_init__(self) -> None:
+        check_values(self, "train")
+        for name in ("epochs", "batch_size", "lr", "clip_norm"):
+            _require(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "more than 0")
+        _require(self.warmup_epochs >= 0, "train.warmup_epochs", self.warmup_epochs, "0 or more")
+        _require(0 <= self.flip <= 1, "train.flip", self.flip, "between 0 and 1")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole training run: model, data and recipe."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+def load_config(path: str | Path, overrides: typing.Sequence[str] = ()) -> Config:
+    """Read a YAML file and apply `group.key=value` overrides; raises `ConfigError` naming the file and key."""
+    import yaml
+
+    path = Path(path)
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Cannot read the configuration file {path}: {error}.") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} holds a {type(tree).__name__}; a mapping with the groups model, data and train is needed.")
+    for override in overrides:
+        _apply_override(tree, override, yaml.safe_load)
+    return from_dict(Config, tree, str(path))
+
+
+def from_dict(cls: type[Dataclass], values: Any, where: str) -> Dataclass:
+    """Build a configuration dataclass from plain values, strictly; `where` starts the key path in messages."""
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where}: got {values!r}, needed a mapping.")
+    hints = typing.get_type_hints(cls)
+    unknown = [key for key in values if key not in hints]
+    if unknown:
+        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; known keys are {', '.join(sorted(hints))}.")
+    made = {}
+    for key, value in values.items():
+        kind = hints[key]
+        made[key] = from_dict(kind, value, f"{where}: {key}") if dataclasses.is_dataclass(kind) else _plain(kind, value)
+    return cls(**made)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration dataclass as plain values (tuples become lists), the inverse of `from_dict`."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, tuple) else value
+
+    return {key: plain(value) for key, value in dataclasses.asdict(config).items()}
+
+
+def check_values(config: Any, group: str) -> None:
+    """Raise `ConfigError` where a field's value does not have the annotated type."""
+    for name, kind in typing.get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if not dataclasses.is_dataclass(kind) and not _fits(kind, value):
+            raise ConfigError(f"{group}.{name} is {value!r}; needed {_describe(kind)}.")
+
+
+def _plain(kind: Any, value: Any) -> Any:
+    if get_origin(kind) is tuple and isinstance(value, list):
+        return tuple(_plain(get_args(kind)[0], item) for item in value)
+    return float(value) if kind is float and isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _fits(kind: Any, value: Any) -> bool:
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_fits(get_args(kind)[0], item) for item in value)
+    if isinstance(kind, types.UnionType):
+        return any(_fits(option, value) for option in get_args(kind))
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return type(value) is kind
+
+
+def _describe(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(map(str, get_args(kind)))
+    if get_origin(kind) is tuple:
+        return f"a list of {get_args(kind)[0].__name__}"
+    return f"a value of type {getattr(kind, '__name__', kind)}"
+
+
+def _apply_override(tree: dict[str, Any], override: str, parse: typing.Callable[[str], Any]) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"Override {override!r} is not of the form group.key=value, such as train.epochs=4.")
+    *groups, last = key.split(".")
+    for group in groups:
+        tree = tree.setdefault(group, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"Override {override!r}: {group} is a value, not a group.")
+    tree[last] = parse(text)
+
+
+def _require(holds: bool, key: str, value: Any, needed: str) -> None:
+    if not holds:
+        raise ConfigError(f"{key} is {value!r}; needed {needed}.")
