@@ -1,1 +1,1 @@
-"""TODO."""
+"""Data sets on disk: readers, the synthetic generator and checks."""

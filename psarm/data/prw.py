@@ -1,0 +1,234 @@
+"""Reader of PRW as it lies on disk (PRW-v16.04.20).
+
+::
+
+    ROOT/frames/c1s1_000151.jpg            scene images; the camera is the number after the first `c`
+    ROOT/annotations/c1s1_000151.jpg.mat   one matrix [n,5]: identity, x, y, w, h
+    ROOT/frame_train.mat, frame_test.mat   cell arrays of frame names without `.jpg`
+    ROOT/query_info.txt                    a line a query: `identity x y w h frame`, frame without `.jpg`
+
+Boxes become float32 xyxy. Some of PRW's boxes begin left of or above the image: both corners are clipped at 0, so the
+right and lower edges stay where they were drawn. Boxes without area are skipped (`psarm data check` names them).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.io import loadmat
+
+from psarm.data.types import UNLABELLED, Frame, PersonSearchDataset, Query
+from psarm.errors import DataError
+
+FRAMES = "frames"
+ANNOTATIONS = "annotations"
+QUERIES = "query_info.txt"
+# Split → (file, variable) of its list of frames.
+FRAME_LISTS = {"train": ("frame_train.mat", "img_index_train"), "test": ("frame_test.mat", "img_index_test")}
+# PRW's annotation files name their matrix in one of three ways; the first one present counts.
+BOX_VARIABLES = ("box_new", "anno_file", "anno_previous")
+NO_IDENTITY = -2
+
+_FRAME_NAME = re.compile(r"c(\d+)s[\w-]+")
+
+
+def read_prw(root: str | Path) -> PersonSearchDataset:
+    """Read the PRW data set under `root`; images are not opened, only checked for presence.
+
+    Raises:
+        DataError: `root` is not a PRW data set, or a file in it is missing, corrupt or malformed; the sentence names
+            the file and what was expected.
+    """
+    root = Path(root)
+    check_layout(root)
+    images = image_names(root)
+    return PersonSearchDataset(
+        name="prw",
+        root=root,
+        train=[_read_frame(root, name, images) for name in read_frame_list(root, "train")],
+        gallery=[_read_frame(root, name, images) for name in read_frame_list(root, "test")],
+        queries=_read_queries(root, images),
+    )
+
+
+def check_layout(root: Path) -> None:
+    """Raise DataError unless `root` holds the directories and files that make a PRW data set."""
+    if not root.is_dir():
+        raise DataError(f"{root} is not a directory; pass the folder that holds PRW's frames/ and annotations/.")
+    missing = [f"{name}/" for name in (FRAMES, ANNOTATIONS) if not (root / name).is_dir()]
+    files = [name for name, _ in FRAME_LISTS.values()] + [QUERIES]
+    missing += [name for name in files if not (root / name).is_file()]
+    if missing:
+        raise DataError(
+            f"{root} is not a PRW data set: {', '.join(missing)} not found in it; pass the folder that holds them, "
+            "or make a synthetic one with `psarm data synth`."
+        )
+
+
+def image_names(root: Path) -> set[str]:
+    """Names of all files in ROOT/frames (one directory scan instead of one look-up a frame)."""
+    return {path.name for path in (root / FRAMES).iterdir()}
+
+
+def annotation_path(root: Path, name: str) -> Path:
+    """Where the annotation of the frame `name` (with `.jpg`) lies."""
+    return root / ANNOTATIONS / f"{name}.mat"
+
+
+def camera_of(name: str) -> int:
+    """Camera number of a frame name such as `c1s1_000151` or `c1s1_000151.jpg`."""
+    match = _FRAME_NAME.fullmatch(name.removesuffix(".jpg"))
+    if match is None:
+        raise DataError(f"frame name {name!r} holds no camera; PRW names look like c1s1_000151.")
+    return int(match[1])
+
+
+def read_frame_list(root: Path, split: str) -> list[str]:
+    """Frame names, with `.jpg`, of the split `train` or `test`.
+
+    Raises:
+        DataError: the .mat file is unreadable, lacks its variable, or lists something that is not a frame name.
+    """
+    file_name, variable = FRAME_LISTS[split]
+    path = root / file_name
+    content = _load_mat(path)
+    if variable not in content:
+        found = _variables(content)
+        raise DataError(f"{path} has no variable {variable} (found: {found}); it should list frame names.")
+    names: list[str] = []
+    for cell in np.ravel(content[variable]):
+        text = np.ravel(cell)
+        if text.size != 1 or not isinstance(text[0], str):
+            row = len(names)
+            raise DataError(f"{path}: {variable} should be a cell array of frame names, but entry {row} is not text.")
+        name = text[0].strip().removesuffix(".jpg")
+        try:
+            camera_of(name)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
+        names.append(f"{name}.jpg")
+    if len(set(names)) != len(names):
+        twice = Counter(names).most_common(1)[0][0]
+        raise DataError(f"{path} lists {twice} more than once; every frame should be listed once.")
+    return names
+
+
+def read_annotation(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Boxes and identities as one annotation file has them.
+
+    Returns:
+        boxes: float64 [n,4] xyxy, not clipped, possibly without area or not finite.
+        identities: int64 [n], PRW's own numbers, `UNLABELLED` for a person without one.
+
+    Raises:
+        DataError: the file is missing or unreadable, or its matrix is not [n,5] numbers with whole identities.
+    """
+    content = _load_mat(path)
+    variable = next((name for name in BOX_VARIABLES if name in content), None)
+    if variable is None:
+        expected = ", ".join(BOX_VARIABLES)
+        raise DataError(f"{path} has none of the variables {expected} (found: {_variables(content)}).")
+    matrix = np.asarray(content[variable])
+    if matrix.size == 0:
+        return np.zeros((0, 4)), np.zeros(0, np.int64)
+    if matrix.ndim != 2 or matrix.shape[1] != 5 or matrix.dtype.kind not in "iuf":
+        raise DataError(
+            f"{path}: {variable} should be numbers of shape [n,5] (identity, x, y, w, h), "
+            f"but it is {matrix.dtype} of shape {list(matrix.shape)}."
+        )
+    matrix = matrix.astype(np.float64)
+    identities = matrix[:, 0]
+    allowed = (identities >= 0) | (identities == NO_IDENTITY)
+    bad = ~np.isfinite(identities) | (identities != np.trunc(identities)) | ~allowed
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise DataError(
+            f"{path}: row {row} has identity {identities[row]:g}; expected a whole number from 0 up, "
+            f"or {NO_IDENTITY} for a person without identity."
+        )
+    boxes = np.concatenate([matrix[:, 1:3], matrix[:, 1:3] + matrix[:, 3:5]], axis=1)
+    return boxes, np.where(identities == NO_IDENTITY, UNLABELLED, identities).astype(np.int64)
+
+
+def parse_query(line: str) -> tuple[int, NDArray[np.float64], str]:
+    """Identity, box float64 [4] xyxy (not clipped) and frame name (with `.jpg`) of one line of query_info.txt.
+
+    Raises:
+        DataError: the line is not `identity x y w h frame`, or its box has no area.
+    """
+    fields = line.split()
+    if len(fields) != 6:
+        raise DataError(f"expected `identity x y w h frame`, got {line.strip()!r}.")
+    try:
+        identity = int(fields[0])
+        x, y, w, h = (float(field) for field in fields[1:5])
+    except ValueError:
+        raise DataError(f"expected a whole identity and four numbers before the frame, got {line.strip()!r}.") from None
+    box = np.array([x, y, x + w, y + h])
+    if not has_area(box[None]).all():
+        raise DataError(f"the box {x:g} {y:g} {w:g} {h:g} has no area inside the image.")
+    name = fields[5].removesuffix(".jpg")
+    camera_of(name)
+    return identity, box, f"{name}.jpg"
+
+
+def query_lines(root: Path) -> list[tuple[int, str]]:
+    """Line number (from 1) and text of every line of query_info.txt that is not blank."""
+    path = root / QUERIES
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as text ({error}); expected lines `identity x y w h frame`.") from error
+    return [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+
+
+def has_area(boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which boxes [n,4] xyxy are finite and keep a positive width and height once clipped at 0; bool [n]."""
+    finite = np.logical_and.reduce(np.isfinite(boxes), axis=1)
+    clipped = np.maximum(np.where(finite[:, None], boxes, 0), 0)
+    return finite & (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
+
+
+def _read_frame(root: Path, name: str, images: set[str]) -> Frame:
+    path = root / FRAMES / name
+    if name not in images:
+        raise DataError(f"{path} is listed but missing; `psarm data check {root}` names every broken file.")
+    boxes, identities = read_annotation(annotation_path(root, name))
+    if not np.isfinite(boxes).all():
+        raise DataError(f"{annotation_path(root, name)} holds a box that is not finite; expected numbers.")
+    keep = has_area(boxes)
+    clipped = np.maximum(boxes[keep], 0).astype(np.float32)
+    return Frame(name, path, camera_of(name), clipped, identities[keep])
+
+
+def _read_queries(root: Path, images: set[str]) -> list[Query]:
+    queries = []
+    for number, line in query_lines(root):
+        try:
+            identity, box, name = parse_query(line)
+        except DataError as error:
+            raise DataError(f"{root / QUERIES} line {number}: {error}") from None
+        path = root / FRAMES / name
+        if name not in images:
+            raise DataError(f"{root / QUERIES} line {number}: the frame {path} is missing.")
+        queries.append(Query(name, path, camera_of(name), np.maximum(box, 0).astype(np.float32), identity))
+    return queries
+
+
+def _load_mat(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise DataError(f"{path} is missing.")
+    try:
+        content: dict[str, Any] = loadmat(str(path), appendmat=False)
+    except Exception as error:  # scipy's parser raises whatever damaged bytes lead it into
+        raise DataError(f"{path} cannot be read as a MATLAB file ({type(error).__name__}: {error}).") from error
+    return content
+
+
+def _variables(content: dict[str, Any]) -> str:
+    return ", ".join(name for name in content if not name.startswith("__")) or "none"
