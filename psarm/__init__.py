@@ -21,6 +21,9 @@ def load_model(path: str | Path, device: str = "cpu") -> PersonSearchModel:
     The variant and the ARM layout are recognised from the file. Raises `psarm.errors.CheckpointError` when the file
     is not a checkpoint of a known model, and `psarm.errors.MissingExtraError` when torch is not installed.
     """
-    from psarm.model import load_model as load
+    from psarm.extras import require
+
+    require("torch", "torchvision", "safetensors", feature="psarm.load_model", extra="train")
+    from psarm.model.checkpoint import load_model as load
 
     return load(path, device)

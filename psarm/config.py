@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from psarm.errors import ConfigError
 
-Dataclass = TypeVar("Dataclass")
+Group = TypeVar("Group")
 
 
 @dataclass(frozen=True)
@@ -68,13 +68,42 @@ class ModelConfig:
         check_values(self, "model")
         _require(self.width > 0, "model.width", self.width, "more than 0")
         _require(0 < self.min_size <= self.max_size, "model.min_size", self.min_size, "between 1 and model.max_size")
-        _require(self.embedding_dim % 2 == 0 and self.embedding_dim > 0, "model.embedding_dim", self.embedding_dim, "an even number")
-        _require(bool(self.anchor_sizes) and min(self.anchor_sizes) > 0, "model.anchor_sizes", self.anchor_sizes, "sizes above 0")
-        _require(bool(self.anchor_ratios) and min(self.anchor_ratios) > 0, "model.anchor_ratios", self.anchor_ratios, "ratios above 0")
-        for name in ("roi_size", "roi_batch_size", "rpn_batch_size", "num_identities", "detections_per_image", "arm_reduction"):
+        _require(
+            self.embedding_dim % 2 == 0 and self.embedding_dim > 0,
+            "model.embedding_dim",
+            self.embedding_dim,
+            "an even number",
+        )
+        _require(
+            bool(self.anchor_sizes) and min(self.anchor_sizes) > 0,
+            "model.anchor_sizes",
+            self.anchor_sizes,
+            "sizes above 0",
+        )
+        _require(
+            bool(self.anchor_ratios) and min(self.anchor_ratios) > 0,
+            "model.anchor_ratios",
+            self.anchor_ratios,
+            "ratios above 0",
+        )
+        for name in (
+            "roi_size",
+            "roi_batch_size",
+            "rpn_batch_size",
+            "num_identities",
+            "detections_per_image",
+            "arm_reduction",
+        ):
             _require(getattr(self, name) > 0, f"model.{name}", getattr(self, name), "more than 0")
         _require(self.queue_size >= 0, "model.queue_size", self.queue_size, "0 or more")
-        for name in ("score_thresh", "detection_nms_thresh", "final_nms_thresh", "rpn_nms_thresh", "oim_momentum", "arm_dropout"):
+        for name in (
+            "score_thresh",
+            "detection_nms_thresh",
+            "final_nms_thresh",
+            "rpn_nms_thresh",
+            "oim_momentum",
+            "arm_dropout",
+        ):
             _require(0 <= getattr(self, name) <= 1, f"model.{name}", getattr(self, name), "between 0 and 1")
 
 
@@ -167,17 +196,19 @@ def load_config(path: str | Path, overrides: typing.Sequence[str] = ()) -> Confi
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path} holds a {type(tree).__name__}; a mapping with the groups model, data and train is needed.")
+        raise ConfigError(
+            f"{path} holds a {type(tree).__name__}; a mapping with the groups model, data and train is needed."
+        )
     for override in overrides:
         _apply_override(tree, override, yaml.safe_load)
     return from_dict(Config, tree, str(path))
 
 
-def from_dict(cls: type[Dataclass], values: Any, where: str) -> Dataclass:
+def from_dict(cls: type[Group], values: Any, where: str) -> Group:
     """Build a configuration dataclass from plain values, strictly; `where` starts the key path in messages."""
     if not isinstance(values, dict):
         raise ConfigError(f"{where}: got {values!r}, needed a mapping.")
-    hints = typing.get_type_hints(cls)
+    hints: dict[str, Any] = typing.get_type_hints(cls)
     unknown = [key for key in values if key not in hints]
     if unknown:
         raise ConfigError(f"{where}: unknown key {unknown[0]!r}; known keys are {', '.join(sorted(hints))}.")

@@ -41,7 +41,9 @@ class MissingExtraError(PsarmError):
     exit_code = 2
 
     def __init__(self, feature: str, extra: str, cause: str) -> None:
-        super().__init__(f"{feature} needs the '{extra}' extra ({cause}); install it with: pip install 'psarm[{extra}]'.")
+        super().__init__(
+            f"{feature} needs the '{extra}' extra ({cause}); install it with: pip install 'psarm[{extra}]'."
+        )
 
 
 class DataError(PsarmError):

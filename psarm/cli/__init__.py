@@ -78,7 +78,10 @@ def run(arguments: list[str] | None = None) -> int:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             where = f" while writing {error.filename}" if error.filename else ""
-            click.echo(f"Error: the disk is full{where}; nothing half-written was left behind; free space and run again.", err=True)
+            click.echo(
+                f"Error: the disk is full{where}; nothing half-written was left behind; free space and run again.",
+                err=True,
+            )
             return 1
         if error.filename is not None:
             click.echo(f"Error: {error.strerror}: {error.filename}", err=True)

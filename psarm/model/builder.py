@@ -1,0 +1,60 @@
+"""From a `ModelConfig` to a model: the one place that knows sizes."""
+
+from __future__ import annotations
+
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+from psarm.config import ModelConfig
+from psarm.model.arm import Arm
+from psarm.model.backbone import ARCHITECTURES, Architecture, Backbone, make_res5, stage_planes
+from psarm.model.nae import NormAwareEmbedding
+from psarm.model.oim import OnlineInstanceMatching
+from psarm.model.person_search import PersonSearchModel
+from psarm.model.roi_heads import BoxRegressor, PersonSearchHeads, RoIAlign, RoIFeatures, make_box_coder
+from psarm.model.rpn import build_rpn
+from psarm.model.sampling import RoISampler
+
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+
+
+def build_model(config: ModelConfig) -> PersonSearchModel:
+    """A freshly initialised model in train mode."""
+    architecture = ARCHITECTURES[config.backbone]
+    backbone = Backbone(architecture, config.width)
+    return PersonSearchModel(
+        config,
+        GeneralizedRCNNTransform(config.min_size, config.max_size, list(IMAGE_MEAN), list(IMAGE_STD)),
+        backbone,
+        build_rpn(backbone.out_channels, config),
+        _build_heads(architecture, backbone.out_channels, config),
+    )
+
+
+def _build_heads(architecture: Architecture, channels: int, config: ModelConfig) -> PersonSearchHeads:
+    res5_channels = stage_planes(config.width)[3] * architecture.block.expansion
+    return PersonSearchHeads(
+        box_head=_build_trunk(architecture, channels, config),
+        faster_rcnn_predictor=FastRCNNPredictor(res5_channels, 2),
+        reid_head=_build_trunk(architecture, channels, config),
+        box_predictor=BoxRegressor(res5_channels),
+        embedding_head=NormAwareEmbedding(channels, res5_channels, config.embedding_dim),
+        reid_loss=OnlineInstanceMatching(
+            config.embedding_dim, config.num_identities, config.queue_size, config.oim_momentum, config.oim_scalar
+        ),
+        roi_align=RoIAlign(config.roi_size),
+        sampler=RoISampler(config.roi_batch_size, make_box_coder()),
+        score_thresh=config.score_thresh,
+        detection_nms_thresh=config.detection_nms_thresh,
+        final_nms_thresh=config.final_nms_thresh,
+        detections_per_image=config.detections_per_image,
+    )
+
+
+def _build_trunk(architecture: Architecture, channels: int, config: ModelConfig) -> RoIFeatures:
+    arm = None
+    if config.variant == "psarm":
+        reduced = max(1, channels // config.arm_reduction)
+        arm = Arm(channels, reduced, config.roi_size**2, config.arm_dropout, config.arm_layout)
+    return RoIFeatures(arm, make_res5(architecture, config.width))

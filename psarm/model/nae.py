@@ -1,0 +1,35 @@
+"""Norm-aware embedding (NAE, CVPR 2020; section 3.1 of PS-ARM): direction identifies, length tells person from background."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class NormAwareEmbedding(nn.Module):
+    """Pooled features before and after res5 → unit embedding and the logit of being a person."""
+
+    def __init__(self, res4_channels: int, res5_channels: int, embedding_dim: int) -> None:
+        super().__init__()
+        half = embedding_dim // 2
+        self.res4 = projector(res4_channels, half)
+        self.res5 = projector(res5_channels, half)
+        self.rescaler = nn.BatchNorm1d(1, affine=True)
+
+    def forward(self, res4: Tensor, res5: Tensor) -> tuple[Tensor, Tensor]:
+        """[R,C4], [R,C5] → embeddings [R,D] of unit norm, logits [R]."""
+        vectors = self.vectors(res4, res5)
+        norms = vectors.norm(dim=1, keepdim=True)
+        return vectors / norms.clamp(min=1e-12), self.rescaler(norms)[:, 0]
+
+    def vectors(self, res4: Tensor, res5: Tensor) -> Tensor:
+        """The embeddings before normalisation [R,D]."""
+        return torch.cat([self.res4(res4), self.res5(res5)], dim=1)
+
+
+def projector(in_features: int, out_features: int) -> nn.Sequential:
+    """Linear + BatchNorm with the released initialisation."""
+    linear = nn.Linear(in_features, out_features)
+    nn.init.normal_(linear.weight, std=0.01)
+    nn.init.zeros_(linear.bias)
+    return nn.Sequential(linear, nn.BatchNorm1d(out_features))
