@@ -30,7 +30,7 @@ class ModelConfig:
     width: float = 1.0
     """Channel multiplier of the backbone; 1 is torchvision's ResNet."""
     arm_layout: Literal["paper", "released"] = "paper"
-    """paper: gates see the feature map; released: gates see the scrambled map that the released weights were trained with."""
+    """paper: gates see the feature map; released: gates see the scrambled map the released weights were trained on."""
     arm_reduction: int = 4
     """ARM works on C / arm_reduction channels."""
     arm_dropout: float = 0.5
@@ -215,7 +215,7 @@ def from_dict(cls: type[Group], values: Any, where: str) -> Group:
     made = {}
     for key, value in values.items():
         kind = hints[key]
-        made[key] = from_dict(kind, value, f"{where}: {key}") if dataclasses.is_dataclass(kind) else _plain(kind, value)
+        made[key] = _value(kind, value, f"{where}: {key}")
     return cls(**made)
 
 
@@ -236,6 +236,10 @@ def check_values(config: Any, group: str) -> None:
         value = getattr(config, name)
         if not dataclasses.is_dataclass(kind) and not _fits(kind, value):
             raise ConfigError(f"{group}.{name} is {value!r}; needed {_describe(kind)}.")
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
+    return from_dict(kind, value, where) if dataclasses.is_dataclass(kind) else _plain(kind, value)
 
 
 def _plain(kind: Any, value: Any) -> Any:

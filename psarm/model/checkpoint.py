@@ -145,7 +145,8 @@ def _read_pickled(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path} is not a checkpoint: {reason.splitlines()[0]}.") from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError, UnicodeDecodeError) as error:
         raise CheckpointError(
-            f"{path} is damaged or not a checkpoint ({type(error).__name__}: {str(error).splitlines()[0][:120]}); copy it again."
+            f"{path} is damaged or not a checkpoint ({type(error).__name__}: {str(error).splitlines()[0][:120]}); "
+            "copy it again."
         ) from error
     state, values = _state_of(content, path)
     if values is not None:  # a training state of ours

@@ -1,4 +1,4 @@
-"""Norm-aware embedding (NAE, CVPR 2020; section 3.1 of PS-ARM): direction identifies, length tells person from background."""
+"""Norm-aware embedding (NAE, CVPR 2020; PS-ARM, section 3.1): direction identifies, length tells person or not."""
 
 from __future__ import annotations
 

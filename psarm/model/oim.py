@@ -1,4 +1,4 @@
-"""Online instance matching (OIM, Xiao et al., CVPR 2017): a lookup table of labelled people and a queue of unlabelled ones.
+"""Online instance matching (OIM, Xiao et al., CVPR 2017): a table of labelled people and a queue of unlabelled ones.
 
 n samples, C identities, Q queue rows, D embedding dimensions.
 """

@@ -22,7 +22,7 @@ Size = tuple[int, int]
 
 
 class PersonSearchModel(nn.Module):
-    """PS-ARM or SeqNet. `losses` trains (model in train mode); `detect`, `embed`, `detect_around` answer (eval mode)."""
+    """PS-ARM or SeqNet. `losses` trains (train mode); `detect`, `embed` and `detect_around` answer (eval mode)."""
 
     def __init__(
         self,

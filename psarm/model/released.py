@@ -1,7 +1,7 @@
 """Names of the released SeqNet and PS-ARM checkpoints, mapped to ours.
 
-Both files are dicts with `model`, `optimizer`, `lr_scheduler`, `epoch`. PS-ARM wraps the backbone's stages once more and
-keeps ARM under `mlP_model`; torchvision < 0.13 named the RPN's 3x3 convolution without the two indices.
+Both files are dicts with `model`, `optimizer`, `lr_scheduler`, `epoch`. PS-ARM wraps the backbone's stages once more
+and keeps ARM under `mlP_model`; torchvision < 0.13 named the RPN's 3x3 convolution without the two indices.
 """
 
 from __future__ import annotations

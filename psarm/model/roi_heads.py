@@ -51,7 +51,10 @@ class RoIAlign(nn.Module):
 
     def forward(self, features: Tensor, boxes: list[Tensor]) -> Tensor:
         """[N,C,H,W] and a list of [r,4] → [R,C,size,size]."""
-        return roi_align(features, boxes, self.size, spatial_scale=1 / STRIDE, sampling_ratio=2, aligned=False)
+        pooled: Tensor = roi_align(
+            features, boxes, self.size, spatial_scale=1 / STRIDE, sampling_ratio=2, aligned=False
+        )
+        return pooled
 
 
 class BoxRegressor(nn.Sequential):
