@@ -1,0 +1,91 @@
+"""`psarm train`: train a model from a configuration file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from psarm.config import Config, load_config
+
+if TYPE_CHECKING:
+    from psarm.training.trainer import TrainingResult
+
+
+@click.command()
+@click.option("--config", "config_file", required=True, metavar="FILE", help="YAML file: model, data, train.")
+@click.option("-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key: train.epochs=4.")
+@click.option("--data-root", metavar="DIR", help="Folder of the data set (data.root).")
+@click.option("--output", metavar="DIR", help="Folder for checkpoints and logs (train.output).")
+@click.option("--resume", is_flag=True, help="Go on from the last finished epoch.")
+@click.option("--overwrite", is_flag=True, help="Start again in a folder that holds a training.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def command(
+    config_file: str,
+    overrides: tuple[str, ...],
+    data_root: str | None,
+    output: str | None,
+    resume: bool,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Train PS-ARM or SeqNet from a configuration file.
+
+    The output folder gets model.safetensors (for psarm export), last.pt (for --resume), TensorBoard logs and, after
+    the evaluation at the end, metrics.json.
+    """
+    config = load_config(config_file, overrides)
+    if data_root is not None:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, root=data_root))
+    if output is not None:
+        config = dataclasses.replace(config, train=dataclasses.replace(config.train, output=output))
+    try:
+        summary = _train(config, resume, overwrite)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_how_to_go_on(config)) from None
+    if as_json:
+        click.echo(json.dumps(summary, indent=2))
+    else:
+        _show(summary)
+
+
+def _train(config: Config, resume: bool, overwrite: bool) -> dict[str, Any]:
+    from psarm.training.trainer import train
+
+    return _summary(train(config, resume=resume, overwrite=overwrite))
+
+
+def _summary(result: TrainingResult) -> dict[str, Any]:
+    return {
+        "checkpoint": str(result.checkpoint),
+        "epochs": result.epochs,
+        "seconds": round(result.seconds, 1),
+        "losses": result.losses,
+    }
+
+
+def _show(summary: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    from psarm.console import out
+
+    table = Table(title=f"Trained {summary['epochs']} epochs")
+    table.add_column("loss")
+    table.add_column("last epoch", justify="right")
+    for name, value in summary["losses"].items():
+        table.add_row(name, f"{value:.4f}")
+    out.print(table)
+    checkpoint = summary["checkpoint"]
+    out.print(f"Checkpoint: {checkpoint}", soft_wrap=True)
+    out.print(f"Next: psarm export {checkpoint} --out {Path(checkpoint).parent / 'bundle.psarm'}", soft_wrap=True)
+
+
+def _how_to_go_on(config: Config) -> str:
+    from psarm.training.state import STATE_FILE
+
+    if (Path(config.train.output) / STATE_FILE).exists():
+        return f"Every finished epoch is in {config.train.output}; run the same command with --resume to go on."
+    return "No epoch was finished, so there is nothing to resume; run the same command to start again."

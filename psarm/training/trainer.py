@@ -1,0 +1,268 @@
+"""One training run: SGD over the seven losses, a checkpoint every epoch, exact resume (paper section 4.1)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import PartialState
+from accelerate.utils import set_seed
+from torch import Tensor, nn
+
+from psarm.config import Config, DataConfig, to_dict
+from psarm.data.loader import TrainingFrames, training_loader
+from psarm.data.prw import read_prw
+from psarm.data.types import PersonSearchDataset
+from psarm.errors import ConfigError, DataError, TrainingError, UsageError
+from psarm.model.builder import build_model
+from psarm.model.checkpoint import save_model
+from psarm.model.person_search import PersonSearchModel
+from psarm.training import initial
+from psarm.training.report import Report
+from psarm.training.schedule import learning_rate
+from psarm.training.state import (
+    METRICS_FILE,
+    MODEL_FILE,
+    STATE_FILE,
+    TrainingState,
+    check_same_run,
+    dataset_facts,
+    load_state,
+    save_state,
+)
+
+READERS: dict[str, Callable[[str], PersonSearchDataset]] = {"prw": read_prw}
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a finished training left behind."""
+
+    model: PersonSearchModel
+    dataset: PersonSearchDataset
+    checkpoint: Path
+    epochs: int
+    losses: dict[str, float]
+    """Weighted means of the last epoch, with their sum as `total`."""
+    seconds: float
+
+
+class Losses(nn.Module):
+    """`forward` is the model's losses: what Accelerate wraps for mixed precision and several processes."""
+
+    def __init__(self, model: PersonSearchModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """The seven unweighted losses."""
+        return self.model.losses(images, targets)
+
+
+def train(config: Config, resume: bool = False, overwrite: bool = False) -> TrainingResult:
+    """Train to the last epoch; the output folder gets `last.pt`, `model.safetensors` and TensorBoard logs.
+
+    Args:
+        config: the run; `model.num_identities` is replaced by the data set's number of training identities.
+        resume: go on from the output folder's `last.pt`; the result equals that of a run never interrupted.
+        overwrite: start again in a folder that holds a training.
+
+    Raises:
+        UsageError: the output folder holds a training already, or there is nothing (or another run) to resume.
+        DataError: the data set cannot be read.
+        TrainingError: a loss or gradient is not finite; the last checkpoint stays.
+        OSError: the disk is full; the last checkpoint stays.
+    """
+    output = Path(config.train.output)
+    check_output(output, resume, overwrite)
+    dataset = read_dataset(config.data)
+    config = fit_to_dataset(config, dataset)
+    saved = load_state(output / STATE_FILE) if resume else None
+    if saved is not None:
+        check_same_run(saved, config, dataset)
+    run = TrainingRun(config, dataset, saved)
+    if overwrite:
+        for name in (STATE_FILE, MODEL_FILE, METRICS_FILE):
+            (output / name).unlink(missing_ok=True)
+    return run.fit()
+
+
+def check_output(output: Path, resume: bool, overwrite: bool) -> None:
+    """Raise `UsageError` where starting or resuming in `output` cannot be meant."""
+    if resume and overwrite:
+        raise UsageError("--resume goes on with a training and --overwrite discards it; give one of them.")
+    exists = (output / STATE_FILE).exists()
+    if resume and not exists:
+        raise UsageError(
+            f"There is no training to resume in {output} ({STATE_FILE} is missing); start without --resume."
+        )
+    if exists and not resume and not overwrite:
+        raise UsageError(
+            f"{output} already holds a training; give --resume to go on with it, --overwrite to start again, "
+            "or another --output."
+        )
+
+
+def read_dataset(config: DataConfig) -> PersonSearchDataset:
+    """The data set of a configuration; raises `ConfigError` without a root and `DataError` where it cannot be read."""
+    if not config.root:
+        raise ConfigError("data.root is empty; give the folder of the data set with --data-root.")
+    if not Path(config.root).exists():
+        raise ConfigError(
+            f"data.root is {config.root!r}, which does not exist; give the data set's folder with --data-root."
+        )
+    return READERS[config.dataset](config.root)
+
+
+def fit_to_dataset(config: Config, dataset: PersonSearchDataset) -> Config:
+    """`config` with as many identities as the data set's training split; raises where it is too small to train on."""
+    if not dataset.train_labels:
+        raise DataError(f"{dataset.root} has no training frame with an identified person; training needs some.")
+    if config.train.batch_size > len(dataset.train):
+        raise ConfigError(
+            f"train.batch_size is {config.train.batch_size}; needed at most the {len(dataset.train)} training frames."
+        )
+    model = dataclasses.replace(config.model, num_identities=len(dataset.train_labels))
+    return dataclasses.replace(config, model=model)
+
+
+class TrainingRun:
+    """Model, optimizer and data of one run, from `saved` or fresh."""
+
+    def __init__(self, config: Config, dataset: PersonSearchDataset, saved: TrainingState | None) -> None:
+        self.config = config
+        self.recipe = recipe = config.train
+        self.dataset = dataset
+        self.output = Path(recipe.output)
+        if recipe.threads:
+            torch.set_num_threads(recipe.threads)
+        self.accelerator = make_accelerator(recipe.amp)
+        self.epoch = 0
+        self.means: dict[str, float] = {}
+        seed_epoch(recipe.seed, 0, 0)
+        self.model = build_model(config.model)
+        if saved is None:
+            initial.initialise(self.model, recipe.init)
+        initial.freeze(self.model, recipe.init)
+        frames = TrainingFrames(
+            dataset.train,
+            dataset.train_labels,
+            config.model.min_size,
+            config.model.max_size,
+            recipe.flip,
+            recipe.seed,
+        )
+        loader = training_loader(frames, recipe.batch_size, config.data.workers)
+        optimizer = torch.optim.SGD(
+            initial.parameters(self.model), recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+        )
+        if saved is not None:
+            self.model.load_state_dict(saved.model)
+        self.losses, self.optimizer, self.loader = self.accelerator.prepare(Losses(self.model), optimizer, loader)
+        if saved is not None:
+            self._restore(saved)
+
+    def _restore(self, saved: TrainingState) -> None:
+        self.optimizer.load_state_dict(saved.optimizer)
+        if self.accelerator.scaler is not None and saved.scaler:
+            self.accelerator.scaler.load_state_dict(saved.scaler)
+        self.epoch = saved.epoch
+        self.means = saved.losses
+
+    def fit(self) -> TrainingResult:
+        """Train the epochs that are left, saving after each."""
+        main = self.accelerator.is_main_process
+        with Report(self.output, self.recipe.epochs, len(self.loader), self.epoch, main) as report:
+            while self.epoch < self.recipe.epochs:
+                self.means = self._run_epoch(report)
+                self.epoch += 1
+                if main:
+                    self._save()
+                self.accelerator.wait_for_everyone()
+                report.epoch(self.epoch, self.means, self.optimizer.param_groups[0]["lr"])
+        checkpoint = self.output / MODEL_FILE
+        return TrainingResult(self.model, self.dataset, checkpoint, self.epoch, self.means, report.seconds)
+
+    def _run_epoch(self, report: Report) -> dict[str, float]:
+        """Means of the weighted losses over one epoch."""
+        self.losses.train()
+        seed_epoch(self.recipe.seed, self.epoch, self.accelerator.process_index)
+        self.loader.set_epoch(self.epoch)
+        sums: dict[str, float] = {}
+        first = self.epoch * len(self.loader)
+        for iteration, (images, targets) in enumerate(self.loader, start=first):
+            lr = learning_rate(self.recipe, iteration, len(self.loader))
+            losses, gradient_norm = self._step(images, targets, lr, iteration - first)
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + value
+            report.iteration(iteration, losses, lr, gradient_norm)
+        return {name: value / len(self.loader) for name, value in sums.items()}
+
+    def _step(
+        self, images: list[Tensor], targets: list[dict[str, Tensor]], lr: float, iteration: int
+    ) -> tuple[dict[str, float], float]:
+        """One optimizer step; the weighted losses with their sum as `total`, and the gradient norm before clipping."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        weights = self.recipe.loss_weights
+        unweighted = self.losses([image.float().div(255) for image in images], targets)
+        losses = {name: getattr(weights, name) * loss for name, loss in unweighted.items()}
+        total = torch.stack(list(losses.values())).sum()
+        values = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
+        self._check_finite(values, iteration)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.accelerator.backward(total)
+        norm = float(self.accelerator.clip_grad_norm_(self.losses.parameters(), self.recipe.clip_norm))
+        if self.accelerator.scaler is None:  # an fp16 loss scaler skips such a step and lowers its scale by itself
+            self._check_finite({"the gradient norm": norm}, iteration)
+        self.optimizer.step()
+        return {"total": sum(values.values()), **values}, norm
+
+    def _check_finite(self, values: dict[str, float], iteration: int) -> None:
+        bad = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
+        if bad:
+            kept = f"{self.output / STATE_FILE} holds epoch {self.epoch}" if self.epoch else "no epoch was finished"
+            raise TrainingError(
+                f"Training diverged in epoch {self.epoch + 1}, iteration {iteration + 1}: {', '.join(bad)}; {kept}. "
+                "Lower train.lr or train.clip_norm, or check the data with psarm data check."
+            )
+
+    def _save(self) -> None:
+        facts = dataset_facts(self.dataset)
+        scaler = self.accelerator.scaler
+        state = TrainingState(
+            epoch=self.epoch,
+            model=self.model.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            scaler=scaler.state_dict() if scaler is not None else {},
+            losses=self.means,
+            config=to_dict(self.config),
+            dataset=facts,
+        )
+        about: dict[str, Any] = {
+            "name": facts["name"],
+            "train_frames": len(facts["train_frames"]),
+            "identities": len(facts["identities"]),
+        }
+        save_model(self.model, self.output / MODEL_FILE, about)
+        save_state(self.output / STATE_FILE, state)
+
+
+def make_accelerator(amp: str) -> Accelerator:
+    """Device and precision; raises `ConfigError` where the device cannot train in that precision."""
+    device = PartialState().device
+    if amp == "fp16" and device.type == "cpu":
+        raise ConfigError("train.amp is fp16, which needs a GPU; on a CPU use no or bf16.")
+    return Accelerator(mixed_precision=amp)
+
+
+def seed_epoch(seed: int, epoch: int, process: int) -> None:
+    """Seed Python, NumPy and torch for one epoch of one process, so that an epoch never depends on those before it."""
+    set_seed(int(np.random.SeedSequence([seed, epoch, process]).generate_state(1)[0]))
