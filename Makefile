@@ -1,0 +1,66 @@
+# Every target makes its own environment: on a fresh machine `make demo` or `make test` is the only command needed.
+# Needs git, make and Python 3.11 or newer; uv is used when present and otherwise installed into .venv-uv.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.setup-done
+OWN_UV := .venv-uv/bin/uv
+# Run it rather than look for it: a version manager's shim can be on PATH and lead nowhere.
+UV := $(shell uv --version >/dev/null 2>&1 && command -v uv || echo $(OWN_UV))
+export UV
+
+# Where `make demo` leaves its bundle, checkpoint and data; `make bench` and `make gpu` measure those.
+DEMO := demo
+# pytest's processes; one a core is fastest because every test runs torch on one thread.
+WORKERS ?= auto
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test coverage lint format bench gpu constraints clean
+
+help: ## List the targets.
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
+
+setup: $(STAMP) ## Make .venv with psarm and everything its development needs (again only when requirements change).
+
+$(STAMP): pyproject.toml constraints.txt | $(filter $(OWN_UV),$(UV))
+	test -x $(PY) || $(UV) venv --quiet --python '>=3.11' $(VENV)
+	$(UV) pip install --python $(PY) --constraints constraints.txt --editable '.[dev]'
+	touch $@
+
+# A plain venv where Python has ensurepip, else (Debian without python3-venv) pip into a folder.
+$(OWN_UV):
+	@echo "uv was not found: installing it into .venv-uv"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "psarm needs Python 3.11 or newer; try make PYTHON=python3.11" >&2; exit 1; }
+	rm -rf .venv-uv
+	{ $(PYTHON) -m venv .venv-uv && .venv-uv/bin/python -m pip install --quiet uv; } \
+		|| { rm -rf .venv-uv && $(PYTHON) -m pip install --quiet --target .venv-uv uv; } \
+		|| { rm -rf .venv-uv; echo "Could not install uv; install it yourself and run make again." >&2; exit 1; }
+
+demo: $(STAMP) ## See person search work: make data, train, export, benchmark, search.
+	$(PY) -m psarm.benchmarks.demo
+
+test: $(STAMP) ## Run every test.
+	$(PY) -m pytest -n $(WORKERS)
+
+coverage: $(STAMP) ## Run every test and report the lines none of them reached.
+	$(PY) -m pytest -n $(WORKERS) --cov --cov-report=term
+
+lint: $(STAMP) ## Check style, formatting, types and layers.
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy psarm
+	$(VENV)/bin/lint-imports
+
+format: $(STAMP) ## Put the code into the project's format.
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+constraints: $(STAMP) ## Write the installed versions to constraints.txt.
+	@{ sed -n '/^#/p' constraints.txt; $(UV) pip freeze --python $(PY) | grep -E '^[A-Za-z0-9._-]+==' | grep -vE '^(nvidia|cuda|triton)'; } > constraints.new
+	@mv constraints.new constraints.txt
+
+clean: ## Remove the environment, caches and what the demo wrote.
+	rm -rf $(VENV) .venv-uv build dist *.egg-info $(DEMO) .coverage .coverage.* htmlcov
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,81 @@
+"""What every test can count on: torch on one thread, and psarm installed as a user without torch has it."""
+
+import fcntl
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+if importlib.util.find_spec("torch"):
+    import torch
+
+    # pytest-xdist runs one process a core; more threads in each only get in each other's way.
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sdist of this checkout and the wheel built from that sdist."""
+    with _made_once(tmp_path_factory, "distributions") as (folder, made):
+        if not made:
+            # From a copy: building in the checkout would leave build/ there, and pick up old files from it.
+            source = folder / "source"
+            for name in ("psarm", "export", "runtime", "benchmarks"):
+                shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+            for name in ("pyproject.toml", "README.md", "LICENSE"):
+                shutil.copy(ROOT / name, source / name)
+            _run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, source)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def wheel(distributions: Path) -> Path:
+    """The built wheel."""
+    [path] = distributions.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="session")
+def torch_free_python(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
+    """Python of an environment with the wheel and its base dependencies only; `psarm` lies beside it.
+
+    Run it with `cwd` outside the checkout, or the checkout's psarm is imported in place of the wheel's.
+    """
+    uv = shutil.which(os.environ.get("UV", "uv"))
+    if uv is None:
+        if os.environ.get("CI"):
+            pytest.fail("uv is needed to make an environment without torch; run the tests with `make test`")
+        pytest.skip("uv is needed to make an environment without torch; run the tests with `make test`")
+    with _made_once(tmp_path_factory, "torch_free") as (folder, made):
+        python = folder / "venv" / "bin" / "python"
+        if not made:
+            _run(uv, "venv", "--quiet", "--python", sys.executable, folder / "venv")
+            _run(uv, "pip", "install", "--quiet", "--python", python, "--constraints", ROOT / "constraints.txt", wheel)
+    return python
+
+
+@contextmanager
+def _made_once(factory: pytest.TempPathFactory, name: str) -> Iterator[tuple[Path, bool]]:
+    """A folder shared by all pytest-xdist workers of this run, locked, and whether one of them has filled it."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    folder.mkdir(exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = folder / ".done"
+        yield folder, done.exists()
+        done.touch()
+
+
+def _run(*command: str | Path) -> None:
+    result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    if result.returncode != 0:
+        pytest.fail(f"{' '.join(map(str, command))} exited with {result.returncode}:\n{result.stdout}{result.stderr}")
