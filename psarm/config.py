@@ -239,7 +239,9 @@ def check_values(config: Any, group: str) -> None:
 
 
 def _value(kind: Any, value: Any, where: str) -> Any:
-    return from_dict(kind, value, where) if dataclasses.is_dataclass(kind) else _plain(kind, value)
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        return from_dict(kind, value, where)
+    return _plain(kind, value)
 
 
 def _plain(kind: Any, value: Any) -> Any:
