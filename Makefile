@@ -1,4 +1,4 @@
-# Every target makes its own environment: on a fresh machine `make demo` or `make test` is the only command needed.
+# Every target makes its own environment: on a fresh machine, `make demo` or `make test` is the only command needed.
 # Needs git, make and Python 3.11 or newer; uv is used when present and otherwise installed into .venv-uv.
 
 PYTHON ?= python3
@@ -24,14 +24,13 @@ help: ## List the targets.
 setup: $(STAMP) ## Make .venv with psarm and everything its development needs (again only when requirements change).
 
 $(STAMP): pyproject.toml constraints.txt | $(filter $(OWN_UV),$(UV))
-	test -x $(PY) || $(UV) venv --quiet --python '>=3.11' $(VENV)
+	test -x $(PY) || $(UV) venv --quiet --python '>=3.11,<3.15' $(VENV)
 	$(UV) pip install --python $(PY) --constraints constraints.txt --editable '.[dev]'
 	touch $@
 
 # A plain venv where Python has ensurepip, else (Debian without python3-venv) pip into a folder.
 $(OWN_UV):
 	@echo "uv was not found: installing it into .venv-uv"
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "psarm needs Python 3.11 or newer; try make PYTHON=python3.11" >&2; exit 1; }
 	rm -rf .venv-uv
 	{ $(PYTHON) -m venv .venv-uv && .venv-uv/bin/python -m pip install --quiet uv; } \
 		|| { rm -rf .venv-uv && $(PYTHON) -m pip install --quiet --target .venv-uv uv; } \

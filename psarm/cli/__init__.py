@@ -21,7 +21,7 @@ COMMANDS = {
     "detect": "Find every person in images with a bundle.",
     "search": "Find one person in a folder of images with a bundle.",
     "bench": "Accuracy and speed of every backend beside the PyTorch model.",
-    "doctor": "Show versions and which backends load on this machine, and why others do not.",
+    "doctor": "Show versions and which backends load here, and why others do not.",
 }
 
 
