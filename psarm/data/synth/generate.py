@@ -1,0 +1,198 @@
+"""A whole synthetic data set in PRW's on-disk format."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from psarm import __version__
+from psarm.console import progress
+from psarm.data.synth.cameras import camera_of
+from psarm.data.synth.cast import NO_IDENTITY, Cast, build_cast
+from psarm.data.synth.plan import FramePlan, plan_frames
+from psarm.data.synth.scene import draw_frame
+from psarm.data.synth.settings import Stream, SynthSettings
+from psarm.data.synth.writer import QueryBox, write_frame, write_queries, write_split
+from psarm.errors import UsageError
+from psarm.files import atomic_directory, write_json
+
+Rows = list[tuple[float, ...]]
+CHUNK = 8
+
+
+@dataclass(frozen=True)
+class CameraSummary:
+    """What one camera holds."""
+
+    camera: int
+    train_frames: int
+    test_frames: int
+    boxes: int
+    identities: int
+    queries: int
+
+
+@dataclass(frozen=True)
+class SynthSummary:
+    """What was written."""
+
+    root: Path
+    train_frames: int
+    test_frames: int
+    boxes: int
+    unlabelled: int
+    """Boxes without identity (-2)."""
+    train_identities: int
+    test_identities: int
+    queries: int
+    cameras: tuple[CameraSummary, ...]
+
+
+def generate_prw(out: Path, settings: SynthSettings, *, workers: int = 1, overwrite: bool = False) -> SynthSummary:
+    """Write a synthetic data set to the directory `out` in PRW's format; the directory appears only when complete.
+
+    The files depend on `settings` alone, not on the number of `workers` (processes). An existing non-empty `out` is
+    refused unless `overwrite` is set and it holds a PRW data set. Raises UsageError.
+    """
+    if workers < 1:
+        raise UsageError(f"--workers {workers} is too few; give 1 or more.")
+    _check_target(out, overwrite)
+    cast = build_cast(settings)
+    plans = plan_frames(settings, cast)
+    with atomic_directory(out) as root:
+        for folder in ("frames", "annotations"):
+            (root / folder).mkdir()
+        annotations = _draw_all(root, plans, settings, workers)
+        write_split(root, [p.name for p in plans if not p.test], [p.name for p in plans if p.test])
+        queries = _choose_queries(plans, annotations, settings)
+        write_queries(root, queries)
+        write_json(root / "synth.json", {"psarm_version": __version__, "settings": asdict(settings)})
+    return _summarise(out, plans, annotations, queries)
+
+
+def looks_like_prw(root: Path) -> bool:
+    """Whether a directory holds a PRW data set (ours or the real one)."""
+    return all((root / name).exists() for name in ("frames", "annotations", "frame_train.mat", "frame_test.mat"))
+
+
+def _check_target(out: Path, overwrite: bool) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UsageError(f"{out} is a file; give a directory that does not exist yet.")
+    if not any(out.iterdir()):
+        return
+    if not overwrite:
+        raise UsageError(f"{out} exists and is not empty; choose another directory or pass --overwrite.")
+    if not looks_like_prw(out):
+        raise UsageError(
+            f"{out} holds something else than a PRW data set and is not overwritten; choose another directory."
+        )
+
+
+def _draw_all(root: Path, plans: list[FramePlan], settings: SynthSettings, workers: int) -> dict[str, Rows]:
+    """Draw and write every frame; returns the annotation rows by frame name."""
+    chunks = [plans[i : i + CHUNK] for i in range(0, len(plans), CHUNK)]
+    annotations: dict[str, Rows] = {}
+    with progress() as bar, _executor(root, settings, min(workers, len(chunks))) as run:
+        task = bar.add_task("Drawing frames", total=len(plans))
+        for done in run(chunks):
+            annotations.update(done)
+            bar.advance(task, len(done))
+    return annotations
+
+
+@contextmanager
+def _executor(
+    root: Path, settings: SynthSettings, workers: int
+) -> Iterator[Callable[[list[list[FramePlan]]], Iterator[dict[str, Rows]]]]:
+    """Something that draws chunks of frames, here or in `workers` processes."""
+    if workers == 1:
+        cast = build_cast(settings)
+        yield lambda chunks: (_draw_chunk(root, settings, cast, chunk) for chunk in chunks)
+        return
+    pool = ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(root, settings)
+    )
+    try:
+        yield lambda chunks: (f.result() for f in as_completed([pool.submit(_draw_in_worker, c) for c in chunks]))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_worker: dict[str, tuple[Path, SynthSettings, Cast]] = {}
+
+
+def _start_worker(root: Path, settings: SynthSettings) -> None:
+    cv2.setNumThreads(1)
+    _worker["job"] = (root, settings, build_cast(settings))
+
+
+def _draw_in_worker(chunk: list[FramePlan]) -> dict[str, Rows]:
+    return _draw_chunk(*_worker["job"], chunk)
+
+
+def _draw_chunk(root: Path, settings: SynthSettings, cast: Cast, chunk: list[FramePlan]) -> dict[str, Rows]:
+    found: dict[str, Rows] = {}
+    for plan in chunk:
+        drawn = draw_frame(plan, cast, settings)
+        write_frame(root, plan.name, drawn.image, drawn.rows, camera_of(plan.camera).quality)
+        found[plan.name] = [tuple(float(v) for v in row) for row in drawn.rows]
+    return found
+
+
+def _choose_queries(plans: list[FramePlan], annotations: dict[str, Rows], settings: SynthSettings) -> list[QueryBox]:
+    """One query for each test identity and camera it was seen in; the identity is in other test frames too."""
+    seen: dict[int, list[tuple[int, QueryBox]]] = defaultdict(list)
+    for plan in plans:
+        for pid, x, y, w, h in annotations[plan.name] if plan.test else ():
+            if pid != NO_IDENTITY:
+                seen[int(pid)].append((plan.camera, QueryBox(int(pid), (x, y, w, h), plan.name)))
+    queries = []
+    for pid in sorted(seen):
+        by_camera: dict[int, list[QueryBox]] = defaultdict(list)
+        for camera, query in seen[pid]:
+            by_camera[camera].append(query)
+        if len(seen[pid]) < 2:
+            continue
+        rng = settings.rng(Stream.QUERY, pid)
+        queries += [options[int(rng.integers(len(options)))] for _, options in sorted(by_camera.items())]
+    if not queries:
+        raise UsageError("No test identity is seen twice, so there is nothing to search for; raise --frames.")
+    return queries
+
+
+def _summarise(
+    root: Path, plans: list[FramePlan], annotations: dict[str, Rows], queries: list[QueryBox]
+) -> SynthSummary:
+    cameras = []
+    asked = Counter(int(query.frame[1 : query.frame.index("s")]) for query in queries)
+    pids: dict[bool, set[float]] = {False: set(), True: set()}
+    for number in sorted({plan.camera for plan in plans}):
+        own = [plan for plan in plans if plan.camera == number]
+        rows = [row for plan in own for row in annotations[plan.name]]
+        tests = sum(plan.test for plan in own)
+        named = {row[0] for row in rows} - {NO_IDENTITY}
+        cameras.append(CameraSummary(number, len(own) - tests, tests, len(rows), len(named), asked[number]))
+    for plan in plans:
+        pids[plan.test] |= {row[0] for row in annotations[plan.name]} - {NO_IDENTITY}
+    everything = np.array([row[0] for rows in annotations.values() for row in rows])
+    return SynthSummary(
+        root=root,
+        train_frames=sum(camera.train_frames for camera in cameras),
+        test_frames=sum(camera.test_frames for camera in cameras),
+        boxes=len(everything),
+        unlabelled=int((everything == NO_IDENTITY).sum()),
+        train_identities=len(pids[False]),
+        test_identities=len(pids[True]),
+        queries=len(queries),
+        cameras=tuple(cameras),
+    )
