@@ -189,7 +189,7 @@ def query_lines(root: Path) -> list[tuple[int, str]]:
 
 def has_area(boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which boxes [n,4] xyxy are finite and keep a positive width and height once clipped at 0; bool [n]."""
-    finite = np.logical_and.reduce(np.isfinite(boxes), axis=1)
+    finite: NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(boxes), axis=1)
     clipped = np.maximum(np.where(finite[:, None], boxes, 0), 0)
     return finite & (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
 
