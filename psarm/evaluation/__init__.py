@@ -1,1 +1,31 @@
-"""TODO."""
+"""Detection and person search metrics; numpy only, so training, benchmarks and the runtime share them."""
+
+from psarm.evaluation.cbgm import cbgm_similarity, match_query, rerank
+from psarm.evaluation.detection import evaluate_detection
+from psarm.evaluation.detections_file import DetectionsFile, read_detections, write_detections
+from psarm.evaluation.histogram import histogram_embeddings
+from psarm.evaluation.protocol import SearchProtocol
+from psarm.evaluation.scoring import score_detections
+from psarm.evaluation.search import evaluate_search, ground_truth_detections, rank_queries
+from psarm.evaluation.types import DetectionMetrics, DetectionSet, ImageDetections, QueryRanks, SearchMetrics
+
+__all__ = [
+    "DetectionMetrics",
+    "DetectionSet",
+    "DetectionsFile",
+    "ImageDetections",
+    "QueryRanks",
+    "SearchMetrics",
+    "SearchProtocol",
+    "cbgm_similarity",
+    "evaluate_detection",
+    "evaluate_search",
+    "ground_truth_detections",
+    "histogram_embeddings",
+    "match_query",
+    "rank_queries",
+    "read_detections",
+    "rerank",
+    "score_detections",
+    "write_detections",
+]
