@@ -33,13 +33,16 @@ CLOTH: tuple[Colour, ...] = (
     (0.80, 0.66, 0.42),  # sky
     (0.52, 0.52, 0.18),  # teal
 )
+# Streets are mostly dark and neutral.
+TOP_WEIGHTS = (14, 12, 9, 8, 8, 9, 5, 5, 3, 3, 4, 3, 6, 4, 5, 3)
+BOTTOM_WEIGHTS = (20, 5, 10, 3, 13, 15, 2, 7, 1, 1, 1, 1, 12, 8, 2, 1)
 SKIN: tuple[Colour, ...] = (
-    (0.66, 0.75, 0.90),
-    (0.56, 0.68, 0.85),
-    (0.46, 0.58, 0.76),
-    (0.34, 0.46, 0.64),
-    (0.22, 0.32, 0.47),
-    (0.15, 0.22, 0.34),
+    (0.58, 0.69, 0.92),
+    (0.49, 0.61, 0.87),
+    (0.39, 0.52, 0.77),
+    (0.28, 0.40, 0.62),
+    (0.19, 0.28, 0.46),
+    (0.13, 0.19, 0.32),
 )
 HAIR: tuple[Colour, ...] = (
     (0.08, 0.08, 0.09),
@@ -102,13 +105,16 @@ class Appearance:
 
 def sample_family(rng: np.random.Generator) -> list[Appearance]:
     """Four people who wear the same two colours in different arrangements."""
-    first, second = (CLOTH[i] for i in rng.choice(len(CLOTH), 2, replace=False))
+    first, second = _index(rng, TOP_WEIGHTS), _index(rng, BOTTOM_WEIGHTS)
+    while second == first:
+        second = _index(rng, BOTTOM_WEIGHTS)
+    first_colour, second_colour = jitter(rng, CLOTH[first], 0.03), jitter(rng, CLOTH[second], 0.03)
     patterned = str(rng.choice(("stripes", "bars", "checks", "block")))
     arrangements = (
-        (first, second, "plain"),
-        (second, first, "plain"),
-        (first, second, patterned),
-        (first, second, "logo"),
+        (first_colour, second_colour, "plain"),
+        (second_colour, first_colour, "plain"),
+        (first_colour, second_colour, patterned),
+        (first_colour, second_colour, "logo"),
     )
     people = []
     for index, (upper, lower, pattern) in enumerate(arrangements):
@@ -124,8 +130,8 @@ def sample_family(rng: np.random.Generator) -> list[Appearance]:
 def sample_person(rng: np.random.Generator) -> Appearance:
     """One person with everything drawn at random, colours a little off the palette."""
     feminine = bool(rng.random() < 0.5)
-    upper = _garment(rng, _pick(rng, UPPER_KINDS, (26, 16, 18, 11, 16, 13 if feminine else 0)))
-    lower = _garment(rng, _pick(rng, LOWER_KINDS, (36, 28, 18, 18 if feminine else 0)))
+    upper = _garment(rng, _pick(rng, UPPER_KINDS, (26, 16, 18, 11, 16, 13 if feminine else 0)), TOP_WEIGHTS)
+    lower = _garment(rng, _pick(rng, LOWER_KINDS, (36, 28, 18, 18 if feminine else 0)), BOTTOM_WEIGHTS)
     if upper.kind == "dress":
         lower = Garment("skirt", upper.colour, upper.second)
     styles = (12, 4, 30, 20, 14, 20, 0) if feminine else (48, 28, 6, 6, 0, 2, 10)
@@ -165,9 +171,10 @@ def jitter(rng: np.random.Generator, colour: Colour, amount: float) -> Colour:
     return float(b), float(g), float(r)
 
 
-def _garment(rng: np.random.Generator, kind: str) -> Garment:
+def _garment(rng: np.random.Generator, kind: str, weights: tuple[float, ...]) -> Garment:
     pattern = _pick(rng, PATTERNS, (52, 12, 7, 11, 12, 6))
-    return Garment(kind, cloth_colour(rng), cloth_colour(rng), pattern, float(rng.uniform(6.0, 12.0)))
+    colour = jitter(rng, CLOTH[_index(rng, weights)], 0.04)
+    return Garment(kind, colour, cloth_colour(rng), pattern, float(rng.uniform(6.0, 12.0)))
 
 
 def _pick(rng: np.random.Generator, options: tuple[str, ...], weights: tuple[float, ...]) -> str:

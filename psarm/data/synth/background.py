@@ -162,7 +162,7 @@ def _road(x: Floats, z: Floats, table: Floats) -> Floats:
 
 def _grass_with_path(x: Floats, z: Floats, table: Floats) -> Floats:
     blades = 1.0 + 0.28 * _grain(table, x * 2.0, z * 2.0)
-    colours = _tone((0.20, 0.44, 0.34), blades)
+    colours = _tone((0.22, 0.40, 0.33), blades)
     colours += _tone((0.04, 0.10, 0.12), noise(table, x * 0.3, z * 0.3))
     bend = x - 0.9 * np.sin(z * 0.22)
     path = np.abs(bend) < 2.3 + 0.12 * noise(table, x * 2, z * 2)
@@ -197,8 +197,14 @@ def _facade(wall: tuple[float, float, float], bay: float, floor: float, shops: b
 def _shop_fronts(colours: Floats, a: Floats, y: Floats, bay: float, floor: float, table: Floats) -> None:
     u, shop = np.mod(a / (1.5 * bay), 1.0), np.floor(a / (1.5 * bay))
     front = (y < floor * 0.84) & (y > 0.25) & (np.abs(u - 0.5) < 0.45)
-    goods = 0.55 + 0.3 * noise(table, a * 2.2, y * 2.2) + 0.2 * noise(table, shop * 3.1, shop * 1.7)
-    colours[front] = _tone((0.34, 0.38, 0.42), goods)[front]
+    # Behind the glass: a dim room with shelves of goods, and the sky's reflection above.
+    item, shelf = np.floor(a / 0.35), np.floor(y / 0.55)
+    goods = 0.5 + 0.35 * noise(table, item * 4.3, shelf * 7.7) + 0.15 * noise(table, shop * 3.1, shop * 1.7)
+    room = _tone((0.30, 0.34, 0.38), 0.6 + 0.5 * goods + 0.12 * y)
+    for channel in range(3):
+        room[:, channel] *= 1.0 + 0.25 * noise(table, item * 6.1 + 31 * channel, shelf * 3.9)
+    room[np.mod(y, 0.55) < 0.05] *= np.float32(0.6)
+    colours[front] = room[front]
     sign = (y >= floor * 0.84) & (y < floor)
     for channel in range(3):
         level = 0.45 + 0.32 * noise(table, shop * 11.3 + channel * 17, shop * 2.9)
@@ -216,8 +222,17 @@ def _brick(a: Floats, y: Floats, table: Floats) -> Floats:
     colours = _tone((0.34, 0.40, 0.56), 1.0 + 0.12 * each + 0.05 * _grain(table, a, y))
     colours[mortar] *= np.float32(1.18)
     poster = (np.mod(a, 5.2) < 1.5) & (y > 0.9) & (y < 2.5)
-    picture = _tone((0.62, 0.60, 0.52), 0.7 + 0.4 * noise(table, a * 3, y * 3))
-    colours[poster] = picture[poster]
+    sheet = np.floor(a / 5.2)
+    block = np.floor(np.mod(a, 5.2) / 0.5) + 3.0 * np.floor(y / 0.4)
+    for channel in range(3):
+        level = (
+            0.60
+            + 0.16 * noise(table, sheet * 9.1 + 23 * channel, sheet)
+            + 0.12 * noise(table, block * 3.3, sheet * 5 + channel)
+        )
+        colours[poster, channel] = level[poster]
+    edge = poster & ((np.mod(a, 5.2) < 0.06) | (np.mod(a, 5.2) > 1.44) | (y < 0.96) | (y > 2.44))
+    colours[edge] = 0.2
     band = y > 3.0
     colours[band] = _tone((0.60, 0.62, 0.62), 1.0 + 0.05 * _grain(table, a, y))[band]
     return colours

@@ -13,7 +13,7 @@ import numpy as np
 from psarm.data.synth import materials
 from psarm.data.synth.appearance import Appearance
 from psarm.data.synth.drawing import Material, Tube
-from psarm.data.synth.pose import Skeleton, Vector, to_camera
+from psarm.data.synth.pose import THIGH, Skeleton, Vector, to_camera
 
 LOOSE = {"tshirt": 0.004, "shirt": 0.003, "jacket": 0.011, "coat": 0.013, "hoodie": 0.012, "dress": 0.002}
 
@@ -45,6 +45,8 @@ class View:
         caps: tuple[float, float] = (1.0, 1.0),
         gloss: float = 0.0,
         turn: float = 0.0,
+        joint: bool = False,
+        bias: float = 0.0,
     ) -> Tube:
         """A tube with elliptical `sections` (fraction of the axis, half-width to the left, half-depth forward)."""
         at, left, forward = (np.asarray(column, np.float64) for column in zip(*sections, strict=True))
@@ -61,6 +63,8 @@ class View:
             yaw,
             caps,
             gloss,
+            joint,
+            bias * self.scale,
         )
 
 
@@ -75,19 +79,20 @@ def trunk_tubes(person: Appearance, body: Skeleton, view: View) -> list[Tube]:
     loose = LOOSE[person.upper.kind]
     hem = body.hip + point(0, 0, -0.015 if person.upper.kind in ("tshirt", "shirt") else -0.045)
     sections = [
-        (0.00, 0.036 * b + loose, 0.034),
-        (0.05, 0.072 * s + loose, 0.042),
-        (0.10, 0.104 * s + loose, 0.050),
-        (0.18, 0.114 * s * b**0.4 + loose, 0.060 * b + loose),
-        (0.34, 0.108 * s * b**0.7 + loose, 0.069 * b + loose),
+        (0.00, 0.036 * b, 0.036),
+        (0.04, 0.058 * s, 0.044),
+        (0.09, 0.090 * s, 0.052),
+        (0.15, 0.110 * s + 0.5 * loose, 0.059),
+        (0.22, 0.115 * s * b**0.4 + loose, 0.064 * b + loose),
+        (0.36, 0.110 * s * b**0.7 + loose, 0.069 * b + loose),
         (0.58, 0.092 * b + loose, 0.062 * b * belly + loose),
         (0.72, 0.087 * b * h**0.5 + loose, 0.062 * b * belly + loose),
-        (1.00, 0.099 * b * h + loose, 0.071 * b + loose),
+        (1.00, 0.100 * b * h + loose, 0.076 * b + loose),
     ]
     if person.upper.kind == "hoodie":
         sections[-1] = (1.0, 0.094 * b * h + loose, 0.068 * b + loose)
     upper = view.tube(
-        body.neck + point(-0.006, 0, 0.004), hem, sections, materials.upper_front(person, True), (0.3, 0.12)
+        body.neck + point(-0.006, 0, 0.004), hem, sections, materials.upper_front(person, True), (0.3, 0.12), bias=0.010
     )
     lower = person.lower
     pelvis_material = (
@@ -95,10 +100,11 @@ def trunk_tubes(person: Appearance, body: Skeleton, view: View) -> list[Tube]:
     )
     pelvis = view.tube(
         body.hip + point(0, 0, 0.06),
-        body.hip + point(0, 0, -0.055),
-        [(0.0, 0.086 * b, 0.058 * b), (0.5, 0.098 * b * h, 0.068 * b), (1.0, 0.092 * b * h, 0.062 * b)],
+        body.hip + point(0, 0, -0.050),
+        [(0.0, 0.086 * b, 0.058 * b), (0.5, 0.098 * b * h, 0.068 * b), (1.0, 0.095 * b * h, 0.060 * b)],
         pelvis_material,
-        (0.2, 0.45),
+        (0.2, 0.18),
+        joint=True,
     )
     neck = view.tube(
         body.chin + point(-0.016, 0, 0.02),
@@ -106,7 +112,21 @@ def trunk_tubes(person: Appearance, body: Skeleton, view: View) -> list[Tube]:
         [(0.0, 0.027 * b**0.5, 0.030), (1.0, 0.033 * b**0.5, 0.034)],
         materials.skin(person.skin, 0.82),
     )
-    return [neck, pelvis, upper]
+    return [neck, pelvis, upper, *_collar_tubes(person, body, view)]
+
+
+def _collar_tubes(person: Appearance, body: Skeleton, view: View) -> list[Tube]:
+    """A collar around the neck, or a hood hanging behind it."""
+    kind, wide = person.upper.kind, person.build**0.5
+    if kind in ("shirt", "jacket", "coat"):
+        ring = [(0.0, 0.035 * wide, 0.039), (1.0, 0.049 * wide, 0.050)]
+        top, low = body.neck + point(-0.008, 0, 0.022), body.neck + point(-0.004, 0, -0.016)
+        return [view.tube(top, low, ring, materials.collar(person.upper), (0.05, 0.1))]
+    if kind == "hoodie":
+        bulge = [(0.0, 0.046, 0.024), (0.4, 0.064, 0.034), (1.0, 0.040, 0.022)]
+        top, low = body.neck + point(-0.040, 0, 0.012), body.neck + point(-0.062, 0, -0.050)
+        return [view.tube(top, low, bulge, materials.cloth(person.upper, person.folds, 0.12, 0.3))]
+    return []
 
 
 def arm_tubes(person: Appearance, body: Skeleton, view: View) -> list[Tube]:
@@ -123,7 +143,7 @@ def arm_tubes(person: Appearance, body: Skeleton, view: View) -> list[Tube]:
         wide_fore = [(at, w + loose, d + loose) for at, w, d in fore]
         if person.sleeves == "long":
             tubes.append(view.tube(shoulder, elbow, wide_upper, sleeve, (0.9, 0.8)))
-            tubes.append(view.tube(elbow, wrist, wide_fore, sleeve, (0.9, 0.15)))
+            tubes.append(view.tube(elbow, wrist, wide_fore, sleeve, (0.9, 0.15), joint=True))
         else:
             cut = shoulder + 0.62 * (elbow - shoulder)
             tubes.append(view.tube(shoulder, elbow, upper, bare))
@@ -136,7 +156,7 @@ def arm_tubes(person: Appearance, body: Skeleton, view: View) -> list[Tube]:
                     (0.9, 0.1),
                 )
             )
-            tubes.append(view.tube(elbow, wrist, fore, bare))
+            tubes.append(view.tube(elbow, wrist, fore, bare, joint=True))
         hand = [(0.0, 0.014, 0.014), (0.45, 0.018, 0.020), (1.0, 0.010, 0.012)]
         tubes.append(view.tube(wrist, tips, hand, materials.skin(person.skin, 0.96)))
     return tubes
@@ -148,24 +168,26 @@ def leg_tubes(person: Appearance, body: Skeleton, view: View) -> list[Tube]:
     b = person.build**0.9
     loose = 0.009 if person.lower.kind == "trousers" else 0.005
     bare = materials.skin(person.skin)
-    thigh_bare = [(0.0, 0.051 * b, 0.054 * b), (1.0, 0.033 * b, 0.035 * b)]
+    thigh_bare = [(0.0, 0.050 * b, 0.056 * b), (0.25, 0.049 * b, 0.054 * b), (1.0, 0.033 * b, 0.035 * b)]
     shin_bare = [(0.0, 0.032 * b, 0.034 * b), (0.3, 0.033 * b, 0.037 * b), (1.0, 0.019 * b, 0.021 * b)]
     for hip, knee, ankle, heel, toe in body.legs:
         if person.lower.kind in ("trousers", "jeans"):
             wide = [(at, w + loose, d + loose) for at, w, d in thigh_bare]
-            tubes.append(view.tube(hip, knee, wide, materials.trousers(person, True), (0.6, 0.9)))
+            tubes.append(view.tube(hip, knee, wide, materials.trousers(person, True), (0.25, 0.9), joint=True))
             shin = [(0.0, 0.033 * b + loose, 0.035 * b + loose), (0.35, 0.033 * b + loose, 0.036 * b + loose)]
             shin.append((1.0, 0.025 * b + loose, 0.028 * b + loose))
             tubes.append(
-                view.tube(knee, ankle + point(0, 0, -0.012), shin, materials.trousers(person, False), (0.9, 0.1))
+                view.tube(
+                    knee, ankle + point(0, 0, -0.012), shin, materials.trousers(person, False), (0.9, 0.1), joint=True
+                )
             )
         else:
-            tubes.append(view.tube(hip, knee, thigh_bare, bare))
-            tubes.append(view.tube(knee, ankle, shin_bare, bare))
+            tubes.append(view.tube(hip, knee, thigh_bare, bare, joint=True))
+            tubes.append(view.tube(knee, ankle, shin_bare, bare, joint=True))
             if person.lower.kind == "shorts":
                 cut = hip + 0.82 * (knee - hip)
                 wide = [(0.0, 0.060 * b, 0.062 * b), (1.0, 0.052 * b, 0.054 * b)]
-                tubes.append(view.tube(hip, cut, wide, materials.trousers(person, True), (0.6, 0.05)))
+                tubes.append(view.tube(hip, cut, wide, materials.trousers(person, True), (0.25, 0.05), joint=True))
         sole = [(0.0, 0.019, 0.019), (0.35, 0.021, 0.022), (0.75, 0.023, 0.019), (1.0, 0.014, 0.012)]
         lift = point(0, 0, 0.016)
         tubes.append(view.tube(heel + lift, toe + lift, sole, materials.shoe(person.shoes), (0.8, 0.8), 0.15))
@@ -191,12 +213,12 @@ def skirt_tubes(person: Appearance, body: Skeleton, view: View) -> list[Tube]:
             garment = person.upper
     else:
         return []
-    reach = max(0.072 * b, 0.75 * body.spread + 0.03)
+    reach = max(0.074 * b, body.spread * min(1.0, length / THIGH) + 0.045)
     sections = [
         (0.0, 0.088 * b * h**0.5 + top, 0.062 * b + top),
-        (0.30, 0.101 * b * h + top, 0.074 * b + top),
+        (0.30, 0.101 * b * h + top, 0.078 * b + top),
         (1.0, 0.101 * b * h + top + flare, reach + top + 0.5 * flare),
     ]
-    material = materials.cloth(garment, person.folds, 0.12, 0.9)
+    material = materials.hanging(garment, person.folds, person.upper.kind == "coat")
     start = body.hip + point(0, 0, 0.07)
-    return [view.tube(start, body.hip + point(0, 0, -length), sections, material, (0.1, 0.08))]
+    return [view.tube(start, body.hip + point(0, 0, -length), sections, material, (0.1, 0.08), bias=0.035)]

@@ -63,6 +63,10 @@ class Tube:
     yaw: float = 0.0
     caps: tuple[float, float] = (1.0, 1.0)
     gloss: float = 0.0
+    joint: bool = False
+    """The ends are joints inside a limb: their rounding is not to be seen in the shading."""
+    bias: float = 0.0
+    """Pixels the tube counts as nearer than it is: loose cloth over what moves under it."""
 
 
 class Canvas:
@@ -120,18 +124,22 @@ class _Profile:
         self.axis = (np.float32(axis[0]), np.float32(axis[1]))
         self.low = -tube.caps[0] * float(tube.widths[0])
         self.high = self.length + tube.caps[1] * float(tube.widths[-1])
-        self.rate = 2.0 if self.high - self.low < 400 else 1.0
+        self.rate = 2.0 if self.high - self.low < 40 else 1.0
         ts = np.arange(int((self.high - self.low) * self.rate) + 2, dtype=np.float32) / self.rate + self.low
         v = np.clip(ts / self.length, 0.0, 1.0)
         round_off = np.ones_like(ts)
         for over, cap in ((-ts, -self.low), (ts - self.length, self.high - self.length)):
             if cap > 0:
                 round_off *= np.sqrt(np.clip(1.0 - (np.maximum(over, 0.0) / cap) ** 2, 0.0, 1.0))
-        self.width = np.maximum(np.interp(v, tube.at, tube.widths) * round_off, 1e-3).astype(np.float32)
+        window = max(1, int(0.08 * self.length * self.rate))
+        straight = _smooth(np.interp(v, tube.at, tube.widths), window)
+        self.width = np.maximum(straight * round_off, 1e-3).astype(np.float32)
         self.half_depth = (np.interp(v, tube.at, tube.depths) * round_off).astype(np.float32)
-        self.middle = (start[2] + (end[2] - start[2]) * v).astype(np.float32)
+        self.middle = (start[2] + tube.bias + (end[2] - start[2]) * v).astype(np.float32)
         # How far the surface turns towards the ends of the axis, and towards the camera where the axis leans.
-        self.slope = np.clip(-np.gradient(self.width) * self.rate, -2.0, 2.0).astype(np.float32)
+        self.slope = np.clip(-np.gradient(straight if tube.joint else self.width) * self.rate, -2.0, 2.0).astype(
+            np.float32
+        )
         self.tilt = np.float32(np.clip((end[2] - start[2]) / max(self.length, 1.0), -1.5, 1.5))
         self._start = (float(start[0]), float(start[1]))
 
@@ -158,6 +166,13 @@ class _Profile:
         )
 
 
+def _smooth(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
+    """Running mean that rounds the corners of a profile."""
+    padded = np.pad(values, (window, window), mode="edge")
+    sums = np.cumsum(padded)
+    return (sums[2 * window :] - sums[: -2 * window]) / (2 * window)
+
+
 def _shade(profile: _Profile, row: NDArray[np.intp], u: Floats, facing: Floats, light: Light, gloss: float) -> Floats:
     """Light [K,3] on the surface: sun on the sunny side, sky from above, darker towards the edges."""
     ax, ay = profile.axis
@@ -168,7 +183,7 @@ def _shade(profile: _Profile, row: NDArray[np.intp], u: Floats, facing: Floats, 
     norm = 1.0 / np.sqrt(nx * nx + ny * ny + nz * nz)
     lx, ly, lz = light.direction
     sun = np.maximum((nx * lx + ny * ly + nz * lz) * norm, 0.0)
-    sky = (0.72 + 0.28 * ny * norm) * (0.62 + 0.38 * facing)
+    sky = (0.76 + 0.24 * ny * norm) * (0.74 + 0.26 * facing)
     shade = sun[:, None] * np.asarray(light.sun, np.float32) + sky[:, None] * np.asarray(light.sky, np.float32)
     if gloss > 0:
         shade = shade + (gloss * sun**8)[:, None]

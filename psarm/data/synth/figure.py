@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -36,17 +36,19 @@ def draw_person(
     person: Appearance, stance: Stance, foot: tuple[float, float], pixels: float, pitch: float, light: Light
 ) -> Sprite:
     """Draw `person` with the ground point at `foot` (frame pixels) and `pixels` frame pixels a body height."""
-    over = 2 if pixels > 110 else 3 if pixels > 45 else 4
+    over = 2 if pixels > 60 else 3
     left, top = int(np.floor(foot[0] - SIDE * pixels)), int(np.floor(foot[1] - ABOVE * pixels))
     width, height = int(2 * SIDE * pixels) + 2, int((ABOVE + BELOW) * pixels) + 2
     canvas = Canvas(width * over, height * over)
     view = View(pixels * over, stance.yaw, pitch, ((foot[0] - left) * over, (foot[1] - top) * over))
-    body = pose_skeleton(stance, 0.108 * person.shoulders * person.build**0.4, 0.050 * person.hips)
+    if person.bag == "handbag":
+        stance = replace(stance, arms=("carry", stance.arms[1]))
+    body = pose_skeleton(stance, 0.101 * person.shoulders * person.build**0.4, 0.050 * person.hips)
     tubes = leg_tubes(person, body, view) + skirt_tubes(person, body, view) + trunk_tubes(person, body, view)
     tubes += arm_tubes(person, body, view) + head_tubes(person, body, view, stance.gaze) + bag_tubes(person, body, view)
+    # Nearest tubes first: hidden pixels are then never coloured.
     for tube in sorted(tubes, key=lambda tube: -(tube.start[2] + tube.end[2])):
         canvas.draw(tube, light)
-    # Nearest tubes first: hidden pixels are then never coloured.
     mask = canvas.mask.astype(np.float32)
     alpha = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA)
     colour = cv2.resize(canvas.colour, (width, height), interpolation=cv2.INTER_AREA)

@@ -44,6 +44,32 @@ def cloth(garment: Garment, folds: tuple[float, ...], strength: float = 0.07, re
     return paint
 
 
+def hanging(garment: Garment, folds: tuple[float, ...], open_front: bool) -> Material:
+    """A skirt or coat tails: pleats that deepen towards the hem, a coat with its front edge."""
+
+    def paint(surface: Surface) -> tuple[Floats, None]:
+        around, along = surface.around, surface.along
+        colours = pattern(garment, surface, 0.9)
+        pleats = np.sin(9.0 * around + folds[2]) + 0.5 * np.sin(17.0 * around + folds[3])
+        colours *= (1.0 + 0.11 * along * pleats)[:, None].astype(np.float32)
+        if open_front:
+            colours[np.abs(around) < 0.03 + 0.10 * np.maximum(0.0, along - 0.4)] *= np.float32(0.45)
+        return colours * _folds(surface, folds, 0.06)[:, None], None
+
+    return paint
+
+
+def collar(garment: Garment) -> Material:
+    """A turned-down collar, open at the throat."""
+    tone = np.asarray(garment.colour, np.float32) * np.float32(0.9)
+
+    def paint(surface: Surface) -> tuple[Floats, NDArray[np.bool_]]:
+        throat = np.abs(surface.around) < 0.35 + 0.35 * (1.0 - surface.along)
+        return np.broadcast_to(tone, (len(surface.along), 3)), ~throat
+
+    return paint
+
+
 def pattern(garment: Garment, surface: Surface, repeat: float = 1.0) -> Floats:
     """Colours [K,3] of a garment's pattern without folds."""
     count = len(surface.along)
@@ -150,7 +176,8 @@ def hair_shell(person: Appearance) -> Material:
         around, along = surface.around, surface.along
         side = np.abs(around)
         hairline = 0.27 + 0.05 * np.sin(2.0 * around + phase)
-        lower = np.where(side < 1.05, hairline, np.where(side < 1.85, side_end, back_end))
+        temples, nape = _ramp(side, 0.85, 1.20), _ramp(side, 1.70, 2.00)
+        lower = hairline + (side_end - hairline) * temples + (back_end - side_end) * nape
         strands = 1.0 + 0.16 * np.sin(around * 19.0 + phase + 3.0 * np.sin(along * 5.0))
         return (tone * strands[:, None]).astype(np.float32), along < lower
 
@@ -216,9 +243,15 @@ def pack(colour: Colour) -> Material:
     return paint
 
 
+def _ramp(value: Floats, low: float, high: float) -> Floats:
+    return np.clip((value - np.float32(low)) / np.float32(high - low), 0.0, 1.0)
+
+
 def _folds(surface: Surface, phases: tuple[float, ...], strength: float) -> Floats:
     """Brightness [K] of soft folds."""
     around, along = surface.around, surface.along
     waves = np.sin(3.0 * around + 7.0 * along + phases[0]) * np.sin(5.0 * along + phases[1])
     waves += 0.7 * np.sin(6.0 * around - 11.0 * along + phases[2] + 2.0 * np.sin(4.0 * along + phases[3]))
+    # Creases are narrow and dark, the cloth between them broad and bright.
+    waves -= 1.6 * np.maximum(0.0, np.sin(2.0 * around + 19.0 * along + phases[4] + 1.5 * np.sin(3.0 * around))) ** 6
     return (1.0 + strength * waves).astype(np.float32)

@@ -12,6 +12,7 @@ import numpy as np
 
 from psarm.data.synth.cameras import Camera, camera_of
 from psarm.data.synth.cast import Cast
+from psarm.data.synth.furniture import STREETS
 from psarm.data.synth.pose import Stance
 from psarm.data.synth.settings import CAMERAS, Stream, SynthSettings
 
@@ -164,6 +165,7 @@ def _best_walk(
     for _ in range(8):
         walk = _draw_walk(rng, camera, settings, person, first, length)
         gap = min((_gap(walk, other) for other in others), default=9.0)
+        gap = min(gap, _clearance(walk, camera))
         if gap > best_gap:
             best, best_gap = walk, gap
         if gap > 0.9:
@@ -181,11 +183,17 @@ def _gap(walk: _Walk, other: _Walk) -> float:
     return min(gaps)
 
 
+def _clearance(walk: _Walk, camera: Camera) -> float:
+    """Smallest ground distance in metres to the furniture."""
+    items = STREETS[camera.place]
+    return min(float(np.hypot(item.x - x, item.z - z)) for item in items for x, z in zip(walk.x, walk.z, strict=True))
+
+
 def _draw_walk(
     rng: np.random.Generator, camera: Camera, settings: SynthSettings, person: int, first: int, length: int
 ) -> _Walk:
     aspect = settings.width / settings.height
-    near_weight = rng.random() ** 1.3
+    near_weight = rng.random() ** 1.5
     z0 = camera.near + (camera.far - camera.near) * near_weight
     room = max(0.2, camera.half_view(z0, aspect) - 0.25)
     x0 = float(rng.uniform(-room, room)) * 0.95

@@ -15,10 +15,10 @@ Vector = NDArray[np.float64]
 
 THIGH, SHIN, ANKLE = 0.242, 0.242, 0.042
 UPPER_ARM, FOREARM, HAND = 0.168, 0.145, 0.055
-SHOULDER_HEIGHT = 0.300  # above the hips
+SHOULDER_HEIGHT = 0.268  # above the hips
 NECK_HEIGHT = 0.318
-CHIN_HEIGHT = 0.352
-HEAD_TOP = 0.474
+CHIN_HEIGHT = 0.350
+HEAD_TOP = 0.478
 
 
 @dataclass(frozen=True)

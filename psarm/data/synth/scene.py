@@ -15,11 +15,13 @@ from psarm.data.synth.cameras import Camera, Shadow, camera_of
 from psarm.data.synth.cast import NO_IDENTITY, Cast
 from psarm.data.synth.drawing import Floats
 from psarm.data.synth.figure import Sprite, draw_person
+from psarm.data.synth.furniture import draw_furniture
 from psarm.data.synth.plan import FramePlan, Placement
 from psarm.data.synth.settings import Stream, SynthSettings
 
 BOX_VISIBLE = 0.15
 """A person of whom less is visible gets no box."""
+NOBODY = -1
 IDENTITY_VISIBLE = 0.40
 """A person of whom less is visible gets a box, but no identity."""
 
@@ -40,8 +42,12 @@ def draw_frame(plan: FramePlan, cast: Cast, settings: SynthSettings) -> Drawn:
     sprites = [_sprite(placement, cast, camera, settings) for placement in order]
     for sprite in sprites:
         _cast_shadow(scene, sprite, camera.shadow)
-    owner = np.full(scene.shape[:2], -1, np.int16)
-    for index, sprite in enumerate(sprites):
+    owner = np.full(scene.shape[:2], NOBODY, np.int16)
+    layers = [
+        (placement.z, index, sprite) for index, (placement, sprite) in enumerate(zip(order, sprites, strict=True))
+    ]
+    layers += [(z, NOBODY, sprite) for z, sprite in _furniture(camera, settings)]
+    for _, index, sprite in sorted(layers, key=lambda layer: -layer[0]):
         _paste(scene, owner, sprite, index)
     rows = [
         row
@@ -54,7 +60,15 @@ def draw_frame(plan: FramePlan, cast: Cast, settings: SynthSettings) -> Drawn:
 
 @lru_cache(maxsize=2)
 def _background(camera: Camera, settings: SynthSettings) -> Floats:
-    return paint_background(camera, settings)
+    scene = paint_background(camera, settings)
+    for _, sprite in _furniture(camera, settings):
+        _cast_shadow(scene, sprite, camera.shadow)
+    return scene
+
+
+@lru_cache(maxsize=2)
+def _furniture(camera: Camera, settings: SynthSettings) -> list[tuple[float, Sprite]]:
+    return draw_furniture(camera, settings)
 
 
 @lru_cache(maxsize=2)
@@ -140,8 +154,8 @@ def _expose(scene: Floats, camera: Camera, plan: FramePlan, settings: SynthSetti
     exposure = plan.exposure * float(rng.normal(1.0, 0.01))
     flat = np.clip(scene * 255.0, 0, 255).astype(np.uint8)
     levels = np.arange(256, dtype=np.float64)[:, None] / 255.0 * np.asarray(camera.gains) * exposure
-    curve = 1.0 - np.exp(-1.9 * levels)  # highlights roll off
-    table = 255.0 * np.clip(curve / (1.0 - np.exp(-1.9)), 0, 1) ** (camera.gamma * 1.45)
+    curve = 1.0 - np.exp(-1.3 * levels)  # highlights roll off
+    table = 255.0 * np.clip(curve / (1.0 - np.exp(-1.3)), 0, 1) ** (camera.gamma * 1.2)
     image = cv2.LUT(flat, np.rint(np.clip(table, 0, 255)).astype(np.uint8).reshape(256, 1, 3))
     blur = camera.blur * settings.height
     if blur > 0.2:
