@@ -1,0 +1,77 @@
+"""An exported model on disk: a directory with `manifest.json` and the files it lists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from psarm.errors import BundleError, UsageError
+from psarm.files import sha256
+from psarm.runtime.manifest import MANIFEST_NAME, Manifest, read_manifest
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose files are known to be what the manifest says; make one with `Bundle.open`."""
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path: str | Path) -> Bundle:
+        """Read the manifest and verify the size and SHA-256 of every file it lists.
+
+        Raises `BundleError` when the directory is not a bundle, comes from a newer psarm, or was changed.
+        """
+        path = Path(path)
+        if not path.exists():
+            raise BundleError(f"There is no bundle at {path}; make one with: psarm export CHECKPOINT --out {path}.")
+        if not path.is_dir():
+            raise BundleError(
+                f"{path} is a file, not a bundle directory; give the directory that holds {MANIFEST_NAME}, "
+                "or turn a checkpoint into a bundle with psarm export."
+            )
+        if not (path / MANIFEST_NAME).is_file():
+            raise BundleError(
+                f"{path} is not a bundle: it holds no {MANIFEST_NAME}; "
+                "make a bundle with: psarm export CHECKPOINT --out DIR."
+            )
+        bundle = cls(path, read_manifest(path))
+        bundle.verify()
+        return bundle
+
+    def verify(self) -> None:
+        """Compare every listed file with the manifest; raises `BundleError` naming the first that differs."""
+        for name, expected in self.manifest.files.items():
+            file = self.path / name
+            if not file.is_file():
+                raise BundleError(f"The bundle {self.path} lacks its file {name}; copy it again or export again.")
+            size = file.stat().st_size
+            if size != expected.size:
+                raise BundleError(
+                    f"{file} has {size} bytes, its manifest says {expected.size}: the file is incomplete or was "
+                    "replaced; copy the bundle again or export again."
+                )
+            if sha256(file) != expected.sha256:
+                raise BundleError(
+                    f"{file} is not the file its manifest describes (SHA-256 differs): it was changed or damaged; "
+                    "copy the bundle again or export again."
+                )
+
+    def resolve_precision(self, precision: str) -> str:
+        """`auto` → fp32 where the bundle holds it, else its first; raises `UsageError` for one it does not hold."""
+        present = list(self.manifest.precisions)
+        if precision == "auto":
+            return "fp32" if "fp32" in present else present[0]
+        if precision not in present:
+            raise UsageError(f"The bundle {self.path} holds no {precision} graphs, only {', '.join(present)}.")
+        return precision
+
+    def graph_path(self, precision: str, graph: str) -> Path:
+        """The ONNX file of the graph `detect` or `reid`."""
+        return self.path / self.manifest.precisions[precision][graph]
+
+    def graph_bytes(self, precision: str) -> int:
+        """Size on disk of both graphs."""
+        names = set(self.manifest.precisions[precision].values())
+        return sum(self.manifest.files[name].size for name in names)
