@@ -1,1 +1,13 @@
-"""TODO."""
+"""Person search without torch: open a bundle, find people in frames, compare them.
+
+>>> engine = PersonSearch("prw.psarm")
+>>> people = engine.detect(read_image("street.jpg"))
+"""
+
+from psarm.runtime.bundle import Bundle
+from psarm.runtime.detections import Detections, Person
+from psarm.runtime.engine import PersonSearch
+from psarm.runtime.images import iter_images, read_image
+from psarm.runtime.search import Hit, rank
+
+__all__ = ["Bundle", "Detections", "Hit", "Person", "PersonSearch", "iter_images", "rank", "read_image"]

@@ -1,0 +1,105 @@
+"""What every backend offers: the two graphs of a bundle, with inputs and outputs checked against the manifest.
+
+N images, P proposals an image, R boxes of all images together, D embedding dimensions, [h,w] the feature map.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from psarm.errors import BundleError, PsarmError, UsageError
+from psarm.runtime.bundle import Bundle
+from psarm.runtime.manifest import TensorSpec
+
+Tensors = dict[str, NDArray[Any]]
+
+
+class DetectOutputs(NamedTuple):
+    """Results of the detection stage, in pixels of the resized images."""
+
+    boxes: NDArray[np.float32]  # [N,P,4] xyxy
+    scores: NDArray[np.float32]  # [N,P]
+    counts: NDArray[np.int64]  # [N] valid proposals, the rest is padding
+    features: NDArray[np.float32]  # [N,C,h,w]
+
+
+class ReidOutputs(NamedTuple):
+    """Results of the re-id stage."""
+
+    boxes: NDArray[np.float32]  # [R,4] refined, not clipped
+    embeddings: NDArray[np.float32]  # [R,D] unit length
+
+
+class Backend(ABC):
+    """The two graphs of a bundle, loaded and ready; a context manager."""
+
+    name: str
+    """As in `psarm.runtime.backends.BACKENDS`."""
+    device: str
+    """Where it runs, for people: `CPU, 4 threads`."""
+
+    def __init__(self, bundle: Bundle, precision: str) -> None:
+        self.graphs = bundle.manifest.graphs
+        self.precision = precision
+
+    def run_detect(self, images: NDArray[np.float32], image_sizes: NDArray[np.int64]) -> DetectOutputs:
+        """Detection stage: `images` [N,3,H,W] normalised and padded, `image_sizes` [N,2] valid height and width."""
+        outputs = self._checked("detect", {"images": images, "image_sizes": image_sizes})
+        return DetectOutputs(*(outputs[name] for name in DetectOutputs._fields))
+
+    def run_reid(
+        self, features: NDArray[np.float32], boxes: NDArray[np.float32], batch_indices: NDArray[np.int64]
+    ) -> ReidOutputs:
+        """Re-id stage: `boxes` [R,4] in resized pixels, `batch_indices` [R] the image of each; R must not be 0."""
+        if len(boxes) == 0:
+            raise UsageError("The re-id graph needs at least one box, got none.")
+        feeds: Tensors = {"features": features, "boxes": boxes, "batch_indices": batch_indices}
+        outputs = self._checked("reid", feeds)
+        return ReidOutputs(outputs["refined_boxes"], outputs["embeddings"])
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free what the backend holds; it cannot run afterwards."""
+
+    @abstractmethod
+    def _run(self, graph: str, feeds: Tensors) -> Tensors:
+        """Run `graph` on checked inputs and return its outputs by name."""
+
+    def _checked(self, graph: str, feeds: Tensors) -> Tensors:
+        spec = self.graphs[graph]
+        sizes: dict[str, int] = {}
+        _check_tensors(f"input of the {graph} graph", feeds, spec.inputs, sizes, UsageError)
+        outputs = self._run(graph, feeds)
+        _check_tensors(f"output of the {graph} graph", outputs, spec.outputs, sizes, BundleError)
+        return outputs
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _check_tensors(
+    what: str, tensors: Tensors, specs: Mapping[str, TensorSpec], sizes: dict[str, int], error: type[PsarmError]
+) -> None:
+    """Compare dtypes and shapes; `sizes` collects the size of every named dimension across a call."""
+    for name, spec in specs.items():
+        array = tensors[name]
+        if array.dtype != np.dtype(spec.dtype):
+            raise error(f"The {what} {name!r} must be {spec.dtype}, got {array.dtype}.")
+        fits = array.ndim == len(spec.shape) and all(
+            size == (sizes.setdefault(wanted, size) if isinstance(wanted, str) else wanted)
+            for size, wanted in zip(array.shape, spec.shape, strict=True)
+        )
+        if not fits:
+            known = [sizes.get(wanted, wanted) if isinstance(wanted, str) else wanted for wanted in spec.shape]
+            raise error(f"The {what} {name!r} must be {list(spec.shape)} = {known}, got {list(array.shape)}.")

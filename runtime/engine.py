@@ -1,0 +1,201 @@
+"""`PersonSearch`: frame → preprocess → detect graph → NMS → re-id graph → NMS → `Detections`.
+
+N frames, n people of one frame, R people of all frames together, D embedding dimensions. Frames are uint8 [H,W,3] BGR
+(OpenCV's order), boxes float32 [n,4] xyxy in frame pixels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from psarm.errors import UsageError
+from psarm.runtime import postprocess
+from psarm.runtime.backends import open_backend
+from psarm.runtime.backends.base import DetectOutputs, ReidOutputs
+from psarm.runtime.bundle import Bundle
+from psarm.runtime.detections import Detections
+from psarm.runtime.postprocess import Kept
+from psarm.runtime.preprocess import make_batch
+from psarm.runtime.timing import StageTimer
+from psarm.runtime.validators import check_frame, check_person_boxes
+
+Frame = NDArray[np.uint8]
+Size = tuple[int, int]  # height, width
+
+
+class PersonSearch:
+    """A bundle, loaded and ready to find and embed people. A context manager; `close` frees it."""
+
+    def __init__(
+        self,
+        bundle: str | Path | Bundle,
+        backend: str = "auto",
+        precision: str = "auto",
+        threads: int | None = None,
+        score_thresh: float | None = None,
+    ) -> None:
+        """Open `bundle` (a directory) and load its graphs.
+
+        `backend`: auto (the fastest that really loads) or a name; `precision`: auto or one the bundle holds;
+        `threads`: CPU threads, None for every usable core; `score_thresh`: people below it are dropped, None for the
+        bundle's own. Raises `BundleError` for a bundle that cannot be used, `UsageError` for an option that cannot.
+        """
+        if score_thresh is not None and not 0 <= score_thresh <= 1:
+            raise UsageError(f"score_thresh is {score_thresh}; needed a number between 0 and 1.")
+        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        self._thresholds = self.bundle.manifest.thresholds
+        if score_thresh is not None:
+            self._thresholds = dataclasses.replace(self._thresholds, score=score_thresh)
+        self._backend, self.reason = open_backend(self.bundle, backend, precision, threads)
+        self.last_timings: dict[str, float] = StageTimer().seconds
+        """Seconds of the last call by stage: preprocess, detect, nms, reid, post."""
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend in use."""
+        return self._backend.name
+
+    @property
+    def device(self) -> str:
+        """Where the backend runs, for people: `CPU, 4 threads`."""
+        return self._backend.device
+
+    @property
+    def precision(self) -> str:
+        """Precision of the graphs in use."""
+        return self._backend.precision
+
+    @property
+    def embedding_dim(self) -> int:
+        """D."""
+        return self.bundle.manifest.embedding.size
+
+    @overload
+    def detect(self, frames: Frame) -> Detections: ...
+    @overload
+    def detect(self, frames: Sequence[Frame]) -> list[Detections]: ...
+    def detect(self, frames: Frame | Sequence[Frame]) -> Detections | list[Detections]:
+        """People of a frame uint8 [H,W,3] BGR, or of each of a list of frames (one batch, sizes may differ).
+
+        Best score first; embeddings are weighted by the score, so that their dot product with a query's embedding is
+        the search similarity. Raises `UsageError` for anything but such frames.
+        """
+        if not isinstance(frames, (list, tuple)):
+            return self._detect([check_frame(frames)])[0]
+        return self._detect([check_frame(frame) for frame in frames])
+
+    def embed(self, frame: Frame, boxes: ArrayLike) -> NDArray[np.float32]:
+        """Unit-length embeddings [n,D] of given people: `boxes` [n,4] xyxy in pixels of `frame` uint8 [H,W,3] BGR."""
+        frame = check_frame(frame)
+        height, width = frame.shape[:2]
+        checked = check_person_boxes(boxes, width, height)
+        timer = StageTimer()
+        if len(checked) == 0:
+            return np.zeros((0, self.embedding_dim), np.float32)
+        outputs, (size,) = self._detect_stage([frame], timer)
+        resized = postprocess.scale_boxes(checked, (height, width), size)
+        with timer.stage("reid"):
+            reid = self._backend.run_reid(outputs.features, resized, np.zeros(len(resized), np.int64))
+        self.last_timings = timer.seconds
+        return reid.embeddings
+
+    def detect_around(self, frame: Frame, box: ArrayLike) -> Detections:
+        """People of `frame`, the given `box` [4] first with score 1: a query's context for CBGM.
+
+        As `detect`, but embeddings are of unit length, and people that overlap the given box make way for it.
+        """
+        frame = check_frame(frame)
+        original: Size = frame.shape[:2]
+        given = check_person_boxes(np.asarray(box)[None], original[1], original[0])
+        timer = StageTimer()
+        outputs, sizes = self._detect_stage([frame], timer)
+        resized = postprocess.scale_boxes(given, original, sizes[0])
+        (people,) = self._reid_stage(outputs, self._proposals(outputs, timer), sizes, timer)
+        with timer.stage("reid"):
+            embedding = self._backend.run_reid(outputs.features, resized, np.zeros(1, np.int64)).embeddings[0]
+        with timer.stage("post"):
+            kept = postprocess.final_nms(postprocess.put_first(people, resized[0], embedding), self._thresholds)
+            boxes = postprocess.scale_boxes(kept.boxes, sizes[0], original)
+            boxes[0] = given[0]  # not its rounded image after two resizes
+            result = Detections(boxes, kept.scores, kept.embeddings)
+        self.last_timings = timer.seconds
+        return result
+
+    def close(self) -> None:
+        """Free the backend; the engine cannot run afterwards."""
+        self._backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _detect(self, frames: list[Frame]) -> list[Detections]:
+        if not frames:
+            return []
+        timer = StageTimer()
+        outputs, sizes = self._detect_stage(frames, timer)
+        proposals = self._proposals(outputs, timer)
+        people = self._reid_stage(outputs, proposals, sizes, timer)
+        with timer.stage("post"):
+            kept = [postprocess.final_nms(postprocess.weight_embeddings(p), self._thresholds) for p in people]
+            results = [
+                Detections(postprocess.scale_boxes(k.boxes, size, frame.shape[:2]), k.scores, k.embeddings)
+                for k, size, frame in zip(kept, sizes, frames, strict=True)
+            ]
+        self.last_timings = timer.seconds
+        return results
+
+    def _detect_stage(self, frames: list[Frame], timer: StageTimer) -> tuple[DetectOutputs, list[Size]]:
+        with timer.stage("preprocess"):
+            batch = make_batch(frames, self.bundle.manifest.preprocessing)
+        with timer.stage("detect"):
+            outputs = self._backend.run_detect(batch.images, batch.image_sizes)
+        return outputs, [(int(height), int(width)) for height, width in batch.image_sizes]
+
+    def _proposals(
+        self, outputs: DetectOutputs, timer: StageTimer
+    ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        with timer.stage("nms"):
+            return [
+                postprocess.select_proposals(boxes[:count], scores[:count], self._thresholds)
+                for boxes, scores, count in zip(outputs.boxes, outputs.scores, outputs.counts, strict=True)
+            ]
+
+    def _reid_stage(
+        self,
+        outputs: DetectOutputs,
+        proposals: list[tuple[NDArray[np.float32], NDArray[np.float32]]],
+        sizes: list[Size],
+        timer: StageTimer,
+    ) -> list[Kept]:
+        """People of every image: refined boxes, clipped, and unit-length embeddings."""
+        boxes = np.concatenate([b for b, _ in proposals])  # [R,4]
+        counts = [len(b) for b, _ in proposals]
+        with timer.stage("reid"):
+            refined, embeddings = self._reid(outputs.features, boxes, np.repeat(np.arange(len(counts)), counts))
+        with timer.stage("post"):
+            ends = np.cumsum(counts)[:-1]
+            return [
+                Kept(postprocess.clip_boxes(part, *size), scores, part_embeddings)
+                for part, (_, scores), part_embeddings, size in zip(
+                    np.split(refined, ends), proposals, np.split(embeddings, ends), sizes, strict=True
+                )
+            ]
+
+    def _reid(
+        self, features: NDArray[np.float32], boxes: NDArray[np.float32], indices: NDArray[np.int64]
+    ) -> ReidOutputs:
+        if len(boxes) == 0:  # the graph cannot run on nobody
+            return ReidOutputs(boxes, np.zeros((0, self.embedding_dim), np.float32))
+        return self._backend.run_reid(features, boxes, indices)

@@ -1,0 +1,151 @@
+"""Picture and video files → frames as OpenCV has them: uint8 [H,W,3], BGR.
+
+Handled as a viewer shows them: grey becomes three equal channels, transparency is laid over white, 16 bits are scaled
+to 8, EXIF rotation is applied. Anything that cannot be read raises `ImageError` with one sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from psarm.errors import ImageError
+from psarm.runtime.video import VIDEO_SUFFIXES, Frame, read_frame, read_video
+
+# What a folder is searched for; a file that is named is read whatever its suffix.
+IMAGE_SUFFIXES = frozenset(
+    [".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2", ".avif"]
+)
+
+
+@dataclass(frozen=True)
+class FrameSource:
+    """Where a frame came from."""
+
+    path: Path
+    number: int | None = None
+    """Frame number in a video, from 0; None for a picture."""
+
+    @property
+    def name(self) -> str:
+        """The path, of a video with the frame number: `clip.mp4#000123`."""
+        return str(self.path) if self.number is None else f"{self.path}#{self.number:06d}"
+
+    def read(self) -> Frame:
+        """Read the frame (again)."""
+        return read_image(self.path) if self.number is None else read_frame(self.path, self.number)
+
+
+def read_image(path: str | Path) -> Frame:
+    """Read one picture file as uint8 [H,W,3] BGR; raises `ImageError`."""
+    path = Path(path)
+    data = _read_bytes(path)
+    # A PNG that is cut short makes libpng write to stderr on its own: say it before decoding.
+    if data[:4].tobytes() == b"\x89PNG" and b"IEND" not in data[-64:].tobytes():
+        raise ImageError(f"{path} is cut short: the end of the PNG file is missing.")
+    image = _decode(path, data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    if image.dtype not in (np.uint8, np.uint16):
+        raise ImageError(f"{path} has {image.dtype} pixels; pictures of 8 or 16 bits a channel are needed.")
+    if data[:2].tobytes() != b"\xff\xd8":  # a JPEG has no transparency
+        image = _over_white(image, _decode(path, data, cv2.IMREAD_UNCHANGED))
+    return _to_8_bits(image)
+
+
+def find_files(paths: Iterable[str | Path]) -> list[Path]:
+    """Expand folders to the pictures and videos under them, sorted, hidden ones left out; files stay as given.
+
+    Raises `ImageError` for a path that does not exist and for a folder without pictures.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise ImageError(f"There is no file or folder {path}.")
+        if not path.is_dir():
+            found.append(path)
+            continue
+        inside = sorted(file for file in path.rglob("*") if _is_media(file.relative_to(path)) and file.is_file())
+        if not inside:
+            raise ImageError(f"The folder {path} holds no picture or video file.")
+        found += inside
+    return found
+
+
+def iter_images(
+    paths: Iterable[str | Path], every: int = 1, on_error: Callable[[ImageError], None] | None = None
+) -> Iterator[tuple[FrameSource, Frame]]:
+    """Frames of pictures, folders (sorted, with subfolders) and videos (every `every`-th frame), one after the other.
+
+    A file that cannot be read raises `ImageError`; with `on_error` it is handed there and the others go on.
+    """
+    for path in find_files(paths):
+        try:
+            if path.suffix.lower() in VIDEO_SUFFIXES:
+                for number, image in read_video(path, every):
+                    yield FrameSource(path, number), image
+            else:
+                yield FrameSource(path), read_image(path)
+        except ImageError as error:
+            if on_error is None:
+                raise
+            on_error(error)
+
+
+def _is_media(path: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.parts)
+    return not hidden and path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
+
+
+def _read_bytes(path: Path) -> NDArray[np.uint8]:
+    if path.is_dir():
+        raise ImageError(f"{path} is a folder; a picture file is needed.")
+    try:
+        # Not cv2.imread: it cannot open every unicode path on every system, and hides why a file cannot be read.
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise ImageError(f"Cannot read the picture {path}: {error.strerror}.") from error
+    if data.size == 0:
+        raise ImageError(f"{path} is empty (0 bytes); a picture file is needed.")
+    return data
+
+
+def _decode(path: Path, data: NDArray[np.uint8], flags: int) -> NDArray[Any]:
+    try:
+        image = cv2.imdecode(data, flags)
+    except cv2.error as error:
+        if "CV_IO_MAX_IMAGE" in str(error):
+            raise ImageError(f"{path} has more pixels than OpenCV decodes (2^30); make the picture smaller.") from error
+        raise ImageError(f"{path} cannot be decoded: {' '.join(str(error.err).split())}.") from error
+    if image is None:
+        hint = " (videos are read by psarm detect and psarm search)" if path.suffix.lower() in VIDEO_SUFFIXES else ""
+        raise ImageError(f"{path} is damaged or not a picture that OpenCV reads{hint}.")
+    return image
+
+
+def _over_white(image: NDArray[Any], unchanged: NDArray[Any]) -> NDArray[Any]:
+    """`image` [H,W,3] with the transparency of `unchanged` [h,w,4], if it has any, laid over white."""
+    if unchanged.ndim != 3 or unchanged.shape[2] != 4:
+        return image
+    limit = np.iinfo(image.dtype).max
+    alpha = _oriented_as(unchanged, image)[..., 3:].astype(np.float32) / limit
+    blended = image * alpha + limit * (1 - alpha)
+    return np.rint(blended).astype(image.dtype)
+
+
+def _oriented_as(unchanged: NDArray[Any], image: NDArray[Any]) -> NDArray[Any]:
+    """`unchanged` turned as `image` is: OpenCV applies EXIF rotation only where it drops the alpha channel."""
+    for turned in (unchanged, unchanged[:, ::-1]):
+        for quarter_turns in range(4):
+            candidate = np.rot90(turned, quarter_turns)
+            if candidate.shape[:2] == image.shape[:2] and np.array_equal(candidate[..., :3], image):
+                return candidate
+    raise ImageError("The transparent and the plain reading of a picture differ; save it without transparency.")
+
+
+def _to_8_bits(image: NDArray[Any]) -> Frame:
+    return image if image.dtype == np.uint8 else ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)

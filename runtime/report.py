@@ -1,0 +1,81 @@
+"""One self-contained HTML page: the query at the left, the ranked hits beside it (as in the paper's Fig. 6 and 7)."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from psarm.runtime.drawing import GREEN, ORANGE, draw_boxes, encode_jpeg, shrink
+from psarm.runtime.report_template import CARD, NOBODY, PAGE, STYLE
+
+FRAME_SIDE, CROP_SIDE = 960, 320  # longest sides in the page, pixels
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One frame of the page with a person's box."""
+
+    name: str
+    image: NDArray[np.uint8]  # [H,W,3] BGR
+    box: NDArray[np.float32]  # [4] xyxy
+
+
+@dataclass(frozen=True, eq=False)
+class RankedPicture:
+    """One hit of the page."""
+
+    picture: Picture
+    similarity: float
+
+
+def search_page(query: Picture, hits: Iterable[RankedPicture], notes: Sequence[str] = ()) -> str:
+    """The page as text: HTML with its style and pictures inside, nothing is loaded from elsewhere.
+
+    Hits come best first; `notes` are short facts for the foot of the page (bundle, backend, frames searched).
+    """
+    cards = [_card(rank, hit) for rank, hit in enumerate(hits, start=1)]
+    return PAGE.format(
+        style=STYLE,
+        name=html.escape(query.name),
+        count=f"{len(cards)} {'hit' if len(cards) == 1 else 'hits'}",
+        crop=_crop(query, "the person searched for"),
+        frame=_frame(query, "the query picture", "query", ORANGE),
+        cards="\n".join(cards) or NOBODY,
+        notes=" · ".join(html.escape(note) for note in notes),
+    )
+
+
+def _card(rank: int, hit: RankedPicture) -> str:
+    similarity = f"{hit.similarity:.3f}"
+    return CARD.format(
+        rank=rank,
+        similarity=similarity,
+        percent=round(100 * min(1.0, max(0.0, hit.similarity))),
+        name=html.escape(hit.picture.name),
+        crop=_crop(hit.picture, f"person at rank {rank}"),
+        frame=_frame(hit.picture, f"frame at rank {rank}", similarity, GREEN),
+    )
+
+
+def _frame(picture: Picture, alt: str, label: str, colour: tuple[int, int, int]) -> str:
+    image, factor = shrink(picture.image, FRAME_SIDE)
+    return _image(draw_boxes(image, picture.box[None] * factor, [label], colour), alt, "frame")
+
+
+def _crop(picture: Picture, alt: str) -> str:
+    height, width = picture.image.shape[:2]
+    x1, y1, x2, y2 = picture.box.tolist()
+    left, top = int(min(max(x1, 0), width - 1)), int(min(max(y1, 0), height - 1))
+    right, bottom = max(left + 1, min(round(x2), width)), max(top + 1, min(round(y2), height))
+    image, _ = shrink(picture.image[top:bottom, left:right], CROP_SIDE)
+    return _image(image, alt, "crop")
+
+
+def _image(image: NDArray[np.uint8], alt: str, kind: str) -> str:
+    data = base64.b64encode(encode_jpeg(image)).decode("ascii")
+    return f'<img class="{kind}" alt="{html.escape(alt)}" src="data:image/jpeg;base64,{data}">'
