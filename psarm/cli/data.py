@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,19 +21,12 @@ def command() -> None:
     """Make and check data sets on disk."""
 
 
-class Size(click.ParamType):
-    """WIDTHxHEIGHT in pixels."""
-
-    name = "WxH"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        """`960x540` → (960, 540)."""
-        if isinstance(value, tuple):
-            return value
-        parts = str(value).lower().split("x")
-        if len(parts) != 2 or not all(part.isdecimal() for part in parts):
-            raise UsageError(f"--size '{value}' is not a size; write width x height in pixels, such as 640x360.")
-        return int(parts[0]), int(parts[1])
+def parse_size(_: click.Context, __: click.Parameter, value: str) -> tuple[int, int]:
+    """`960x540` → (960, 540)."""
+    parts = value.lower().split("x")
+    if len(parts) != 2 or not all(part.isascii() and part.isdecimal() for part in parts):
+        raise UsageError(f"--size '{value}' is not a size; write width x height in pixels, such as 640x360.")
+    return int(parts[0]), int(parts[1])
 
 
 @command.command()
@@ -42,7 +35,9 @@ class Size(click.ParamType):
 @click.option("--frames", default=600, show_default=True, help="Frames of all six cameras, training and test.")
 @click.option("--identities", default=60, show_default=True, help="People with an identity, training and test.")
 @click.option("--test-fraction", default=0.5, show_default=True, help="Share of frames and identities for the test.")
-@click.option("--size", type=Size(), default="960x540", show_default=True, help="Frame size in pixels.")
+@click.option(
+    "--size", callback=parse_size, metavar="WxH", default="960x540", show_default=True, help="Frame size in pixels."
+)
 @click.option("--people-per-frame", default=4.0, show_default=True, help="People in a frame on average.")
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same files.")
 @click.option("--workers", type=int, default=None, help="Processes that draw.  [default: one per CPU core]")

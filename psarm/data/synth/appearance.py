@@ -16,12 +16,12 @@ Colour = tuple[float, float, float]
 FAMILY = 4
 
 CLOTH: tuple[Colour, ...] = (
-    (0.13, 0.12, 0.12),  # black
+    (0.16, 0.15, 0.15),  # black
     (0.86, 0.87, 0.88),  # white
     (0.47, 0.46, 0.45),  # grey
     (0.16, 0.14, 0.66),  # red
     (0.55, 0.28, 0.14),  # blue
-    (0.32, 0.17, 0.10),  # navy
+    (0.40, 0.23, 0.15),  # navy
     (0.24, 0.46, 0.16),  # green
     (0.20, 0.34, 0.36),  # olive
     (0.16, 0.66, 0.84),  # yellow
@@ -33,9 +33,9 @@ CLOTH: tuple[Colour, ...] = (
     (0.80, 0.66, 0.42),  # sky
     (0.52, 0.52, 0.18),  # teal
 )
-# Streets are mostly dark and neutral.
-TOP_WEIGHTS = (14, 12, 9, 8, 8, 9, 5, 5, 3, 3, 4, 3, 6, 4, 5, 3)
-BOTTOM_WEIGHTS = (20, 5, 10, 3, 13, 15, 2, 7, 1, 1, 1, 1, 12, 8, 2, 1)
+# Streets are mostly neutral, trousers more than tops.
+TOP_WEIGHTS = (9, 11, 8, 9, 8, 7, 6, 5, 5, 5, 5, 4, 6, 4, 5, 4)
+BOTTOM_WEIGHTS = (14, 6, 10, 4, 13, 12, 3, 7, 2, 2, 2, 2, 11, 7, 3, 2)
 SKIN: tuple[Colour, ...] = (
     (0.58, 0.69, 0.92),
     (0.49, 0.61, 0.87),

@@ -1,292 +1,89 @@
-"""The empty scene of each camera: ground, walls and sky, coloured pixel by pixel from where each ray lands.
+"""The empty scene of each camera: every pixel coloured from where its ray meets ground, walls or sky.
 
-Every pixel's ray meets the ground, a back wall or a side wall (metres: X right, Y up, Z away); the surfaces' own
-functions turn the place they were hit into a colour. Drawn at twice the frame size and shrunk.
+Lengths are metres: X right, Y up, Z away from the camera. Drawn at twice the frame size and shrunk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
-import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from psarm.data.synth.cameras import Camera
-from psarm.data.synth.drawing import Floats
+from psarm.data.synth.drawing import Floats, shrink
 from psarm.data.synth.settings import Stream, SynthSettings
-
-Paint = Callable[[Floats, Floats, Floats], Floats]
-"""(horizontal metres, other metres, noise lookup table) → colours [n,3]."""
+from psarm.data.synth.surfaces import Place, ceiling, noise, noise_table, place_of
 
 OVER = 2
-TABLE = 256
-
-
-@dataclass(frozen=True)
-class Place:
-    """The surfaces around a camera; a wall at None is not there."""
-
-    ground: Paint
-    wall: Paint
-    back: float
-    """Distance of the back wall in metres."""
-    back_height: float
-    left: float | None
-    right: float | None
-    side_height: float
-    sky: tuple[tuple[float, float, float], tuple[float, float, float]]
-    """At the top and at the horizon."""
 
 
 def paint_background(camera: Camera, settings: SynthSettings) -> Floats:
     """The empty scene [H,W,3] of a camera, BGR 0..1 before the camera's own colour treatment."""
-    width, height = settings.width * OVER, settings.height * OVER
-    table = _noise_table(settings.rng(Stream.BACKGROUND, camera.number))
-    place = _place(camera.place)
-    focal, horizon = camera.focal * height, camera.horizon * height
-    slope_x = np.broadcast_to((np.arange(width, dtype=np.float32) + 0.5 - width / 2) / focal, (height, width))
-    slope_y = np.broadcast_to(((np.arange(height, dtype=np.float32) + 0.5 - horizon) / focal)[:, None], (height, width))
-    picture = _sky(place, slope_y, slope_x, table)
-    distance = np.full((height, width), np.inf, np.float32)
-    _hit_plane(picture, distance, np.full_like(distance, place.back), slope_x, slope_y, camera, place, table, "back")
+    rays = _Rays(camera, settings)
+    place, table = rays.place, rays.table
+    rays.sky()
+    rays.wall(np.full(rays.distance.shape, place.back, np.float32), place.back_height, facing=True)
     for side in (place.left, place.right):
         if side is not None:
-            with np.errstate(divide="ignore"):
-                reach = np.where(slope_x * side > 0, side / slope_x, np.inf).astype(np.float32)
-            _hit_plane(picture, distance, reach, slope_x, slope_y, camera, place, table, "side")
+            rays.wall(_divide(side, rays.x), place.side_height, facing=False)
+    hit, z = rays.nearer(_divide(camera.mast, rays.y))
+    rays.picture[hit] = rays.haze(place.ground(rays.x[hit] * z, z, table), z)
+    if place.ceiling:
+        hit, z = rays.nearer(_divide(camera.mast - place.side_height, rays.y))
+        rays.picture[hit] = ceiling(rays.x[hit] * z, z, table)
+    return shrink(rays.picture, settings.width, settings.height)
+
+
+def _divide(length: float, slope: Floats) -> Floats:
+    """Distance at which rays of a slope have gone `length` sideways or down; infinite when they go the other way."""
     with np.errstate(divide="ignore"):
-        reach = np.where(slope_y > 0, camera.mast / slope_y, np.inf).astype(np.float32)
-    hit = reach < distance
-    z = reach[hit]
-    picture[hit] = _haze(place.ground(slope_x[hit] * z, z, table), z, place)
-    return cv2.resize(picture, (settings.width, settings.height), interpolation=cv2.INTER_AREA)
+        return np.where(slope * length > 0, length / slope, np.inf).astype(np.float32)
 
 
-def _hit_plane(
-    picture: Floats,
-    distance: Floats,
-    reach: Floats,
-    slope_x: Floats,
-    slope_y: Floats,
-    camera: Camera,
-    place: Place,
-    table: Floats,
-    kind: str,
-) -> None:
-    top = place.back_height if kind == "back" else place.side_height
-    with np.errstate(invalid="ignore"):
-        y = camera.mast - slope_y * reach
-        hit = (reach < distance) & (reach > 0.3) & (y >= 0) & (y < top)
-    z, up = reach[hit], y[hit]
-    sideways = slope_x[hit] * z if kind == "back" else z + np.float32(40.0)
-    colours = place.wall(sideways, up, table)
-    if kind == "side":
-        colours = colours * np.where(slope_x[hit] > 0, np.float32(0.78), np.float32(0.92))[:, None]
-    near_ground = (1.0 - 0.3 * np.exp(-up / 0.25)).astype(np.float32)
-    picture[hit] = _haze(colours * near_ground[:, None], z, place)
-    distance[hit] = z
+class _Rays:
+    """One ray a pixel: its slopes (right and down for each metre away), what it met so far and how far."""
 
+    def __init__(self, camera: Camera, settings: SynthSettings) -> None:
+        width, height = settings.width * OVER, settings.height * OVER
+        focal = camera.focal * height
+        across = (np.arange(width, dtype=np.float32) + 0.5 - width / 2) / focal
+        down = (np.arange(height, dtype=np.float32) + 0.5 - camera.horizon * height) / focal
+        self.x: Floats = np.broadcast_to(across.astype(np.float32), (height, width))
+        self.y: Floats = np.broadcast_to(down.astype(np.float32)[:, None], (height, width))
+        self.mast = camera.mast
+        self.place: Place = place_of(camera.place)
+        self.table = noise_table(settings.rng(Stream.BACKGROUND, camera.number))
+        self.distance: Floats = np.full((height, width), np.inf, np.float32)
+        self.picture: Floats = np.zeros((height, width, 3), np.float32)
 
-def _haze(colours: Floats, z: Floats, place: Place) -> Floats:
-    far = (1.0 - np.exp(-np.maximum(z - 10.0, 0.0) / 90.0)).astype(np.float32)[:, None]
-    return colours * (1 - far) + np.asarray(place.sky[1], np.float32) * far
+    def sky(self) -> None:
+        """Fill the picture with the sky's gradient and clouds."""
+        up = np.clip(-self.y * 2.5, 0.0, 1.0)[:, :, None]
+        top, low = (np.asarray(colour, np.float32) for colour in self.place.sky)
+        wisps = 0.5 * noise(self.table, self.x * 9.0, self.y * 25.0)
+        clouds = np.clip(noise(self.table, self.x * 3.0, self.y * 9.0) + wisps, 0, 1)
+        clear = low * (1 - up) + top * up
+        self.picture[:] = clear + (0.93 - clear) * (0.6 * clouds)[:, :, None]
 
+    def nearer(self, reach: Floats) -> tuple[NDArray[np.bool_], Floats]:
+        """Where rays meet a surface at `reach` before anything else, and the distances there."""
+        hit = reach < self.distance
+        return hit, reach[hit]
 
-def _sky(place: Place, slope_y: Floats, slope_x: Floats, table: Floats) -> Floats:
-    up = np.clip(-slope_y * 2.5, 0.0, 1.0)[:, :, None]
-    top, low = (np.asarray(colour, np.float32) for colour in place.sky)
-    clouds = np.clip(
-        noise(table, slope_x * 3.0, slope_y * 9.0) + 0.5 * noise(table, slope_x * 9.0, slope_y * 25.0), 0, 1
-    )
-    clear = low * (1 - up) + top * up
-    return (clear + (0.93 - clear) * (0.6 * clouds)[:, :, None]).astype(np.float32)
+    def wall(self, reach: Floats, top: float, facing: bool) -> None:
+        """Paint an upright wall of height `top` that faces the camera or runs along the view."""
+        with np.errstate(invalid="ignore"):
+            height = self.mast - self.y * reach
+            hit = (reach < self.distance) & (reach > 0.3) & (height >= 0) & (height < top)
+        z, up = reach[hit], height[hit]
+        # Side walls start their pattern elsewhere, so that they do not repeat the back wall's.
+        colours = self.place.wall(self.x[hit] * z if facing else z + np.float32(40.0), up, self.table)
+        if not facing:
+            colours = colours * np.where(self.x[hit] > 0, np.float32(0.78), np.float32(0.92))[:, None]
+        grime = (1.0 - 0.3 * np.exp(-up / 0.25)).astype(np.float32)
+        self.picture[hit] = self.haze(colours * grime[:, None], z)
+        self.distance[hit] = z
 
-
-def _noise_table(rng: np.random.Generator) -> Floats:
-    return cv2.GaussianBlur(np.tile(rng.standard_normal((TABLE, TABLE)).astype(np.float32), (3, 3)), (0, 0), 1.0)[
-        TABLE : 2 * TABLE, TABLE : 2 * TABLE
-    ] * np.float32(2.5)
-
-
-def noise(table: Floats, a: Floats, b: Floats) -> Floats:
-    """Smooth noise of unit strength with features about one unit wide, of the same shape as `a`."""
-    shape = a.shape
-    row = np.mod(a * 2.0, TABLE).astype(np.float32).reshape(1, -1) if a.ndim == 1 else np.mod(a * 2.0, TABLE)
-    column = np.mod(b * 2.0, TABLE).astype(np.float32).reshape(row.shape)
-    i, j = row.astype(np.intp) % TABLE, column.astype(np.intp) % TABLE
-    fi, fj = row - np.floor(row), column - np.floor(column)
-    i1, j1 = (i + 1) % TABLE, (j + 1) % TABLE
-    top = table[i, j] * (1 - fj) + table[i, j1] * fj
-    low = table[i1, j] * (1 - fj) + table[i1, j1] * fj
-    return (top * (1 - fi) + low * fi).reshape(shape).astype(np.float32)
-
-
-def _grain(table: Floats, a: Floats, b: Floats) -> Floats:
-    """Texture of a few sizes, about ±1."""
-    mix = (
-        0.5 * noise(table, a * 0.7, b * 0.7)
-        + 0.35 * noise(table, a * 4.0, b * 4.0)
-        + 0.3 * noise(table, a * 17, b * 17)
-    )
-    return mix.astype(np.float32)
-
-
-def _tone(colour: tuple[float, float, float], level: Floats) -> Floats:
-    return np.asarray(colour, np.float32) * level[:, None].astype(np.float32)
-
-
-def _paving(colour: tuple[float, float, float], tile: float) -> Paint:
-    def paint(x: Floats, z: Floats, table: Floats) -> Floats:
-        shade = 1.0 + 0.06 * _grain(table, x, z)
-        odd = noise(table, np.floor(x / tile) * 3.7, np.floor(z / tile) * 5.3)
-        line = np.minimum(np.mod(x / tile, 1.0), np.mod(z / tile, 1.0)) * tile
-        sharp = np.exp(-z / 9.0)
-        return _tone(colour, shade * (1.0 + 0.05 * odd) * (1.0 - 0.3 * sharp * (line < 0.025)))
-
-    return paint
-
-
-def _road(x: Floats, z: Floats, table: Floats) -> Floats:
-    colours = _tone((0.36, 0.35, 0.35), 1.0 + 0.10 * _grain(table, x, z))
-    crossing = (np.abs(z - 7.6) < 1.9) & (np.mod(x, 1.1) < 0.55)
-    lane = (np.abs(z - 12.5) < 0.10) & (np.mod(x, 4.0) < 2.2)
-    worn = 0.8 + 0.15 * noise(table, x * 3, z * 3)
-    painted = crossing | lane
-    colours[painted] = _tone((0.78, 0.80, 0.80), worn[painted])
-    kerb = (z < 4.6) | (z > 16.0)
-    colours[kerb] = _paving((0.52, 0.54, 0.55), 0.5)(x[kerb], z[kerb], table)
-    colours[np.abs(z - 4.6) < 0.10] *= np.float32(0.75)
-    return colours
-
-
-def _grass_with_path(x: Floats, z: Floats, table: Floats) -> Floats:
-    blades = 1.0 + 0.28 * _grain(table, x * 2.0, z * 2.0)
-    colours = _tone((0.22, 0.40, 0.33), blades)
-    colours += _tone((0.04, 0.10, 0.12), noise(table, x * 0.3, z * 0.3))
-    bend = x - 0.9 * np.sin(z * 0.22)
-    path = np.abs(bend) < 2.3 + 0.12 * noise(table, x * 2, z * 2)
-    colours[path] = _tone((0.50, 0.57, 0.62), 1.0 + 0.10 * _grain(table, x, z))[path]
-    cross = (np.abs(z - 9.0 - 0.2 * x) < 1.0) & ~path
-    colours[cross] = _tone((0.50, 0.57, 0.62), 1.0 + 0.10 * _grain(table, x, z))[cross]
-    return colours
-
-
-def _facade(wall: tuple[float, float, float], bay: float, floor: float, shops: bool) -> Paint:
-    """Storeys of windows; shop fronts on the ground floor or a plain plinth."""
-
-    def paint(a: Floats, y: Floats, table: Floats) -> Floats:
-        house = np.floor(a / (bay * 3.0))
-        tint = noise(table, house * 7.1, house * 3.3)
-        colours = _tone(wall, 1.0 + 0.05 * _grain(table, a, y) + 0.10 * tint)
-        u, v = np.mod(a / bay, 1.0), np.mod((y - 0.6) / floor, 1.0)
-        lit = noise(table, np.floor(a / bay) * 5.7, np.floor(y / floor) * 9.1)
-        window = (np.abs(u - 0.5) < 0.27) & (v > 0.22) & (v < 0.80) & (y > floor if shops else y > 0.9)
-        frame = (np.abs(u - 0.5) < 0.31) & (v > 0.19) & (v < 0.83) & (y > floor if shops else y > 0.9)
-        colours[frame] = _tone((0.80, 0.82, 0.82), np.full(len(a), 0.9, np.float32))[frame]
-        glass = _tone((0.40, 0.33, 0.26), 0.85 + 0.35 * lit + 0.3 * v)
-        bar = (np.abs(u - 0.5) < 0.015) | (np.abs(v - 0.52) < 0.012)
-        colours[window & ~bar] = glass[window & ~bar]
-        if shops:
-            _shop_fronts(colours, a, y, bay, floor, table)
-        return np.clip(colours, 0.02, 1.0)
-
-    return paint
-
-
-def _shop_fronts(colours: Floats, a: Floats, y: Floats, bay: float, floor: float, table: Floats) -> None:
-    u, shop = np.mod(a / (1.5 * bay), 1.0), np.floor(a / (1.5 * bay))
-    front = (y < floor * 0.84) & (y > 0.25) & (np.abs(u - 0.5) < 0.45)
-    # Behind the glass: a dim room with shelves of goods, and the sky's reflection above.
-    item, shelf = np.floor(a / 0.35), np.floor(y / 0.55)
-    goods = 0.5 + 0.35 * noise(table, item * 4.3, shelf * 7.7) + 0.15 * noise(table, shop * 3.1, shop * 1.7)
-    room = _tone((0.30, 0.34, 0.38), 0.6 + 0.5 * goods + 0.12 * y)
-    for channel in range(3):
-        room[:, channel] *= 1.0 + 0.25 * noise(table, item * 6.1 + 31 * channel, shelf * 3.9)
-    room[np.mod(y, 0.55) < 0.05] *= np.float32(0.6)
-    colours[front] = room[front]
-    sign = (y >= floor * 0.84) & (y < floor)
-    for channel in range(3):
-        level = 0.45 + 0.32 * noise(table, shop * 11.3 + channel * 17, shop * 2.9)
-        colours[sign, channel] = np.clip(level, 0.08, 0.9)[sign]
-    letters = sign & (np.abs(y - floor * 0.92) < 0.10) & (np.abs(u - 0.5) < 0.28) & (noise(table, a * 9.0, shop) > 0.0)
-    colours[letters] = 0.88
-    colours[front & (np.abs(u - 0.5) > 0.42)] *= np.float32(0.45)
-
-
-def _brick(a: Floats, y: Floats, table: Floats) -> Floats:
-    row = np.floor(y / 0.12)
-    column = a / 0.36 + 0.5 * np.mod(row, 2.0)
-    mortar = (np.mod(y / 0.12, 1.0) < 0.14) | (np.mod(column, 1.0) < 0.06)
-    each = noise(table, np.floor(column) * 3.3, row * 5.1)
-    colours = _tone((0.34, 0.40, 0.56), 1.0 + 0.12 * each + 0.05 * _grain(table, a, y))
-    colours[mortar] *= np.float32(1.18)
-    poster = (np.mod(a, 5.2) < 1.5) & (y > 0.9) & (y < 2.5)
-    sheet = np.floor(a / 5.2)
-    block = np.floor(np.mod(a, 5.2) / 0.5) + 3.0 * np.floor(y / 0.4)
-    for channel in range(3):
-        level = (
-            0.60
-            + 0.16 * noise(table, sheet * 9.1 + 23 * channel, sheet)
-            + 0.12 * noise(table, block * 3.3, sheet * 5 + channel)
-        )
-        colours[poster, channel] = level[poster]
-    edge = poster & ((np.mod(a, 5.2) < 0.06) | (np.mod(a, 5.2) > 1.44) | (y < 0.96) | (y > 2.44))
-    colours[edge] = 0.2
-    band = y > 3.0
-    colours[band] = _tone((0.60, 0.62, 0.62), 1.0 + 0.05 * _grain(table, a, y))[band]
-    return colours
-
-
-def _hedge(a: Floats, y: Floats, table: Floats) -> Floats:
-    leaves = 0.75 + 0.5 * _grain(table, a * 1.6, y * 1.6) + 0.05 * y
-    colours = _tone((0.14, 0.32, 0.24), np.clip(leaves, 0.15, 1.8))
-    trunk = (np.abs(np.mod(a + 0.4 * np.sin(y), 3.4) - 1.7) < 0.16) & (y < 2.6)
-    colours[trunk] = _tone((0.16, 0.20, 0.25), 0.9 + 0.2 * noise(table, a * 9, y * 2))[trunk]
-    return colours
-
-
-def _concrete(a: Floats, y: Floats, table: Floats) -> Floats:
-    colours = _tone((0.48, 0.49, 0.48), 1.0 + 0.08 * _grain(table, a, y))
-    seam = (np.mod(a, 2.4) < 0.04) | (np.mod(y, 1.3) < 0.03)
-    colours[seam] *= np.float32(0.7)
-    stripe = (y > 1.1) & (y < 1.35)
-    colours[stripe] = _tone((0.30, 0.50, 0.66), 1.0 + 0.05 * _grain(table, a, y))[stripe]
-    lamp = (np.mod(a, 4.8) < 1.2) & (y > 2.75) & (y < 2.95)
-    colours[lamp] = 0.95
-    return colours
-
-
-def _place(name: str) -> Place:
-    blue, pale, dusk = (0.86, 0.70, 0.52), (0.90, 0.88, 0.84), (0.52, 0.44, 0.46)
-    grey = (0.84, 0.82, 0.80)
-    ochre, cream, stone = (0.46, 0.62, 0.74), (0.66, 0.74, 0.80), (0.52, 0.55, 0.58)
-    places = {
-        "shops": Place(
-            _paving((0.56, 0.60, 0.63), 0.6), _facade(ochre, 2.2, 3.4, True), 46.0, 16.0, -5.2, 5.6, 15.0, (blue, pale)
-        ),
-        "wall": Place(_paving((0.50, 0.51, 0.52), 0.4), _brick, 10.4, 8.0, None, None, 0.0, (grey, grey)),
-        "park": Place(_grass_with_path, _hedge, 19.0, 5.5, None, None, 0.0, (blue, pale)),
-        "crossing": Place(_road, _facade(cream, 2.6, 3.3, True), 19.5, 22.0, None, None, 0.0, (blue, pale)),
-        "square": Place(
-            _paving((0.44, 0.50, 0.56), 0.9),
-            _facade(stone, 3.0, 3.8, False),
-            22.0,
-            30.0,
-            -14.0,
-            None,
-            18.0,
-            (dusk, dusk),
-        ),
-        "passage": Place(
-            _paving((0.42, 0.43, 0.44), 0.3),
-            _concrete,
-            18.0,
-            3.2,
-            -2.9,
-            2.9,
-            3.2,
-            ((0.30, 0.30, 0.30), (0.46, 0.46, 0.46)),
-        ),
-    }
-    return places[name]
+    def haze(self, colours: Floats, z: Floats) -> Floats:
+        """Far things fade into the colour of the horizon."""
+        far = (1.0 - np.exp(-np.maximum(z - 10.0, 0.0) / 90.0)).astype(np.float32)[:, None]
+        return np.asarray(colours * (1 - far) + np.asarray(self.place.sky[1], np.float32) * far, np.float32)

@@ -40,6 +40,8 @@ class Camera:
     near: float
     far: float
     """People walk at distances near…far (metres)."""
+    reach: float
+    """People walk at most this far to either side (metres): walls stand beyond."""
     flow: str
     """Main walking direction: `along` the view, `across` it, or `any`."""
     light: Light
@@ -59,9 +61,9 @@ class Camera:
         scale = self.focal * height / z
         return width / 2 + scale * x, self.horizon * height + scale * self.mast, scale
 
-    def half_view(self, z: float, aspect: float) -> float:
-        """Metres visible to each side at distance `z` for a frame of `aspect` = width / height."""
-        return z * aspect / (2 * self.focal)
+    def half_width(self, z: float, aspect: float) -> float:
+        """Metres to each side where people can walk in view at distance `z`; `aspect` = frame width / height."""
+        return min(self.reach, z * aspect / (2 * self.focal))
 
     def pitch(self, x: float, z: float) -> float:
         """How steeply the camera looks down on a person at a ground point, radians."""
@@ -83,32 +85,32 @@ def _light(
 
 _CAMERAS = (
     Camera(
-        1, "shops", 1.20, 0.24, 2.7, 4.6, 12.5, "along",
+        1, "shops", 1.30, 0.22, 2.7, 4.8, 11.5, 4.6, "along",
         _light((0.65, 0.62, 0.45), (0.56, 0.66, 0.72), (0.58, 0.54, 0.50)),
         Shadow(-0.75, 0.10, 0.45, 0.015), (0.92, 1.00, 1.06), 1.00, 3.0, 0.0006, 92,
     ),
     Camera(
-        2, "wall", 1.50, 0.27, 2.3, 5.0, 9.0, "across",
+        2, "wall", 1.55, 0.27, 2.3, 5.0, 9.0, 99.0, "across",
         _light((-0.30, 0.90, 0.40), (0.24, 0.23, 0.22), (0.92, 0.86, 0.78)),
         Shadow(0.15, -0.03, 0.30, 0.05), (1.14, 0.98, 0.84), 0.92, 4.0, 0.0010, 88,
     ),
     Camera(
-        3, "park", 1.45, 0.10, 3.8, 6.0, 13.0, "any",
+        3, "park", 1.60, 0.08, 3.8, 6.2, 12.5, 99.0, "any",
         _light((-0.75, 0.55, 0.30), (0.52, 0.68, 0.76), (0.52, 0.54, 0.44)),
         Shadow(0.80, 0.22, 0.48, 0.012), (0.86, 1.06, 0.98), 1.06, 3.0, 0.0008, 90,
     ),
     Camera(
-        4, "crossing", 1.10, 0.16, 3.2, 4.8, 11.0, "across",
+        4, "crossing", 1.25, 0.13, 3.2, 5.2, 11.0, 99.0, "across",
         _light((0.40, 0.55, -0.55), (0.62, 0.74, 0.84), (0.60, 0.54, 0.48)),
         Shadow(-0.45, -0.30, 0.42, 0.015), (0.98, 1.08, 1.20), 0.90, 2.5, 0.0006, 90,
     ),
     Camera(
-        5, "square", 1.30, 0.20, 3.0, 5.0, 12.0, "any",
+        5, "square", 1.42, 0.18, 3.0, 5.3, 11.5, 99.0, "any",
         _light((-0.20, 0.85, 0.50), (0.30, 0.46, 0.60), (0.34, 0.40, 0.46)),
         Shadow(0.30, 0.12, 0.35, 0.03), (0.70, 0.86, 1.00), 1.10, 6.5, 0.0012, 84,
     ),
     Camera(
-        6, "passage", 1.05, 0.30, 2.2, 3.6, 9.0, "along",
+        6, "passage", 1.15, 0.28, 2.2, 3.7, 8.8, 2.45, "along",
         _light((0.15, 0.80, 0.60), (0.36, 0.36, 0.34), (0.62, 0.56, 0.50)),
         Shadow(-0.12, 0.05, 0.35, 0.04), (1.08, 0.96, 0.92), 1.16, 5.0, 0.0016, 80,
     ),

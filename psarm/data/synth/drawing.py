@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -103,7 +104,7 @@ class Canvas:
         depth = profile.middle[row] + profile.half_depth[row] * facing
         nearer = depth > self.depth[ys, xs]
         ys, xs, row, u, t, facing, depth = (a[nearer] for a in (ys, xs, row, u, t, facing, depth))
-        along = np.clip(t / profile.length, 0.0, 1.0)
+        along = np.minimum(np.maximum(t / profile.length, 0.0), 1.0)
         around = np.mod(np.arcsin(u) + np.float32(np.pi - tube.yaw), np.float32(2 * np.pi)) - np.float32(np.pi)
         colours, exists = tube.material(Surface(around, along, u))
         lit = colours * _shade(profile, row, u, facing, light, tube.gloss)
@@ -111,6 +112,18 @@ class Canvas:
             ys, xs, lit, depth = ys[exists], xs[exists], lit[exists], depth[exists]
         self.colour[ys, xs] = lit
         self.depth[ys, xs] = depth
+
+    def shrunk(self, over: int) -> tuple[Floats, Floats]:
+        """Colours [h,w,3] and coverage [h,w] 0..1 at 1/`over` of the canvas size."""
+        height, width = self.depth.shape[0] // over, self.depth.shape[1] // over
+        alpha = shrink(self.mask.astype(np.float32), width, height)
+        colour = shrink(self.colour, width, height)
+        return np.asarray(colour / np.maximum(alpha, 1e-3)[:, :, None], np.float32), alpha
+
+
+def shrink(picture: Floats, width: int, height: int) -> Floats:
+    """Average a picture [H,W] or [H,W,3] down to `width` x `height`."""
+    return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), np.float32)
 
 
 class _Profile:
@@ -131,21 +144,22 @@ class _Profile:
         for over, cap in ((-ts, -self.low), (ts - self.length, self.high - self.length)):
             if cap > 0:
                 round_off *= np.sqrt(np.clip(1.0 - (np.maximum(over, 0.0) / cap) ** 2, 0.0, 1.0))
-        window = max(1, int(0.08 * self.length * self.rate))
-        straight = _smooth(np.interp(v, tube.at, tube.widths), window)
+        straight = np.interp(v, tube.at, tube.widths)
+        if len(tube.at) > 2:
+            straight = _smooth(straight, max(1, int(0.08 * self.length * self.rate)))
         self.width = np.maximum(straight * round_off, 1e-3).astype(np.float32)
         self.half_depth = (np.interp(v, tube.at, tube.depths) * round_off).astype(np.float32)
         self.middle = (start[2] + tube.bias + (end[2] - start[2]) * v).astype(np.float32)
         # How far the surface turns towards the ends of the axis, and towards the camera where the axis leans.
-        self.slope = np.clip(-np.gradient(straight if tube.joint else self.width) * self.rate, -2.0, 2.0).astype(
-            np.float32
-        )
+        shaded = straight if tube.joint else self.width
+        self.slope = np.zeros(len(ts), np.float32)
+        self.slope[1:-1] = np.minimum(np.maximum((shaded[:-2] - shaded[2:]) * (self.rate / 2), -2.0), 2.0)
         self.tilt = np.float32(np.clip((end[2] - start[2]) / max(self.length, 1.0), -1.5, 1.5))
         self._start = (float(start[0]), float(start[1]))
 
     def row(self, t: Floats) -> NDArray[np.intp]:
         """Table rows of positions along the axis."""
-        return np.clip((t - self.low) * self.rate, 0, len(self.width) - 1).astype(np.intp)
+        return np.minimum(np.maximum((t - self.low) * self.rate, 0), len(self.width) - 1).astype(np.intp)
 
     def inside(self, t: Floats) -> NDArray[np.bool_]:
         """Which positions along the axis belong to the tube."""
@@ -168,8 +182,7 @@ class _Profile:
 
 def _smooth(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
     """Running mean that rounds the corners of a profile."""
-    padded = np.pad(values, (window, window), mode="edge")
-    sums = np.cumsum(padded)
+    sums = np.cumsum(np.concatenate([np.full(window, values[0]), values, np.full(window, values[-1])]))
     return (sums[2 * window :] - sums[: -2 * window]) / (2 * window)
 
 
@@ -187,4 +200,4 @@ def _shade(profile: _Profile, row: NDArray[np.intp], u: Floats, facing: Floats, 
     shade = sun[:, None] * np.asarray(light.sun, np.float32) + sky[:, None] * np.asarray(light.sky, np.float32)
     if gloss > 0:
         shade = shade + (gloss * sun**8)[:, None]
-    return shade.astype(np.float32)
+    return np.asarray(shade, np.float32)

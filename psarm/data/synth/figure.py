@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 
 from psarm.data.synth.appearance import Appearance
@@ -49,10 +48,12 @@ def draw_person(
     # Nearest tubes first: hidden pixels are then never coloured.
     for tube in sorted(tubes, key=lambda tube: -(tube.start[2] + tube.end[2])):
         canvas.draw(tube, light)
-    mask = canvas.mask.astype(np.float32)
-    alpha = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA)
-    colour = cv2.resize(canvas.colour, (width, height), interpolation=cv2.INTER_AREA)
-    colour /= np.maximum(alpha, 1e-3)[:, :, None]
+    return cut_out(canvas, over, left, top, foot)
+
+
+def cut_out(canvas: Canvas, over: int, left: int, top: int, foot: tuple[float, float]) -> Sprite:
+    """The drawn part of a canvas of `over` times the frame's scale whose corner lies at `left`, `top` of the frame."""
+    colour, alpha = canvas.shrunk(over)
     ys, xs = np.nonzero(alpha > 0.02)
     y0, y1, x0, x1 = int(ys.min()), int(ys.max()) + 1, int(xs.min()), int(xs.max()) + 1
     return Sprite(colour[y0:y1, x0:x1], alpha[y0:y1, x0:x1], left + x0, top + y0, foot)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from psarm.data.synth import materials
@@ -16,7 +15,7 @@ from psarm.data.synth.appearance import Colour
 from psarm.data.synth.body import View, point
 from psarm.data.synth.cameras import Camera
 from psarm.data.synth.drawing import Canvas, Floats, Material, Surface, Tube
-from psarm.data.synth.figure import Sprite
+from psarm.data.synth.figure import Sprite, cut_out
 from psarm.data.synth.settings import Stream, SynthSettings
 
 OVER = 2
@@ -74,10 +73,7 @@ def _draw(item: Item, index: int, camera: Camera, settings: SynthSettings) -> Sp
     view = View(scale * OVER, 0.0, camera.pitch(item.x, item.z), ((x - left) * OVER, (y - top) * OVER))
     for tube in _BUILDERS[item.kind](view, rng):
         canvas.draw(tube, camera.light)
-    alpha = cv2.resize(canvas.mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
-    colour = cv2.resize(canvas.colour, (width, height), interpolation=cv2.INTER_AREA)
-    colour = colour / np.maximum(alpha, 1e-3)[:, :, None]
-    return Sprite(colour.astype(np.float32), alpha.astype(np.float32), left, top, (x, y))
+    return cut_out(canvas, OVER, left, top, (x, y))
 
 
 def _post(
@@ -147,7 +143,7 @@ def _tree(view: View, rng: np.random.Generator) -> list[Tube]:
         )
     ]
     green = (0.10 + 0.08 * rng.random(), 0.34 + 0.14 * rng.random(), 0.20 + 0.16 * rng.random())
-    return tubes + _crown(view, rng, (0.0, 0.0, 3.8), (1.5, 1.5, 1.35), green, 46, 0.5)
+    return tubes + _crown(view, rng, (0.0, 0.0, 3.8), (1.5, 1.5, 1.35), green, 120, 0.27)
 
 
 def _crown(
@@ -179,7 +175,7 @@ def _leaves(colour: Colour, phase: float) -> Material:
     def paint(surface: Surface) -> tuple[Floats, np.ndarray]:
         count = len(surface.across)
         grain = np.random.default_rng([int(phase * 1e6), count]).random(count).astype(np.float32)
-        ragged = np.abs(surface.across) < 0.62 + 0.38 * grain
+        ragged = np.abs(surface.across) < 0.35 + 0.65 * grain
         return tone * (0.65 + 0.7 * grain)[:, None], ragged
 
     return paint

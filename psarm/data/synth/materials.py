@@ -82,7 +82,7 @@ def pattern(garment: Garment, surface: Surface, repeat: float = 1.0) -> Floats:
     elif garment.pattern == "checks":
         level = (np.mod(surface.along * bands, 1.0) < 0.45).astype(np.float32)
         level += np.mod(surface.around * bands * 0.27, 1.0) < 0.45
-        return first + (second - first) * (level * np.float32(0.5))[:, None]
+        return np.asarray(first + (second - first) * (0.5 * level)[:, None], np.float32)
     elif garment.pattern == "block":
         chosen = surface.along * repeat < 0.40
     elif garment.pattern == "logo" and repeat == 1.0:
@@ -244,7 +244,7 @@ def pack(colour: Colour) -> Material:
 
 
 def _ramp(value: Floats, low: float, high: float) -> Floats:
-    return np.clip((value - np.float32(low)) / np.float32(high - low), 0.0, 1.0)
+    return np.asarray(np.clip((value - low) / (high - low), 0.0, 1.0), np.float32)
 
 
 def _folds(surface: Surface, phases: tuple[float, ...], strength: float) -> Floats:
@@ -254,4 +254,4 @@ def _folds(surface: Surface, phases: tuple[float, ...], strength: float) -> Floa
     waves += 0.7 * np.sin(6.0 * around - 11.0 * along + phases[2] + 2.0 * np.sin(4.0 * along + phases[3]))
     # Creases are narrow and dark, the cloth between them broad and bright.
     waves -= 1.6 * np.maximum(0.0, np.sin(2.0 * around + 19.0 * along + phases[4] + 1.5 * np.sin(3.0 * around))) ** 6
-    return (1.0 + strength * waves).astype(np.float32)
+    return np.asarray(1.0 + strength * waves, np.float32)

@@ -193,9 +193,9 @@ def _draw_walk(
     rng: np.random.Generator, camera: Camera, settings: SynthSettings, person: int, first: int, length: int
 ) -> _Walk:
     aspect = settings.width / settings.height
-    near_weight = rng.random() ** 1.5
+    near_weight = rng.random() ** 1.7
     z0 = camera.near + (camera.far - camera.near) * near_weight
-    room = max(0.2, camera.half_view(z0, aspect) - 0.25)
+    room = max(0.2, camera.half_width(z0, aspect) - 0.25)
     x0 = float(rng.uniform(-room, room)) * 0.95
     heading = _heading(rng, camera.flow)
     speed = 0.0 if rng.random() < 0.1 else float(rng.uniform(0.6, 1.3))
@@ -204,7 +204,7 @@ def _draw_walk(
     xs, zs = [x0], [z0]
     while len(xs) < longest:
         x, z = xs[-1] + step[0], zs[-1] + step[1]
-        if not camera.near * 0.95 <= z <= camera.far or abs(x) > camera.half_view(z, aspect) - 0.15:
+        if not camera.near * 0.95 <= z <= camera.far or abs(x) > camera.half_width(z, aspect) - 0.15:
             break
         xs.append(x)
         zs.append(z)

@@ -162,4 +162,4 @@ def _expose(scene: Floats, camera: Camera, plan: FramePlan, settings: SynthSetti
         image = cv2.GaussianBlur(image, (0, 0), blur)
     top, left = (int(n) for n in rng.integers(0, 64, 2))
     noise = _noise(camera, settings)[top : top + settings.height, left : left + settings.width]
-    return np.clip(image + noise, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(image + noise, 0, 255), np.uint8)

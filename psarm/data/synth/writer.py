@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import cv2
@@ -67,7 +66,6 @@ def _jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
 
 
 def _write_mat(path: Path, variable: str, value: NDArray[np.float64] | NDArray[np.object_]) -> None:
-    buffer = BytesIO()
-    savemat(buffer, {variable: value}, oned_as="column")
-    content = buffer.getvalue()
-    path.write_bytes(_HEADER + content[len(_HEADER) :])
+    savemat(str(path), {variable: value}, oned_as="column")
+    with path.open("r+b") as file:
+        file.write(_HEADER)
