@@ -1,0 +1,161 @@
+"""A checkpoint becomes a bundle: trace both graphs, write them with their manifest, verify, put it in place."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from psarm import __version__
+from psarm.errors import ExportError, UsageError
+from psarm.export.graphs import DetectGraph, ReidGraph
+from psarm.export.tracing import OPSET, SIZE_DIVISOR, TracedGraph, trace_detect, trace_reid
+from psarm.files import atomic_directory
+from psarm.model.builder import IMAGE_MEAN, IMAGE_STD, build_model
+from psarm.model.checkpoint import load_state, read_checkpoint
+from psarm.model.person_search import PersonSearchModel
+from psarm.model.roi_heads import MIN_BOX_SIDE
+from psarm.runtime.manifest import (
+    MANIFEST_NAME,
+    SCHEMA,
+    DatasetInfo,
+    EmbeddingInfo,
+    Manifest,
+    ModelInfo,
+    Preprocessing,
+    Thresholds,
+    describe_files,
+    write_manifest,
+)
+
+LICENCE = "Code: MIT. Weights: the terms of the data they were trained on (PRW and CUHK-SYSU: research only)."
+_EMBEDDING_PARTS = ("backbone.", "roi_heads.reid_head.", "roi_heads.embedding_head.res")
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was exported."""
+
+    bundle: Path
+    sizes: dict[str, int]
+    """Bytes of each graph's file."""
+    nodes: dict[str, int]
+    """Nodes of each graph."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {"bundle": str(self.bundle), "bytes": self.sizes, "nodes": self.nodes}
+
+
+def export_bundle(
+    source: str | Path | PersonSearchModel,
+    out: str | Path,
+    verify: bool = True,
+    simplify: bool = False,
+    overwrite: bool = False,
+    say: Callable[[str], None] = lambda message: None,
+) -> ExportReport:
+    """Export a checkpoint file (or a model in eval mode) to the bundle directory `out`.
+
+    `verify` compares the graphs with the PyTorch model; `simplify` runs onnxslim; `overwrite` replaces a bundle that is
+    there already; `say` gets a line before each step. Raises `UsageError` where `out` is taken, `CheckpointError` for a
+    checkpoint that cannot be loaded and `ExportError` where a graph does not compute what the model does; nothing is
+    left at `out` then.
+    """
+    out = Path(out)
+    _check_target(out, overwrite)
+    model, dataset = _load(source)
+    say("tracing detect…")
+    detect = trace_detect(DetectGraph(model))
+    say("tracing reid…")
+    channels = detect.spec.outputs["features"].shape[1]
+    graphs = [detect, trace_reid(ReidGraph(model), int(channels))]
+    with atomic_directory(out) as directory:
+        files = {graph.name: f"{graph.name}.onnx" for graph in graphs}
+        for graph in graphs:
+            onnx.checker.check_model(graph.model, full_check=True)
+            onnx.save(graph.model, directory / files[graph.name])
+        write_manifest(directory, _manifest(model, dataset, graphs, files, directory))
+    sizes = {name: (out / file).stat().st_size for name, file in files.items()}
+    return ExportReport(out, sizes, {graph.name: len(graph.model.graph.node) for graph in graphs})
+
+
+def embedding_fingerprint(model: PersonSearchModel) -> str:
+    """SHA-256 over names and values of the weights that a box's embedding depends on."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        if name.startswith(_EMBEDDING_PARTS) and value.is_floating_point():
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().float().contiguous().numpy().astype("<f4").tobytes())
+    return digest.hexdigest()
+
+
+def _check_target(out: Path, overwrite: bool) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UsageError(f"{out} is a file; give a directory that does not exist yet.")
+    if not any(out.iterdir()):
+        return
+    if not (out / MANIFEST_NAME).is_file():
+        raise UsageError(f"{out} exists and is not a psarm bundle; give a directory that does not exist yet.")
+    if not overwrite:
+        raise UsageError(f"There is a bundle at {out} already; replace it with --overwrite or give another directory.")
+
+
+def _load(source: str | Path | PersonSearchModel) -> tuple[PersonSearchModel, DatasetInfo | None]:
+    if isinstance(source, PersonSearchModel):
+        if source.training:
+            raise ExportError("The model is in train mode; call model.eval() before exporting it.")
+        return source, None
+    checkpoint = read_checkpoint(source)
+    model = build_model(checkpoint.config)
+    load_state(model, checkpoint.state, str(source))
+    return model.eval(), _dataset(checkpoint.dataset)
+
+
+def _dataset(about: dict[str, Any] | None) -> DatasetInfo | None:
+    """What a checkpoint tells of its training data; checkpoints of unknown origin tell nothing."""
+    if about is None:
+        return None
+    return DatasetInfo(str(about["name"]), int(about["train_frames"]), int(about["identities"]))
+
+
+def _manifest(
+    model: PersonSearchModel,
+    dataset: DatasetInfo | None,
+    graphs: list[TracedGraph],
+    files: dict[str, str],
+    directory: Path,
+) -> Manifest:
+    config = model.config
+    return Manifest(
+        schema=SCHEMA,
+        psarm_version=__version__,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        model=ModelInfo(
+            config.variant, config.arm_layout, config.backbone, config.width, sum(p.numel() for p in model.parameters())
+        ),
+        embedding=EmbeddingInfo(config.embedding_dim, embedding_fingerprint(model)),
+        preprocessing=Preprocessing(
+            config.min_size, config.max_size, SIZE_DIVISOR, IMAGE_MEAN, IMAGE_STD, "RGB", (0.0, 1.0), "bilinear"
+        ),
+        thresholds=Thresholds(
+            config.score_thresh,
+            config.detection_nms_thresh,
+            config.final_nms_thresh,
+            config.detections_per_image,
+            MIN_BOX_SIDE,
+        ),
+        graphs={graph.name: graph.spec for graph in graphs},
+        opset=OPSET,
+        precisions={"fp32": files},
+        files=describe_files(directory, files.values()),
+        dataset=dataset,
+        licence=LICENCE,
+    )
