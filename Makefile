@@ -5,13 +5,17 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.setup-done
+GPU_VENV := .venv-gpu
+GPU_STAMP := $(GPU_VENV)/.setup-done
 OWN_UV := .venv-uv/bin/uv
 # Run it rather than look for it: a version manager's shim can be on PATH and lead nowhere.
 UV := $(shell uv --version >/dev/null 2>&1 && command -v uv || echo $(OWN_UV))
 export UV
 
-# Where `make demo` leaves its bundle, checkpoint and data; `make bench` and `make gpu` measure those.
+# What `make bench` and `make gpu` measure: the demo's, made when it is missing, or yours.
 DEMO := demo
+BUNDLE ?= $(DEMO)/bundle.psarm
+DATA ?= $(DEMO)/data
 # pytest's processes; one a core is fastest because every test runs torch on one thread.
 WORKERS ?= auto
 
@@ -42,6 +46,26 @@ demo: $(STAMP) ## See person search work: make data, train, export, benchmark, s
 test: $(STAMP) ## Run every test.
 	$(PY) -m pytest -n $(WORKERS)
 
+bench: $(STAMP) $(BUNDLE) ## Measure accuracy and speed of BUNDLE=… on DATA=… (the demo's).
+	$(VENV)/bin/psarm bench $(BUNDLE) --data-root $(DATA)
+
+gpu: $(GPU_STAMP) $(BUNDLE) ## The same on an NVIDIA GPU; fails where ONNX Runtime cannot use one.
+	@$(GPU_VENV)/bin/python -c 'import sys; from psarm.runtime.backends.onnxruntime import probe_cuda; \
+		loads, why = probe_cuda(); sys.exit(None if loads else f"make gpu: nothing was measured: {why}.")'
+	$(GPU_VENV)/bin/psarm bench $(BUNDLE) --data-root $(DATA)
+
+$(BUNDLE): | $(STAMP)
+	$(PY) -m psarm.benchmarks.demo
+
+# Apart from .venv because onnxruntime and onnxruntime-gpu install over each other.
+$(GPU_STAMP): pyproject.toml constraints.txt | $(filter $(OWN_UV),$(UV))
+	@nvidia-smi >/dev/null 2>&1 || { echo "make gpu: no NVIDIA GPU here (nvidia-smi does not run), nothing was measured." >&2; exit 1; }
+	test -x $(GPU_VENV)/bin/python || $(UV) venv --quiet --python '>=3.11,<3.15' $(GPU_VENV)
+	$(UV) pip install --python $(GPU_VENV)/bin/python --constraints constraints.txt --editable '.[train]'
+	$(UV) pip uninstall --python $(GPU_VENV)/bin/python onnxruntime
+	$(UV) pip install --python $(GPU_VENV)/bin/python --reinstall-package onnxruntime-gpu onnxruntime-gpu
+	touch $@
+
 coverage: $(STAMP) ## Run every test and report the lines none of them reached.
 	$(PY) -m pytest -n $(WORKERS) --cov --cov-report=term
 
@@ -60,6 +84,6 @@ constraints: $(STAMP) ## Write the installed versions to constraints.txt.
 	@mv constraints.new constraints.txt
 
 clean: ## Remove the environment, caches and what the demo wrote.
-	rm -rf $(VENV) .venv-uv build dist *.egg-info $(DEMO) .coverage .coverage.* htmlcov
+	rm -rf $(VENV) $(GPU_VENV) .venv-uv build dist *.egg-info $(DEMO) .coverage .coverage.* htmlcov
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
