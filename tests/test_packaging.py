@@ -1,8 +1,7 @@
-"""What a user gets from the wheel, and how psarm behaves where torch is not installed."""
+"""What the wheel and the sdist hold."""
 
 import email
 import re
-import subprocess
 import tarfile
 import zipfile
 from pathlib import Path
@@ -10,7 +9,6 @@ from pathlib import Path
 import pytest
 
 import psarm
-from psarm.cli import COMMANDS
 
 # Measurements kept for readers of the repository, not part of the package.
 NOT_PACKAGED = ("benchmarks/results/",)
@@ -31,17 +29,6 @@ def source_files(source: Path) -> set[str]:
 def wheel_files(wheel):
     with zipfile.ZipFile(wheel) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
-
-
-@pytest.fixture
-def run(torch_free_python, tmp_path):
-    """Run `psarm` or `python` of the environment without torch in an empty folder."""
-
-    def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [torch_free_python.parent / program, *arguments]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-
-    return run
 
 
 def test_wheel_holds_every_module_and_nothing_else(wheel_files, distributions):
@@ -70,58 +57,3 @@ def test_sdist_holds_the_sources(distributions):
         names = {name.partition("/")[2] for name in archive.getnames()}
     for top in ("export", "runtime", "benchmarks"):
         assert f"{top}/__init__.py" in names
-
-
-def test_help_lists_every_command_without_torch(run):
-    result = run("psarm", "--help")
-    assert result.returncode == 0, result.stderr
-    shown = " ".join(result.stdout.split())
-    for name, purpose in COMMANDS.items():
-        assert f"{name} {purpose}" in shown
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_help_without_torch(run, name):
-    result = run("psarm", name, "--help")
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith(f"Usage: psarm {name}")
-
-
-def test_doctor_without_torch(run):
-    result = run("psarm", "doctor")
-    assert result.returncode == 0, result.stderr
-    assert re.search(r"torch\W+not installed", result.stdout)
-    assert re.search(r"onnxruntime\W+yes", result.stdout)
-
-
-def test_packages_import_without_torch(run):
-    names = "psarm, psarm.runtime, psarm.evaluation, psarm.export, psarm.benchmarks, psarm.data, psarm.config"
-    result = run("python", "-c", f"import {names}\nfrom psarm.runtime import Detections, PersonSearch")
-    assert result.returncode == 0, result.stderr
-
-
-def test_load_model_without_torch_says_what_to_install(run):
-    code = "import psarm\ntry: psarm.load_model('model.pth')\nexcept psarm.errors.MissingExtraError as e: print(e)"
-    result = run("python", "-c", f"import psarm.errors\n{code}")
-    assert "install it with: pip install 'psarm[train]'." in result.stdout, result.stderr
-
-
-@pytest.mark.parametrize(
-    ("arguments", "extra"),
-    [
-        (["train", "--config", "config.yaml"], "train"),
-        (["export", "model.pth", "--out", "bundle"], "export"),
-    ],
-)
-def test_commands_that_need_torch_say_what_to_install(run, tmp_path, arguments, extra):
-    for name in ("config.yaml", "model.pth"):
-        Path(tmp_path, name).touch()
-    result = run("psarm", *arguments)
-    assert result.returncode == 2
-    assert result.stdout == ""
-    assert re.fullmatch(
-        rf"Error: psarm {arguments[0]} needs the '{extra}' extra \(.*not installed\); "
-        rf"install it with: pip install 'psarm\[{extra}\]'\.\n",
-        result.stderr,
-    )
-    assert not (tmp_path / "bundle").exists()
