@@ -53,7 +53,9 @@ def read_image(path: str | Path) -> Frame:
     if image.dtype not in (np.uint8, np.uint16):
         raise ImageError(f"{path} has {image.dtype} pixels; pictures of 8 or 16 bits a channel are needed.")
     if data[:2].tobytes() != b"\xff\xd8":  # a JPEG has no transparency
-        image = _over_white(image, _decode(path, data, cv2.IMREAD_UNCHANGED))
+        # libtiff has already multiplied 8-bit colours by their alpha.
+        premultiplied = data[:4].tobytes() in (b"II*\0", b"MM\0*") and image.dtype == np.uint8
+        image = _over_white(image, _decode(path, data, cv2.IMREAD_UNCHANGED), premultiplied)
     return _to_8_bits(image)
 
 
@@ -127,14 +129,14 @@ def _decode(path: Path, data: NDArray[np.uint8], flags: int) -> NDArray[Any]:
     return image
 
 
-def _over_white(image: NDArray[Any], unchanged: NDArray[Any]) -> NDArray[Any]:
+def _over_white(image: NDArray[Any], unchanged: NDArray[Any], premultiplied: bool) -> NDArray[Any]:
     """`image` [H,W,3] with the transparency of `unchanged` [h,w,4], if it has any, laid over white."""
     if unchanged.ndim != 3 or unchanged.shape[2] != 4:
         return image
     limit = np.iinfo(image.dtype).max
     alpha = _oriented_as(unchanged, image)[..., 3:].astype(np.float32) / limit
-    blended = image * alpha + limit * (1 - alpha)
-    return np.rint(blended).astype(image.dtype)
+    blended = image * (1 if premultiplied else alpha) + limit * (1 - alpha)
+    return np.rint(blended).clip(0, limit).astype(image.dtype)
 
 
 def _oriented_as(unchanged: NDArray[Any], image: NDArray[Any]) -> NDArray[Any]:

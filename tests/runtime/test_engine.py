@@ -3,8 +3,8 @@
 import cv2
 import numpy as np
 import pytest
-import toy_bundle as toy
 import torch
+import toy_bundle as toy
 from torch.nn import functional
 from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
 from torchvision.ops import clip_boxes_to_image, nms, remove_small_boxes, roi_align

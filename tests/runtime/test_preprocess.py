@@ -34,11 +34,11 @@ def smooth_frame(rng, height, width):
 
 def test_sizes_equal_torchvision_for_many_shapes():
     rng = np.random.default_rng(0)
-    for min_size, max_size in ((900, 1500), (96, 160), (320, 533)):
+    for min_size, max_size, count in ((900, 1500, 50), (96, 160, 300), (320, 533, 200)):
         transform = GeneralizedRCNNTransform(min_size, max_size, list(MEAN), list(STD)).eval()
-        for _ in range(300):
+        for _ in range(count):
             height, width = (int(2 ** rng.uniform(4, 10)) for _ in range(2))
-            resized, _ = transform.resize(torch.empty(3, height, width, device="meta"))
+            resized, _ = transform.resize(torch.zeros(1, height, width))
             assert resized_size(height, width, min_size, max_size) == tuple(resized.shape[1:])
 
 
