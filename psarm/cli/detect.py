@@ -1,0 +1,108 @@
+"""`psarm detect`: people in pictures and videos."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from psarm.cli.engine_options import EXISTING, Frames, engine_options, open_engine
+
+if TYPE_CHECKING:
+    from psarm.runtime import Detections, PersonSearch
+    from psarm.runtime.images import FrameSource
+    from psarm.runtime.video import Frame
+
+
+@click.command()
+@click.argument("bundle", type=EXISTING)
+@click.argument("paths", type=EXISTING, nargs=-1, required=True, metavar="PATH...")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a frame (JSON Lines) instead of a table.")
+@click.option(
+    "--save", type=click.Path(file_okay=False, path_type=Path), help="Write each frame with its boxes to this folder."
+)
+@engine_options
+def command(
+    bundle: Path, paths: tuple[Path, ...], as_json: bool, save: Path | None, every: int, batch: int, **options: Any
+) -> None:
+    """Find every person in images with a BUNDLE.
+
+    A PATH is a picture, a folder (searched with its subfolders) or a video. Files that cannot be read are named and
+    left out, and the exit code is then 1.
+    """
+    from psarm.console import out, progress
+
+    frames = Frames(paths, every, batch)
+    rows: list[tuple[str, Detections, float]] = []
+    saver = FrameSaver(save) if save else None
+    with open_engine(bundle, **options) as engine, progress() as bar:
+        task = bar.add_task("Detecting", total=frames.total, visible=not as_json)
+        for images in frames:
+            people, milliseconds = _detect(engine, images)
+            for (source, image), found in zip(images, people, strict=True):
+                if saver:
+                    saver.save(source, image, found)
+                if as_json:
+                    click.echo(json.dumps(_record(source, image, found, milliseconds)))
+                else:
+                    rows.append((source.name, found, milliseconds))
+            bar.advance(task, len(images))
+    if rows:
+        out.print(_table(rows))
+    frames.raise_if_unreadable()
+
+
+class FrameSaver:
+    """Writes frames with boxes to a folder, as `NAME.people.jpg`: never over the pictures that were read."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._taken: set[str] = set()
+
+    def save(self, source: FrameSource, image: Frame, people: Detections) -> None:
+        """Write one frame atomically; frames of one name from several folders are numbered."""
+        from psarm.files import atomic_path
+        from psarm.runtime.drawing import draw_boxes, encode_jpeg
+
+        stem = source.path.stem if source.number is None else f"{source.path.stem}_{source.number:06d}"
+        name, count = f"{stem}.people.jpg", 1
+        while name in self._taken:
+            count += 1
+            name = f"{stem}-{count}.people.jpg"
+        self._taken.add(name)
+        drawn = draw_boxes(image, people.boxes, [f"{score:.2f}" for score in people.scores])
+        with atomic_path(self.folder / name) as temporary:
+            temporary.write_bytes(encode_jpeg(drawn))
+
+
+def _detect(engine: PersonSearch, images: list[tuple[FrameSource, Frame]]) -> tuple[list[Detections], float]:
+    """People of each frame of a batch, and milliseconds a frame."""
+    people = engine.detect([image for _, image in images])
+    return people, 1000 * sum(engine.last_timings.values()) / len(images)
+
+
+def _record(source: FrameSource, image: Frame, people: Detections, milliseconds: float) -> dict[str, Any]:
+    return {
+        "image": source.name,
+        "width": image.shape[1],
+        "height": image.shape[0],
+        "boxes": people.boxes.tolist(),
+        "scores": people.scores.tolist(),
+        "milliseconds": round(milliseconds, 3),
+    }
+
+
+def _table(rows: list[tuple[str, Detections, float]]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table()
+    table.add_column("image", overflow="fold")
+    for title in ("people", "best score", "ms"):
+        table.add_column(title, justify="right")
+    for name, people, milliseconds in rows:
+        best = f"{people.scores[0]:.3f}" if len(people) else "–"
+        table.add_row(Text(name), str(len(people)), best, f"{milliseconds:.0f}")
+    return table

@@ -1,0 +1,108 @@
+"""Options and behaviour that `psarm detect` and `psarm search` share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from psarm.errors import ImageError, UsageError
+
+if TYPE_CHECKING:
+    from psarm.runtime import PersonSearch
+    from psarm.runtime.images import FrameSource
+    from psarm.runtime.video import Frame
+
+Command = TypeVar("Command", bound=Callable[..., object])
+
+EXISTING = click.Path(exists=True, path_type=Path)
+
+
+def engine_options(command: Command) -> Command:
+    """Add --backend, --precision, --threads, --conf, --batch and --every."""
+    for option in reversed(
+        [
+            click.option("--backend", default="auto", show_default=True, help="auto or a backend psarm doctor lists."),
+            click.option("--precision", default="auto", show_default=True, help="auto or one the bundle holds."),
+            click.option("--threads", type=click.IntRange(min=1), help="CPU threads  [default: every usable core]."),
+            click.option("--conf", type=click.FloatRange(0, 1), help="Drop people scored lower  [default: bundle's]."),
+            click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Frames at a time."),
+            click.option(
+                "--every",
+                type=click.IntRange(min=1),
+                default=1,
+                show_default=True,
+                help="Of a video, take every N-th frame.",
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+class Frames:
+    """Frames of the paths given, in batches; files that cannot be read are told on stderr and counted.
+
+    Raises `UsageError` at once for a folder without pictures.
+    """
+
+    def __init__(self, paths: tuple[Path, ...], every: int, batch: int, skip: Path | None = None) -> None:
+        from psarm.runtime.images import find_files
+
+        quiet_decoders()
+        self.every, self.batch = every, batch
+        self.unreadable = 0
+        try:
+            files = find_files(paths)
+        except ImageError as error:
+            raise UsageError(str(error)) from error
+        self.files = [file for file in files if skip is None or not file.samefile(skip)]
+
+    @property
+    def total(self) -> int | None:
+        """How many frames there are, None where a video leaves it open."""
+        from psarm.runtime.video import VIDEO_SUFFIXES
+
+        return None if any(f.suffix.lower() in VIDEO_SUFFIXES for f in self.files) else len(self.files)
+
+    def __iter__(self) -> Iterator[list[tuple[FrameSource, Frame]]]:
+        from psarm.runtime.images import iter_images
+
+        frames = iter_images(self.files, self.every, self._report)
+        while batch := list(islice(frames, self.batch)):
+            yield batch
+
+    def raise_if_unreadable(self) -> None:
+        """End with exit code 1 when some files could not be read."""
+        if self.unreadable:
+            raise ImageError(f"{self.unreadable} of {len(self.files)} files could not be read (named above).")
+
+    def _report(self, error: ImageError) -> None:
+        from psarm.console import err
+
+        if len(self.files) == 1:
+            raise error
+        self.unreadable += 1
+        err.print(f"Skipped: {error}", markup=False)
+
+
+def open_engine(bundle: Path, backend: str, precision: str, threads: int | None, conf: float | None) -> PersonSearch:
+    """Open the bundle and say on stderr what runs it."""
+    from psarm.console import err
+    from psarm.runtime import PersonSearch
+
+    engine = PersonSearch(bundle, backend, precision, threads, conf)
+    err.print(f"Running on {engine.reason}.", markup=False)
+    return engine
+
+
+def quiet_decoders() -> None:
+    """Keep OpenCV and FFmpeg from writing their own lines about damaged files: ours says what matters."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    import cv2
+
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
