@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,8 +14,10 @@ import onnx
 
 from psarm import __version__
 from psarm.errors import ExportError, UsageError
+from psarm.export.comparison import LIMITS, Comparison
 from psarm.export.graphs import DetectGraph, ReidGraph
 from psarm.export.tracing import OPSET, SIZE_DIVISOR, TracedGraph, trace_detect, trace_reid
+from psarm.export.verify import verify_bundle
 from psarm.files import atomic_directory
 from psarm.model.builder import IMAGE_MEAN, IMAGE_STD, build_model
 from psarm.model.checkpoint import load_state, read_checkpoint
@@ -46,10 +49,18 @@ class ExportReport:
     """Bytes of each graph's file."""
     nodes: dict[str, int]
     """Nodes of each graph."""
+    comparisons: list[Comparison]
+    """Errors against the PyTorch model; empty where the export was not verified."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {"bundle": str(self.bundle), "bytes": self.sizes, "nodes": self.nodes}
+        return {
+            "bundle": str(self.bundle),
+            "bytes": self.sizes,
+            "nodes": self.nodes,
+            "limits": LIMITS,
+            "verification": [comparison.to_dict() for comparison in self.comparisons],
+        }
 
 
 def export_bundle(
@@ -81,8 +92,9 @@ def export_bundle(
             onnx.checker.check_model(graph.model, full_check=True)
             onnx.save(graph.model, directory / files[graph.name])
         write_manifest(directory, _manifest(model, dataset, graphs, files, directory))
+        comparisons = verify_bundle(model, directory, say) if verify else []
     sizes = {name: (out / file).stat().st_size for name, file in files.items()}
-    return ExportReport(out, sizes, {graph.name: len(graph.model.graph.node) for graph in graphs})
+    return ExportReport(out, sizes, {graph.name: len(graph.model.graph.node) for graph in graphs}, comparisons)
 
 
 def embedding_fingerprint(model: PersonSearchModel) -> str:
@@ -112,7 +124,7 @@ def _load(source: str | Path | PersonSearchModel) -> tuple[PersonSearchModel, Da
     if isinstance(source, PersonSearchModel):
         if source.training:
             raise ExportError("The model is in train mode; call model.eval() before exporting it.")
-        return source, None
+        return copy.deepcopy(source).float().cpu(), None
     checkpoint = read_checkpoint(source)
     model = build_model(checkpoint.config)
     load_state(model, checkpoint.state, str(source))
@@ -123,7 +135,10 @@ def _dataset(about: dict[str, Any] | None) -> DatasetInfo | None:
     """What a checkpoint tells of its training data; checkpoints of unknown origin tell nothing."""
     if about is None:
         return None
-    return DatasetInfo(str(about["name"]), int(about["train_frames"]), int(about["identities"]))
+    frames, identities = (
+        value if isinstance(value, int) else len(value) for value in (about["train_frames"], about["identities"])
+    )  # a training state holds the lists themselves
+    return DatasetInfo(str(about["name"]), frames, identities)
 
 
 def _manifest(

@@ -1,0 +1,42 @@
+"""Verification of a bundle: both graphs and the whole, on inputs other than the traced ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from psarm.errors import ExportError
+from psarm.export.comparison import Comparison
+from psarm.export.verify_graphs import GraphRunner, compare_detect, compare_reid, detect_runner
+from psarm.export.verify_inputs import batch_cases
+from psarm.export.verify_people import CASES, compare_embed, compare_people
+from psarm.model.person_search import PersonSearchModel
+
+SEED = 20221204
+
+
+def verify_bundle(
+    model: PersonSearchModel, bundle: Path, say: Callable[[str], None] = lambda message: None
+) -> list[Comparison]:
+    """Compare the fp32 graphs of `bundle`, run by ONNX Runtime on the CPU, with the model they came from.
+
+    `say` gets a line before each part. Raises `ExportError` naming every case where a limit does not hold.
+    """
+    detect, reid = detect_runner(bundle), GraphRunner(bundle / "reid.onnx", "reid")
+    rng = np.random.default_rng(SEED)
+    cases = batch_cases(rng)
+    say("verifying detect…")
+    comparisons = [compare_detect(model, detect, case) for case in cases]
+    say("verifying reid…")
+    comparisons += [compare_reid(model, detect, reid, case, rng) for case in cases]
+    say("verifying the whole bundle…")
+    comparisons += [compare_people(model, bundle, case, SEED + number) for number, case in enumerate(CASES)]
+    comparisons.append(compare_embed(model, bundle, SEED))
+    failed = [f"{c.graph}, {c.case}: {', '.join(c.failures())}" for c in comparisons if c.failures()]
+    if failed:
+        raise ExportError(
+            f"The exported graphs do not compute what the PyTorch model does: {'; '.join(failed)}; nothing was written."
+        )
+    return comparisons
