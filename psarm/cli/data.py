@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from psarm.cli.data_check import check
 from psarm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def command() -> None:
     """Make and check data sets on disk."""
+
+
+command.add_command(check)
 
 
 def parse_size(_: click.Context, __: click.Parameter, value: str) -> tuple[int, int]:

@@ -159,7 +159,8 @@ class _Profile:
 
     def row(self, t: Floats) -> NDArray[np.intp]:
         """Table rows of positions along the axis."""
-        return np.minimum(np.maximum((t - self.low) * self.rate, 0), len(self.width) - 1).astype(np.intp)
+        rows = np.minimum(np.maximum((t - self.low) * self.rate, 0), len(self.width) - 1)
+        return np.asarray(rows, np.intp)
 
     def inside(self, t: Floats) -> NDArray[np.bool_]:
         """Which positions along the axis belong to the tube."""
@@ -183,7 +184,7 @@ class _Profile:
 def _smooth(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
     """Running mean that rounds the corners of a profile."""
     sums = np.cumsum(np.concatenate([np.full(window, values[0]), values, np.full(window, values[-1])]))
-    return (sums[2 * window :] - sums[: -2 * window]) / (2 * window)
+    return np.asarray((sums[2 * window :] - sums[: -2 * window]) / (2 * window), np.float64)
 
 
 def _shade(profile: _Profile, row: NDArray[np.intp], u: Floats, facing: Floats, light: Light, gloss: float) -> Floats:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -21,7 +23,7 @@ from psarm.data.synth.plan import FramePlan, plan_frames
 from psarm.data.synth.scene import draw_frame
 from psarm.data.synth.settings import Stream, SynthSettings
 from psarm.data.synth.writer import QueryBox, write_frame, write_queries, write_split
-from psarm.errors import UsageError
+from psarm.errors import DataError, UsageError
 from psarm.files import atomic_directory, write_json
 
 Rows = list[tuple[float, ...]]
@@ -67,7 +69,8 @@ def generate_prw(out: Path, settings: SynthSettings, *, workers: int = 1, overwr
     _check_target(out, overwrite)
     cast = build_cast(settings)
     plans = plan_frames(settings, cast)
-    with atomic_directory(out) as root:
+    _check_everyone_is_seen(plans, cast, settings)
+    with atomic_directory(out.resolve()) as root:
         for folder in ("frames", "annotations"):
             (root / folder).mkdir()
         annotations = _draw_all(root, plans, settings, workers)
@@ -98,15 +101,32 @@ def _check_target(out: Path, overwrite: bool) -> None:
         )
 
 
+def _check_everyone_is_seen(plans: list[FramePlan], cast: Cast, settings: SynthSettings) -> None:
+    seen = Counter(placement.person for plan in plans for placement in plan.people)
+    missed = sum(seen[row] < 2 for row in range(len(cast.pids)))
+    if missed:
+        raise UsageError(
+            f"--identities {settings.identities} is too many for {settings.frames} frames with "
+            f"{settings.people_per_frame:g} people each: {missed} would not be seen twice; "
+            "raise --frames or --people-per-frame, or lower --identities."
+        )
+
+
 def _draw_all(root: Path, plans: list[FramePlan], settings: SynthSettings, workers: int) -> dict[str, Rows]:
     """Draw and write every frame; returns the annotation rows by frame name."""
     chunks = [plans[i : i + CHUNK] for i in range(0, len(plans), CHUNK)]
     annotations: dict[str, Rows] = {}
     with progress() as bar, _executor(root, settings, min(workers, len(chunks))) as run:
         task = bar.add_task("Drawing frames", total=len(plans))
-        for done in run(chunks):
-            annotations.update(done)
-            bar.advance(task, len(done))
+        try:
+            for done in run(chunks):
+                annotations.update(done)
+                bar.advance(task, len(done))
+        except BrokenProcessPool as error:
+            raise DataError(
+                "A drawing process ended early, perhaps out of memory; nothing was written; "
+                "run again with fewer --workers."
+            ) from error
     return annotations
 
 
@@ -132,6 +152,7 @@ _worker: dict[str, tuple[Path, SynthSettings, Cast]] = {}
 
 
 def _start_worker(root: Path, settings: SynthSettings) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     cv2.setNumThreads(1)
     _worker["job"] = (root, settings, build_cast(settings))
 

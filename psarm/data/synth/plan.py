@@ -123,9 +123,8 @@ def _walks(
 ) -> list[_Walk]:
     """The walks of one episode; fills in who was seen where."""
     walks: list[_Walk] = []
-    lanes = int(settings.people_per_frame) + int(rng.random() < settings.people_per_frame % 1.0)
-    lanes = max(2, lanes + int(rng.integers(0, 2)))
-    for lane in range(lanes):
+    # A lane is empty for about a tenth of the time, between two walkers; the first one never is.
+    for lane in range(max(1, int(1.1 * settings.people_per_frame + rng.random()))):
         frame = 0 if lane < 2 else int(rng.integers(0, min(3, length)))
         while frame < length:
             person = _next_person(rng, pool, visits, camera.number, {walk.person for walk in walks}, cast)
@@ -134,7 +133,7 @@ def _walks(
             if person < len(cast.pids):
                 visits[person, 0] += len(walk.x)
                 visits[person, camera.number] += 1
-            frame += len(walk.x) + int(rng.integers(0, 2))
+            frame += len(walk.x) + (int(rng.integers(0, 2)) if lane > 0 else 0)
     return walks
 
 

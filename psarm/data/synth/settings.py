@@ -74,17 +74,6 @@ class SynthSettings:
                 f"--identities {self.identities} with --test-fraction {self.test_fraction:g} is too few; "
                 "training and test need at least 2 each."
             )
-        # Every identity needs several appearances; part of all people are distractors or hidden.
-        for frames, identities in (
-            (self.train_frames, self.train_identities),
-            (self.test_frames, self.test_identities),
-        ):
-            if frames * self.people_per_frame * 0.5 < 2 * identities:
-                raise UsageError(
-                    f"--identities {self.identities} is too many for {self.frames} frames with "
-                    f"{self.people_per_frame:g} people each: each must be seen at least twice; "
-                    "raise --frames or --people-per-frame."
-                )
 
     @property
     def test_frames(self) -> int:

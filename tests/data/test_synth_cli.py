@@ -1,0 +1,65 @@
+"""`psarm data synth` as a user meets it."""
+
+import json
+
+import pytest
+
+from psarm.cli import run
+
+TINY = ["--frames", "12", "--identities", "4", "--size", "112x64", "--people-per-frame", "2", "--workers", "1"]
+
+
+def test_json_summary_and_overwrite(tmp_path, capsys):
+    out = tmp_path / "prw"
+    assert run(["data", "synth", str(out), *TINY, "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["train_frames"] == summary["test_frames"] == 6
+    assert summary["root"] == str(out)
+    assert len(summary["cameras"]) == 6
+    assert json.loads((out / "synth.json").read_text())["settings"]["width"] == 112
+
+    assert run(["data", "synth", str(out), *TINY]) == 2
+    assert "exists and is not empty" in capsys.readouterr().err
+    assert run(["data", "synth", str(out), *TINY, "--seed", "1", "--overwrite"]) == 0
+    printed = capsys.readouterr().out
+    assert "camera" in printed and "no identity" in printed
+    assert json.loads((out / "synth.json").read_text())["settings"]["seed"] == 1
+
+
+def test_overwrite_spares_what_is_no_data_set(tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("mine")
+    assert run(["data", "synth", str(tmp_path), *TINY, "--overwrite"]) == 2
+    assert "something else" in capsys.readouterr().err
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_out_is_a_file(tmp_path, capsys):
+    (tmp_path / "file").write_text("x")
+    assert run(["data", "synth", str(tmp_path / "file"), *TINY]) == 2
+    assert "is a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--size", "640"], "--size"),
+        (["--size", "20x20"], "--size"),
+        (["--size", "99999x99999"], "--size"),
+        (["--size", "4000x100"], "--size"),
+        (["--frames", "11"], "--frames"),
+        (["--identities", "3"], "--identities"),
+        (["--identities", "600"], "--identities"),
+        (["--test-fraction", "0.99"], "--test-fraction"),
+        (["--people-per-frame", "0"], "--people-per-frame"),
+        (["--people-per-frame", "nan"], "--people-per-frame"),
+        (["--seed", "-1"], "--seed"),
+        (["--workers", "0"], "--workers"),
+        (["--format", "coco"], "--format"),
+    ],
+)
+def test_bad_options_are_named(options, said, tmp_path, capsys):
+    assert run(["data", "synth", str(tmp_path / "out"), *options]) == 2
+    message = capsys.readouterr().err
+    assert said in message
+    assert "Traceback" not in message
+    assert not (tmp_path / "out").exists()
