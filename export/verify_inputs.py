@@ -44,7 +44,7 @@ def batch_cases(rng: np.random.Generator) -> list[BatchCase]:
 
 
 def border_boxes(size: Size, padded: Size, rng: np.random.Generator) -> Tensor:
-    """Boxes [r,4] at all borders of an image of `size` inside a map of `padded` pixels; thin, tiny and ordinary ones."""
+    """Boxes [r,4] at all borders of an image of `size` padded to `padded`; thin, tiny and ordinary ones."""
     height, width = size
     bottom, right = padded
     corners = rng.uniform(0, 1, (6, 2, 2)) * np.asarray([width, height])
