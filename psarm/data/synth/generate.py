@@ -21,13 +21,14 @@ from psarm.data.synth.cameras import camera_of
 from psarm.data.synth.cast import NO_IDENTITY, Cast, build_cast
 from psarm.data.synth.plan import FramePlan, plan_frames
 from psarm.data.synth.scene import draw_frame
-from psarm.data.synth.settings import Stream, SynthSettings
+from psarm.data.synth.settings import CAMERAS, Stream, SynthSettings
 from psarm.data.synth.writer import QueryBox, write_frame, write_queries, write_split
 from psarm.errors import DataError, UsageError
 from psarm.files import atomic_directory, write_json
 
 Rows = list[tuple[float, ...]]
-CHUNK = 8
+CHUNK = 48
+"""Most frames of one camera drawn in a row; its background is painted once for all of them."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def _check_everyone_is_seen(plans: list[FramePlan], cast: Cast, settings: SynthS
 
 def _draw_all(root: Path, plans: list[FramePlan], settings: SynthSettings, workers: int) -> dict[str, Rows]:
     """Draw and write every frame; returns the annotation rows by frame name."""
-    chunks = [plans[i : i + CHUNK] for i in range(0, len(plans), CHUNK)]
+    chunks = _chunks(plans, workers)
     annotations: dict[str, Rows] = {}
     with progress() as bar, _executor(root, settings, min(workers, len(chunks))) as run:
         task = bar.add_task("Drawing frames", total=len(plans))
@@ -128,6 +129,16 @@ def _draw_all(root: Path, plans: list[FramePlan], settings: SynthSettings, worke
                 "run again with fewer --workers."
             ) from error
     return annotations
+
+
+def _chunks(plans: list[FramePlan], workers: int) -> list[list[FramePlan]]:
+    """The frames in pieces of one camera each, enough of them for all workers."""
+    chunks = []
+    for camera in range(1, CAMERAS + 1):
+        own = [plan for plan in plans if plan.camera == camera]
+        size = min(CHUNK, -(-len(own) // -(-workers // CAMERAS)))
+        chunks += [own[i : i + size] for i in range(0, len(own), size)]
+    return chunks
 
 
 @contextmanager
