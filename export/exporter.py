@@ -16,7 +16,7 @@ from psarm import __version__
 from psarm.errors import ExportError, UsageError
 from psarm.export.comparison import LIMITS, Comparison
 from psarm.export.graphs import DetectGraph, ReidGraph
-from psarm.export.tracing import OPSET, SIZE_DIVISOR, TracedGraph, trace_detect, trace_reid
+from psarm.export.tracing import OPSET, SIZE_DIVISOR, TracedGraph, simplified, trace_detect, trace_reid
 from psarm.export.verify import verify_bundle
 from psarm.files import atomic_directory
 from psarm.model.builder import IMAGE_MEAN, IMAGE_STD, build_model
@@ -89,12 +89,12 @@ def export_bundle(
     with atomic_directory(out) as directory:
         files = {graph.name: f"{graph.name}.onnx" for graph in graphs}
         for graph in graphs:
-            onnx.checker.check_model(graph.model, full_check=True)
-            onnx.save(graph.model, directory / files[graph.name])
+            _write_graph(simplified(graph.model) if simplify else graph.model, directory / files[graph.name])
         write_manifest(directory, _manifest(model, dataset, graphs, files, directory))
         comparisons = verify_bundle(model, directory, say) if verify else []
+    nodes = {name: len(onnx.load(out / file).graph.node) for name, file in files.items()}
     sizes = {name: (out / file).stat().st_size for name, file in files.items()}
-    return ExportReport(out, sizes, {graph.name: len(graph.model.graph.node) for graph in graphs}, comparisons)
+    return ExportReport(out, sizes, nodes, comparisons)
 
 
 def embedding_fingerprint(model: PersonSearchModel) -> str:
@@ -105,6 +105,11 @@ def embedding_fingerprint(model: PersonSearchModel) -> str:
             digest.update(name.encode())
             digest.update(value.detach().cpu().float().contiguous().numpy().astype("<f4").tobytes())
     return digest.hexdigest()
+
+
+def _write_graph(model: onnx.ModelProto, path: Path) -> None:
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
 
 
 def _check_target(out: Path, overwrite: bool) -> None:

@@ -71,6 +71,16 @@ def trace_reid(graph: nn.Module, channels: int) -> TracedGraph:
     return _trace("reid", graph, inputs, shapes, ())
 
 
+def simplified(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph after onnxslim's passes, under the same input and output names."""
+    import onnxslim
+
+    with _quiet():
+        slim: onnx.ModelProto = onnxslim.slim(model)
+    _clean(slim)
+    return slim
+
+
 def _trace(
     name: str, graph: nn.Module, inputs: tuple[Tensor, ...], shapes: dict[str, Any], probes: Sequence[str]
 ) -> TracedGraph:

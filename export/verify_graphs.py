@@ -92,7 +92,7 @@ def compare_reid(
     refined = model.roi_heads.box_coder.decode(deltas, boxes)[:, 1]
     return Comparison(
         "reid",
-        f"{case.name}, border boxes",
+        case.name,
         len(indices),
         boxes=largest_error(graph["refined_boxes"], refined),
         embeddings=largest_error(graph["embeddings"], embeddings),

@@ -38,7 +38,7 @@ def batch_cases(rng: np.random.Generator) -> list[BatchCase]:
     """Batches of other sizes than the traced one, with as few as four cells and with almost nothing but padding."""
     return [
         BatchCase("one image", *_batch([(224, 160)], (224, 160), rng)),
-        BatchCase("batch of 3, mixed sizes", *_batch([(160, 250), (97, 256), (20, 31)], (160, 256), rng)),
+        BatchCase("3 images, mixed sizes", *_batch([(160, 250), (97, 256), (20, 31)], (160, 256), rng)),
         BatchCase("smallest image", *_batch([(30, 17)], (32, 32), rng)),
     ]
 

@@ -52,7 +52,7 @@ class PeopleCase:
 CASES = (
     PeopleCase("nobody", 1, (0, 0)),
     PeopleCase("one person", 1, (1, 1)),
-    PeopleCase("batch of 3, few people", 3, (4, 20)),
+    PeopleCase("few people, 3 frames", 3, (4, 20)),
     PeopleCase("around a given box", 1, (2, 10), around=True),
 )
 

@@ -59,9 +59,8 @@ def _show(report: ExportReport) -> None:
         out.print(_errors(report.comparisons))
     else:
         out.print("Not compared with the PyTorch model (--no-verify).")
-    out.print(
-        f"Next: psarm detect {report.bundle} PICTURE, or psarm bench {report.bundle} --dataset prw", soft_wrap=True
-    )
+    out.print(f"Next: psarm detect {report.bundle} PICTURE", soft_wrap=True)
+    out.print(f"   or psarm bench {report.bundle} --dataset prw --data-root DIR", soft_wrap=True)
 
 
 def _errors(comparisons: list[Comparison]) -> Table:
@@ -71,12 +70,12 @@ def _errors(comparisons: list[Comparison]) -> Table:
 
     title = "Largest errors against the PyTorch model"
     table = Table("graph", "case", title=title, title_justify="left")
-    table.add_column("compared", justify="right")
-    for name, limit in LIMITS.items():
-        unit = " px" if name == "boxes" else ""
-        table.add_column(f"{name}{unit}\n(limit {limit:g})", justify="right")
+    for column in ("compared", "boxes px", "scores", "embeddings"):
+        table.add_column(column, justify="right")
     for one in comparisons:
         errors = ("–" if value is None else f"{value:.1e}" for value in (one.boxes, one.scores, one.embeddings))
         redrawn = f" (redrawn {one.redrawn}x)" if one.redrawn else ""
         table.add_row(one.graph, one.case + redrawn, str(one.compared), *errors)
+    table.add_section()
+    table.add_row("", "limit", "", *(f"{limit:.1e}" for limit in LIMITS.values()))
     return table
