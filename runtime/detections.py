@@ -29,7 +29,7 @@ class Person(NamedTuple):
     embedding: NDArray[np.float32]  # [D]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Detections:
     """People of one frame, best score first as the engine returns them.
 
@@ -54,6 +54,11 @@ class Detections:
     def empty(cls, embedding_dim: int) -> Detections:
         """Nobody."""
         return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros((0, embedding_dim), np.float32))
+
+    def __repr__(self) -> str:
+        scores = ", ".join(f"{score:.3f}" for score in self.scores[:5])
+        more = ", …" if len(self) > 5 else ""
+        return f"Detections(people={len(self)}, scores=[{scores}{more}], embedding_dim={self.embeddings.shape[1]})"
 
     def __len__(self) -> int:
         return len(self.boxes)

@@ -22,6 +22,7 @@ from psarm.runtime.video import VIDEO_SUFFIXES, Frame, read_frame, read_video
 IMAGE_SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2", ".avif"]
 )
+PNG, JPEG, TIFF = b"\x89PNG", b"\xff\xd8", (b"II*\0", b"MM\0*")  # how the files begin
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,14 @@ def read_image(path: str | Path) -> Frame:
     path = Path(path)
     data = _read_bytes(path)
     # A PNG that is cut short makes libpng write to stderr on its own: say it before decoding.
-    if data[:4].tobytes() == b"\x89PNG" and b"IEND" not in data[-64:].tobytes():
+    if data.startswith(PNG) and b"IEND" not in data:
         raise ImageError(f"{path} is cut short: the end of the PNG file is missing.")
     image = _decode(path, data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if image.dtype not in (np.uint8, np.uint16):
         raise ImageError(f"{path} has {image.dtype} pixels; pictures of 8 or 16 bits a channel are needed.")
-    if data[:2].tobytes() != b"\xff\xd8":  # a JPEG has no transparency
+    if _may_be_transparent(data):
         # libtiff has already multiplied 8-bit colours by their alpha.
-        premultiplied = data[:4].tobytes() in (b"II*\0", b"MM\0*") and image.dtype == np.uint8
+        premultiplied = data.startswith(TIFF) and image.dtype == np.uint8
         image = _over_white(image, _decode(path, data, cv2.IMREAD_UNCHANGED), premultiplied)
     return _to_8_bits(image)
 
@@ -103,22 +104,30 @@ def _is_media(path: Path) -> bool:
     return not hidden and path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
 
-def _read_bytes(path: Path) -> NDArray[np.uint8]:
+def _read_bytes(path: Path) -> bytes:
+    # Not cv2.imread: it cannot open every unicode path on every system, and hides why a file cannot be read.
     if path.is_dir():
         raise ImageError(f"{path} is a folder; a picture file is needed.")
     try:
-        # Not cv2.imread: it cannot open every unicode path on every system, and hides why a file cannot be read.
-        data = np.fromfile(path, np.uint8)
+        data = path.read_bytes()
     except OSError as error:
         raise ImageError(f"Cannot read the picture {path}: {error.strerror}.") from error
-    if data.size == 0:
+    if not data:
         raise ImageError(f"{path} is empty (0 bytes); a picture file is needed.")
     return data
 
 
-def _decode(path: Path, data: NDArray[np.uint8], flags: int) -> NDArray[Any]:
+def _may_be_transparent(data: bytes) -> bool:
+    """Whether it is worth decoding a second time for an alpha channel."""
+    if data.startswith(PNG):
+        colour_type = data[25]  # 4, 6: with alpha; else a tRNS chunk before the pixels may name a colour or palette
+        return colour_type in (4, 6) or b"tRNS" in data[: data.find(b"IDAT")]
+    return not data.startswith(JPEG)
+
+
+def _decode(path: Path, data: bytes, flags: int) -> NDArray[Any]:
     try:
-        image = cv2.imdecode(data, flags)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         if "CV_IO_MAX_IMAGE" in str(error):
             raise ImageError(f"{path} has more pixels than OpenCV decodes (2^30); make the picture smaller.") from error

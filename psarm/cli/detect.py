@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from psarm.runtime.images import FrameSource
     from psarm.runtime.video import Frame
 
+Row = tuple[str, int, float | None, float]  # image, people, best score, milliseconds
+
 
 @click.command()
 @click.argument("bundle", type=EXISTING)
@@ -35,7 +37,7 @@ def command(
     from psarm.console import out, progress
 
     frames = Frames(paths, every, batch)
-    rows: list[tuple[str, Detections, float]] = []
+    rows: list[Row] = []
     saver = FrameSaver(save) if save else None
     with open_engine(bundle, **options) as engine, progress() as bar:
         task = bar.add_task("Detecting", total=frames.total, visible=not as_json)
@@ -47,7 +49,8 @@ def command(
                 if as_json:
                     click.echo(json.dumps(_record(source, image, found, milliseconds)))
                 else:
-                    rows.append((source.name, found, milliseconds))
+                    best = float(found.scores[0]) if len(found) else None
+                    rows.append((source.name, len(found), best, milliseconds))
             bar.advance(task, len(images))
     if rows:
         out.print(_table(rows))
@@ -94,7 +97,7 @@ def _record(source: FrameSource, image: Frame, people: Detections, milliseconds:
     }
 
 
-def _table(rows: list[tuple[str, Detections, float]]) -> Any:
+def _table(rows: list[Row]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
@@ -102,7 +105,6 @@ def _table(rows: list[tuple[str, Detections, float]]) -> Any:
     table.add_column("image", overflow="fold")
     for title in ("people", "best score", "ms"):
         table.add_column(title, justify="right")
-    for name, people, milliseconds in rows:
-        best = f"{people.scores[0]:.3f}" if len(people) else "–"
-        table.add_row(Text(name), str(len(people)), best, f"{milliseconds:.0f}")
+    for name, people, best, milliseconds in rows:
+        table.add_row(Text(name), str(people), "–" if best is None else f"{best:.3f}", f"{milliseconds:.0f}")
     return table

@@ -57,6 +57,12 @@ def test_slices_masks_and_indices_give_detections(index):
     np.testing.assert_array_equal(part.embeddings, found.embeddings[rows])
 
 
+def test_its_text_is_short():
+    assert repr(people(1)) == f"Detections(people=1, scores=[{people(1).scores[0]:.3f}], embedding_dim=3)"
+    assert repr(people(9)).count(",") == 7 and "…" in repr(people(9))
+    assert repr(Detections.empty(4)) == "Detections(people=0, scores=[], embedding_dim=4)"
+
+
 def test_nobody():
     nobody = Detections.empty(256)
     assert len(nobody) == 0 and list(nobody) == [] and nobody.embeddings.shape == (0, 256)
