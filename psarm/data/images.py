@@ -1,0 +1,38 @@
+"""Reading one image of a data set, strictly: a damaged file is an error, never a grey picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from psarm.errors import DataError
+
+
+def read_whole_image(path: Path) -> NDArray[np.uint8]:
+    """Decode an image file completely.
+
+    Returns:
+        uint8 [H,W,3], BGR, turned as its EXIF orientation says.
+
+    Raises:
+        DataError: the file is missing, empty, cut off or no image; the sentence does not name the file.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"the image cannot be read ({error.strerror}).") from error
+    if not data:
+        raise DataError("the image is empty (0 bytes).")
+    # Decoders fill the rest of a cut-off JPEG with grey and call it a success.
+    if data[:2] == b"\xff\xd8" and not data.rstrip(b"\0\r\n").endswith(b"\xff\xd9"):
+        raise DataError("the image is cut off: the JPEG has no end marker.")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        raise DataError(f"the image cannot be decoded ({error.err}).") from error
+    if image is None:
+        raise DataError("the image cannot be decoded; it is damaged or no picture.")
+    return image.astype(np.uint8, copy=False)
