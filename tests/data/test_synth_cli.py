@@ -1,10 +1,12 @@
 """`psarm data synth` as a user meets it."""
 
+import errno
 import json
 
 import pytest
 
 from psarm.cli import run
+from psarm.data.synth import jobs
 
 TINY = ["--frames", "12", "--identities", "4", "--size", "112x64", "--people-per-frame", "2", "--workers", "1"]
 
@@ -37,6 +39,24 @@ def test_out_is_a_file(tmp_path, capsys):
     (tmp_path / "file").write_text("x")
     assert run(["data", "synth", str(tmp_path / "file"), *TINY]) == 2
     assert "is a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [(KeyboardInterrupt(), 130, "Interrupted"), (OSError(errno.ENOSPC, "No space left"), 1, "disk is full")],
+)
+def test_nothing_half_written_is_left(error, code, said, tmp_path, capsys, monkeypatch):
+    written = []
+
+    def write_frame(root, *_):
+        written.append(root)
+        if len(written) == 3:
+            raise error
+
+    monkeypatch.setattr(jobs, "write_frame", write_frame)
+    assert run(["data", "synth", str(tmp_path / "out"), *TINY]) == code
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

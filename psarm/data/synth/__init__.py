@@ -2,7 +2,8 @@
 
 From nothing to files: `settings` (what is asked) → `cast` of `appearance`s (who) → `plan` (who walks where and when)
 → `pose`, `body`, `head`, `bags` (a person as tubes) → `drawing`, `materials`, `figure` (a person as a sprite)
-→ `cameras`, `background`, `scene` (a frame) → `writer` (PRW's files) → `generate` (all of it, in parallel).
+→ `cameras`, `surfaces`, `background`, `furniture`, `scene` (a frame) → `writer` (PRW's files) → `jobs` (in parallel)
+→ `generate` (all of it).
 """
 
 from psarm.data.synth.generate import SynthSummary, generate_prw

@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import signal
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from psarm import __version__
-from psarm.console import progress
-from psarm.data.synth.cameras import camera_of
 from psarm.data.synth.cast import NO_IDENTITY, Cast, build_cast
+from psarm.data.synth.jobs import Rows, draw_all
 from psarm.data.synth.plan import FramePlan, plan_frames
-from psarm.data.synth.scene import draw_frame
-from psarm.data.synth.settings import CAMERAS, Stream, SynthSettings
-from psarm.data.synth.writer import QueryBox, write_frame, write_queries, write_split
-from psarm.errors import DataError, UsageError
+from psarm.data.synth.settings import Stream, SynthSettings
+from psarm.data.synth.writer import QueryBox, write_queries, write_split
+from psarm.errors import UsageError
 from psarm.files import atomic_directory, write_json
-
-Rows = list[tuple[float, ...]]
-CHUNK = 48
-"""Most frames of one camera drawn in a row; its background is painted once for all of them."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +61,7 @@ def generate_prw(out: Path, settings: SynthSettings, *, workers: int = 1, overwr
     with atomic_directory(out.resolve()) as root:
         for folder in ("frames", "annotations"):
             (root / folder).mkdir()
-        annotations = _draw_all(root, plans, settings, workers)
+        annotations = draw_all(root, plans, settings, workers)
         write_split(root, [p.name for p in plans if not p.test], [p.name for p in plans if p.test])
         queries = _choose_queries(plans, annotations, settings)
         write_queries(root, queries)
@@ -111,74 +98,6 @@ def _check_everyone_is_seen(plans: list[FramePlan], cast: Cast, settings: SynthS
             f"{settings.people_per_frame:g} people each: {missed} would not be seen twice; "
             "raise --frames or --people-per-frame, or lower --identities."
         )
-
-
-def _draw_all(root: Path, plans: list[FramePlan], settings: SynthSettings, workers: int) -> dict[str, Rows]:
-    """Draw and write every frame; returns the annotation rows by frame name."""
-    chunks = _chunks(plans, workers)
-    annotations: dict[str, Rows] = {}
-    with progress() as bar, _executor(root, settings, min(workers, len(chunks))) as run:
-        task = bar.add_task("Drawing frames", total=len(plans))
-        try:
-            for done in run(chunks):
-                annotations.update(done)
-                bar.advance(task, len(done))
-        except BrokenProcessPool as error:
-            raise DataError(
-                "A drawing process ended early, perhaps out of memory; nothing was written; "
-                "run again with fewer --workers."
-            ) from error
-    return annotations
-
-
-def _chunks(plans: list[FramePlan], workers: int) -> list[list[FramePlan]]:
-    """The frames in pieces of one camera each, enough of them for all workers."""
-    chunks = []
-    for camera in range(1, CAMERAS + 1):
-        own = [plan for plan in plans if plan.camera == camera]
-        size = min(CHUNK, -(-len(own) // -(-workers // CAMERAS)))
-        chunks += [own[i : i + size] for i in range(0, len(own), size)]
-    return chunks
-
-
-@contextmanager
-def _executor(
-    root: Path, settings: SynthSettings, workers: int
-) -> Iterator[Callable[[list[list[FramePlan]]], Iterator[dict[str, Rows]]]]:
-    """Something that draws chunks of frames, here or in `workers` processes."""
-    if workers == 1:
-        cast = build_cast(settings)
-        yield lambda chunks: (_draw_chunk(root, settings, cast, chunk) for chunk in chunks)
-        return
-    pool = ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(root, settings)
-    )
-    try:
-        yield lambda chunks: (f.result() for f in as_completed([pool.submit(_draw_in_worker, c) for c in chunks]))
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-_worker: dict[str, tuple[Path, SynthSettings, Cast]] = {}
-
-
-def _start_worker(root: Path, settings: SynthSettings) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    cv2.setNumThreads(1)
-    _worker["job"] = (root, settings, build_cast(settings))
-
-
-def _draw_in_worker(chunk: list[FramePlan]) -> dict[str, Rows]:
-    return _draw_chunk(*_worker["job"], chunk)
-
-
-def _draw_chunk(root: Path, settings: SynthSettings, cast: Cast, chunk: list[FramePlan]) -> dict[str, Rows]:
-    found: dict[str, Rows] = {}
-    for plan in chunk:
-        drawn = draw_frame(plan, cast, settings)
-        write_frame(root, plan.name, drawn.image, drawn.rows, camera_of(plan.camera).quality)
-        found[plan.name] = [tuple(float(v) for v in row) for row in drawn.rows]
-    return found
 
 
 def _choose_queries(plans: list[FramePlan], annotations: dict[str, Rows], settings: SynthSettings) -> list[QueryBox]:
