@@ -69,7 +69,8 @@ def run(arguments: list[str] | None = None) -> int:
         click.echo(f"Error: {error}", err=True)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort) as stop:
-        click.echo(f"Interrupted. {stop}".strip(), err=True)
+        # click turns Ctrl-C into an Abort without text; the command's own sentence is in its cause.
+        click.echo(f"Interrupted. {stop.__cause__ or stop}".strip(), err=True)
         return 130
     except BrokenPipeError:
         # The reader of our output went away (`psarm ... | head`): nothing left to say, and nowhere to say it.
