@@ -6,6 +6,7 @@ Importable without torch. Every check names the offending key.
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 import typing
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 from psarm.errors import ConfigError
 
 Group = TypeVar("Group")
+# Numbers that YAML 1.1 reads as text: it wants 1.0e-4 and 1.5e+3.
+_EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,8 @@ class TrainConfig:
         check_values(self, "train")
         for name in ("epochs", "batch_size", "lr", "clip_norm"):
             _require(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "more than 0")
-        _require(self.warmup_epochs >= 0, "train.warmup_epochs", self.warmup_epochs, "0 or more")
+        for name in ("warmup_epochs", "seed", "threads"):
+            _require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or more")
         _require(0 <= self.flip <= 1, "train.flip", self.flip, "between 0 and 1")
 
 
@@ -247,6 +251,8 @@ def _value(kind: Any, value: Any, where: str) -> Any:
 def _plain(kind: Any, value: Any) -> Any:
     if get_origin(kind) is tuple and isinstance(value, list):
         return tuple(_plain(get_args(kind)[0], item) for item in value)
+    if kind is float and isinstance(value, str) and _EXPONENT.fullmatch(value):
+        return float(value)
     return float(value) if kind is float and isinstance(value, int) and not isinstance(value, bool) else value
 
 
