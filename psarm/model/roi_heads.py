@@ -116,7 +116,8 @@ class PersonSearchHeads(nn.Module):
         first = self.sampler.sample(proposals, targets)
         class_logits, deltas = self.detection_outputs(features, first.boxes)
         with torch.no_grad():
-            refined = self.decode_foreground(deltas.detach(), first.boxes, sizes)
+            # RoIAlign reads outside the map where a box is NaN; the losses of this head still carry the NaN out.
+            refined = self.decode_foreground(deltas.detach().nan_to_num(), first.boxes, sizes)
         second = self.sampler.sample(refined, targets)
         reid_deltas, embeddings, person_logits = self.reid_outputs(features, second.boxes)
         is_person = second.labels != BACKGROUND
