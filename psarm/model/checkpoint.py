@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +16,16 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from psarm import __version__
 from psarm.config import ModelConfig, from_dict, to_dict
-from psarm.errors import CheckpointError, ConfigError
+from psarm.errors import CheckpointError, ConfigError, UsageError
 from psarm.files import atomic_path
 from psarm.model.builder import build_model
 from psarm.model.person_search import PersonSearchModel
-from psarm.model.released import looks_released, released_config, rename
+from psarm.model.released import is_psarm, looks_released, released_config, rename
 
 FORMAT = 1
 
@@ -42,12 +43,16 @@ class Checkpoint:
 def load_model(path: str | Path, device: str = "cpu") -> PersonSearchModel:
     """Load a checkpoint of ours or a released SeqNet / PS-ARM `.pth`; the model comes back in eval mode.
 
-    Raises CheckpointError when the file is missing, damaged, holds code, or belongs to another architecture.
+    Raises CheckpointError when the file is missing, damaged, holds code, or belongs to another architecture, and
+    UsageError when this machine's torch cannot use `device`.
     """
     checkpoint = read_checkpoint(path)
     model = build_model(checkpoint.config)
     load_state(model, checkpoint.state, str(path))
-    return model.eval().to(device)
+    try:
+        return model.eval().to(device)
+    except (RuntimeError, AssertionError) as error:  # torch has no error of its own for a device that is not there
+        raise UsageError(f"Device {device!r} cannot be used ({_first_sentence(error)}); use 'cpu'.") from error
 
 
 def save_model(
@@ -64,7 +69,8 @@ def save_model(
         "dataset": dataset,
     }
     with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata={"psarm": json.dumps(about)})
+        # Not save_file, which turns a full disk into a SafetensorError.
+        temporary.write_bytes(save(state, metadata={"psarm": json.dumps(about)}))
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -82,7 +88,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         start = file.read(9)
     if len(start) == 9 and start[8:9] == b"{":
         return _read_safetensors(path)
-    return _read_pickled(path)
+    if start.startswith((b"PK", b"\x80")):  # a zip archive of torch.save, or a pickle
+        return _read_pickled(path)
+    kind = "not a checkpoint" if start else "empty"
+    raise CheckpointError(f"{path} is {kind}; give a .safetensors file of psarm or a released .pth file.")
 
 
 def load_state(model: PersonSearchModel, state: Mapping[str, Tensor], source: str) -> None:
@@ -134,19 +143,16 @@ def _read_safetensors(path: Path) -> Checkpoint:
 
 def _read_pickled(path: Path) -> Checkpoint:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # torch warns of pickle protocols it then refuses
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error)
-        if "weights_only" in reason or "Weights only" in reason:
-            raise CheckpointError(
-                f"{path} holds more than tensors and plain values; psarm refuses it because loading it could run code. "
-                "Save the state dict alone, or get the checkpoint from its authors again."
-            ) from error
-        raise CheckpointError(f"{path} is not a checkpoint: {reason.splitlines()[0]}.") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, UnicodeDecodeError) as error:
         raise CheckpointError(
-            f"{path} is damaged or not a checkpoint ({type(error).__name__}: {str(error).splitlines()[0][:120]}); "
-            "copy it again."
+            f"{path} holds more than tensors and plain values; psarm refuses it because loading it could run code. "
+            "Save the state dict alone, or get the checkpoint from its authors again."
+        ) from error
+    except Exception as error:  # the unpickler raises whatever damaged bytes lead it into
+        raise CheckpointError(
+            f"{path} is damaged or not a checkpoint ({type(error).__name__}: {_first_sentence(error)}); copy it again."
         ) from error
     state, values = _state_of(content, path)
     if values is not None:  # a training state of ours
@@ -162,7 +168,7 @@ def _read_pickled(path: Path) -> Checkpoint:
 def _state_of(content: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     """The state dict in what torch.load gave, and our configuration where the file is a training state."""
     state = content.get("model", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not state or not all(_is_parameter(*item) for item in state.items()):
         raise CheckpointError(f"{path} holds no model weights; needed a dict of tensors, or one under the key 'model'.")
     config = content.get("config")
     return state, config.get("model") if isinstance(config, dict) else None
@@ -170,14 +176,22 @@ def _state_of(content: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, An
 
 def _released(state: Mapping[str, Tensor], path: Path) -> Checkpoint:
     renamed = rename(state)
-    if "roi_heads.reid_loss.lut" not in renamed or "roi_heads.reid_loss.cq" not in renamed:
-        raise CheckpointError(
-            f"{path} has no OIM tables (roi_heads.reid_loss.lut, .cq); give the released file unchanged."
-        )
-    renamed.setdefault(
-        "roi_heads.reid_loss.header", torch.zeros((), dtype=torch.int64)
-    )  # not stored by the released code
-    return Checkpoint(released_config(renamed), _float32(renamed), None)
+    for name in ("roi_heads.reid_loss.lut", "roi_heads.reid_loss.cq"):
+        table = renamed.get(name)
+        if table is None or table.dim() != 2 or len(table) == 0:
+            found = "is missing" if table is None else f"has the shape {list(table.shape)}, needed [rows, 256]"
+            raise CheckpointError(f"{path}: the OIM table {name} {found}; give the released file unchanged.")
+    # Not stored by the released code.
+    renamed.setdefault("roi_heads.reid_loss.header", torch.zeros((), dtype=torch.int64))
+    return Checkpoint(released_config(renamed, is_psarm(state)), _float32(renamed), None)
+
+
+def _is_parameter(name: Any, value: Any) -> bool:
+    return isinstance(name, str) and isinstance(value, Tensor)
+
+
+def _first_sentence(error: BaseException) -> str:
+    return (str(error).splitlines() or ["no reason given"])[0].split(". ")[0][:120]
 
 
 def _float32(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
