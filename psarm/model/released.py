@@ -6,8 +6,6 @@ and keeps ARM under `mlP_model`; torchvision < 0.13 named the RPN's 3x3 convolut
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import re
 from collections.abc import Mapping
 
@@ -32,10 +30,8 @@ _PSARM_STAGE = (r"(backbone\.layer[123]|roi_heads\.(?:box|reid)_head\.layer4)\.0
 
 
 def looks_released(names: Mapping[str, Tensor]) -> bool:
-    """Whether a state dict has the two things only the released layouts have together."""
-    return "roi_heads.embedding_head.rescaler.weight" in names and any(
-        name.startswith("roi_heads.embedding_head.projectors.") for name in names
-    )
+    """Whether a state dict has the projectors of the norm-aware embedding under their released name."""
+    return any(name.startswith("roi_heads.embedding_head.projectors.") for name in names)
 
 
 def is_psarm(names: Mapping[str, Tensor]) -> bool:
@@ -54,11 +50,11 @@ def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def released_config(state: Mapping[str, Tensor]) -> ModelConfig:
-    """The configuration of a released model, table sizes read from a renamed state dict."""
-    lut, queue = state["roi_heads.reid_loss.lut"], state["roi_heads.reid_loss.cq"]
-    config = ModelConfig(variant="seqnet", num_identities=len(lut), queue_size=len(queue), embedding_dim=lut.shape[1])
-    tokens = state.get("roi_heads.box_head.arm.mixer.token_mixer.mlp.fc2.bias")
-    if tokens is None:
-        return config
-    return dataclasses.replace(config, variant="psarm", arm_layout="released", roi_size=math.isqrt(len(tokens)))
+def released_config(state: Mapping[str, Tensor], psarm: bool) -> ModelConfig:
+    """The configuration of a released model, table sizes read from a renamed state dict; the rest is fixed."""
+    return ModelConfig(
+        variant="psarm" if psarm else "seqnet",
+        arm_layout="released" if psarm else "paper",
+        num_identities=len(state["roi_heads.reid_loss.lut"]),
+        queue_size=len(state["roi_heads.reid_loss.cq"]),
+    )
