@@ -104,9 +104,13 @@ def test_search_runs(run, bundle_and_frame, tmp_path):
     assert (tmp_path / "page.html").stat().st_size > 1000
 
 
-def test_synthetic_data_and_its_check_run(run):
+def test_synthetic_data_its_check_and_a_benchmark_run(run, bundle_and_frame):
     size = ["--frames", "12", "--identities", "6", "--size", "160x90", "--workers", "1"]
-    made = run("psarm", "data", "synth", "prw", *size)
-    assert made.returncode == 0, made.stderr
-    checked = run("psarm", "data", "check", "prw")
-    assert checked.returncode == 0, checked.stderr
+    for arguments in (
+        ["data", "synth", "prw", *size],
+        ["data", "check", "prw"],
+        ["bench", bundle_and_frame[0], "--data-root", "prw", "--frames", "1"],
+    ):
+        result = run("psarm", *arguments)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout
