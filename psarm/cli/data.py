@@ -35,7 +35,7 @@ def parse_size(_: click.Context, __: click.Parameter, value: str) -> tuple[int, 
 
 @command.command()
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--format", "layout", type=click.Choice(["prw"]), default="prw", show_default=True, help="Files to write.")
+@click.option("--format", "layout", type=click.Choice(["prw"]), default="prw", show_default=True, help="Layout.")
 @click.option("--frames", default=600, show_default=True, help="Frames of all six cameras, training and test.")
 @click.option("--identities", default=60, show_default=True, help="People with an identity, training and test.")
 @click.option("--test-fraction", default=0.5, show_default=True, help="Share of frames and identities for the test.")
