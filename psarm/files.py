@@ -50,17 +50,27 @@ def atomic_directory(target: str | Path) -> Iterator[Path]:
             if path.is_file():
                 _sync(path)
         temporary.chmod(0o777 & ~_umask())
-        if target.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
-            target.replace(old / target.name)
-            temporary.replace(target)
-            shutil.rmtree(old)
-        else:
-            temporary.replace(target)
+        _put_in_place(temporary, target)
         _sync(target.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _put_in_place(directory: Path, target: Path) -> None:
+    """Rename `directory` to `target`; what was there is moved aside first and comes back if that fails."""
+    if not target.exists():
+        directory.replace(target)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
+    old = target.replace(aside / target.name)
+    try:
+        directory.replace(target)
+    except BaseException:
+        old.replace(target)
+        aside.rmdir()
+        raise
+    shutil.rmtree(aside)
 
 
 def write_text(target: str | Path, text: str) -> None:
