@@ -96,6 +96,10 @@ class ModelConfig:
             "num_identities",
             "detections_per_image",
             "arm_reduction",
+            "pre_nms_top_n_train",
+            "pre_nms_top_n_test",
+            "post_nms_top_n_train",
+            "post_nms_top_n_test",
         ):
             _require(getattr(self, name) > 0, f"model.{name}", getattr(self, name), "more than 0")
         _require(self.queue_size >= 0, "model.queue_size", self.queue_size, "0 or more")
@@ -204,7 +208,10 @@ def load_config(path: str | Path, overrides: typing.Sequence[str] = ()) -> Confi
             f"{path} holds a {type(tree).__name__}; a mapping with the groups model, data and train is needed."
         )
     for override in overrides:
-        _apply_override(tree, override, yaml.safe_load)
+        try:
+            _apply_override(tree, override, yaml.safe_load)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"Override {override!r} has a value that is not valid YAML; quote it.") from error
     return from_dict(Config, tree, str(path))
 
 
