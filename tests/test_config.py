@@ -1,0 +1,270 @@
+"""Configuration files and overrides: what is taken, and how what is not taken is named."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from psarm.config import Config, DataConfig, LossWeights, ModelConfig, TrainConfig, from_dict, load_config, to_dict
+from psarm.errors import ConfigError
+
+
+def write(folder, text):
+    path = folder / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refusal(call):
+    """The message of the ConfigError that `call` raises: one line that ends as a sentence."""
+    with pytest.raises(ConfigError) as caught:
+        call()
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.endswith(".")
+    return message
+
+
+def test_defaults_are_the_published_recipe():
+    model, train = ModelConfig(), TrainConfig()
+    assert (model.variant, model.backbone, model.arm_layout) == ("psarm", "resnet50", "paper")
+    assert (model.min_size, model.max_size, model.roi_size, model.embedding_dim) == (900, 1500, 14, 256)
+    assert (train.epochs, train.batch_size, train.lr, train.lr_steps, train.lr_gamma) == (12, 3, 0.003, (8,), 0.1)
+    assert (train.momentum, train.weight_decay, train.warmup_epochs, train.clip_norm) == (0.9, 5e-4, 1, 10)
+    assert to_dict(train.loss_weights) == {
+        "rpn_cls": 1,
+        "rpn_reg": 1,
+        "detection_cls": 1,
+        "detection_reg": 10,
+        "reid_cls": 1,
+        "reid_reg": 1,
+        "oim": 1,
+    }
+
+
+def test_importing_it_needs_no_torch():
+    code = "import sys, psarm.config; sys.exit('torch' in sys.modules or 'yaml' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Config(),
+        Config(
+            ModelConfig(variant="seqnet", width=0.25, anchor_sizes=(8,), anchor_ratios=(1.0, 2.5)),
+            DataConfig(root="a b"),
+            TrainConfig(lr_steps=(), amp="bf16", loss_weights=LossWeights(oim=0.5)),
+        ),
+    ],
+    ids=["defaults", "other"],
+)
+def test_to_dict_and_from_dict_are_inverse(config, tmp_path):
+    import yaml
+
+    tree = to_dict(config)
+    assert from_dict(Config, tree, "here") == config
+    assert load_config(write(tmp_path, yaml.safe_dump(tree))) == config
+    assert to_dict(from_dict(Config, tree, "here")) == tree
+
+
+def test_a_file_changes_what_it_names_only(tmp_path):
+    path = write(tmp_path, "model:\n  width: 1\n  anchor_ratios: [1, 2]\ntrain:\n  loss_weights:\n    oim: 2\n")
+    config = load_config(path)
+    assert config.model == replace(ModelConfig(), width=1.0, anchor_ratios=(1.0, 2.0))
+    assert isinstance(config.model.width, float)
+    assert isinstance(config.model.anchor_ratios[0], float)
+    assert config.train.loss_weights == LossWeights(oim=2.0)
+    assert config.data == DataConfig()
+
+
+@pytest.mark.parametrize("text", ["", "# nothing but a comment\n", "{}", "model: {}\n"])
+def test_an_empty_file_is_the_defaults(text, tmp_path):
+    assert load_config(write(tmp_path, text)) == Config()
+
+
+def test_overrides(tmp_path):
+    path = write(tmp_path, "train:\n  epochs: 3\n")
+    config = load_config(
+        path,
+        [
+            "train.epochs=4",
+            "train.lr=1e-4",
+            "train.lr_steps=[2, 3]",
+            "train.loss_weights.detection_reg=5",
+            "model.backbone=resnet18",
+            "data.root=/data/a=b",
+            "train.evaluate=false",
+        ],
+    )
+    assert config.train.epochs == 4
+    assert config.train.lr == 1e-4
+    assert config.train.lr_steps == (2, 3)
+    assert config.train.loss_weights.detection_reg == 5
+    assert config.model.backbone == "resnet18"
+    assert config.data.root == "/data/a=b"
+    assert config.train.evaluate is False
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("train.epochs", "is not of the form group.key=value"),
+        ("=4", "is not of the form group.key=value"),
+        ("train.epoch=4", "unknown key 'epoch'"),
+        ("trian.epochs=4", "unknown key 'trian'"),
+        ("epochs=4", "unknown key 'epochs'"),
+        ("train.epochs.more=4", "epochs is a value, not a group"),
+        ("train=4", "train"),
+        ("train.epochs=four", "train.epochs"),
+        ("train.epochs=", "train.epochs"),
+        ("train.epochs=0", "train.epochs"),
+        ("train.lr_steps=[2", "train.lr_steps"),
+        ("train.lr_steps={", "train.lr_steps"),
+        ("data.root=a: b: c", "data.root"),
+    ],
+)
+def test_bad_overrides(override, says, tmp_path):
+    assert says in refusal(lambda: load_config(write(tmp_path, "train:\n  epochs: 3\n"), [override]))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("model: [1, 2\n", "is not valid YAML"),
+        ("model:\n\twidth: 1\n", "is not valid YAML"),
+        ("a: b: c\n", "is not valid YAML"),
+        ("- model\n", "holds a list"),
+        ("model\n", "holds a str"),
+        ("3\n", "holds a int"),
+        ("models: {}\n", "unknown key 'models'"),
+        ("1: 2\n", "unknown key 1"),
+        ("model: 3\n", "model"),
+        ("model:\n", "model"),
+        ("train:\n  loss_weights: 3\n", "loss_weights"),
+        ("train:\n  loss_weights: {reid: 1}\n", "unknown key 'reid'"),
+        ("model: {widht: 1}\n", "unknown key 'widht'"),
+        ("!!python/object/apply:os.system ['true']\n", "is not valid YAML"),
+    ],
+)
+def test_bad_files(text, says, tmp_path):
+    path = write(tmp_path, text)
+    message = refusal(lambda: load_config(path))
+    assert says in message
+    assert str(path) in message
+
+
+def test_unknown_keys_are_answered_with_the_known_ones(tmp_path):
+    message = refusal(lambda: load_config(write(tmp_path, "data: {rot: x}\n")))
+    assert "dataset, root, workers" in message
+
+
+@pytest.mark.parametrize("name", ["missing.yaml", "."])
+def test_files_that_cannot_be_read(name, tmp_path):
+    path = tmp_path / name
+    message = refusal(lambda: load_config(path))
+    assert "Cannot read" in message
+    assert str(path) in message
+
+
+def test_a_file_that_is_not_text(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_bytes(b"\xff\xfe\x00\x93")
+    assert "Cannot read" in refusal(lambda: load_config(path))
+
+
+WRONG_TYPES = {
+    "model": {
+        "variant": ["psram", 3, None, True, ["psarm"]],
+        "backbone": ["resnet101"],
+        "arm_layout": ["straight"],
+        "width": ["wide", None, True, [1]],
+        "min_size": [900.5, "900", None, True],
+        "anchor_sizes": [32, [32.5], ["a"], None, {}],
+        "anchor_ratios": [1, [None], ["x"]],
+    },
+    "data": {"dataset": ["cuhk"], "root": [3, None], "workers": [1.5, "two"]},
+    "train": {
+        "amp": ["fp8", True],
+        "evaluate": ["yes", 1],
+        "lr": ["fast", None],
+        "lr_steps": [8, [8.5]],
+        "init": [None],
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("group", "key", "value"),
+    [(group, key, value) for group, keys in WRONG_TYPES.items() for key, values in keys.items() for value in values],
+)
+def test_wrong_types_are_named(group, key, value):
+    message = refusal(lambda: from_dict(Config, {group: {key: value}}, "here"))
+    assert f"{group}.{key} is " in message
+    assert "needed" in message
+
+
+BAD_VALUES = {
+    "model": {
+        "width": [0, -1, float("nan")],
+        "min_size": [0, -5, 1501],
+        "max_size": [899],
+        "embedding_dim": [0, 255, -2],
+        "anchor_sizes": [[], [0], [32, -1]],
+        "anchor_ratios": [[], [0]],
+        "roi_size": [0],
+        "roi_batch_size": [0],
+        "rpn_batch_size": [-1],
+        "num_identities": [0],
+        "detections_per_image": [0],
+        "arm_reduction": [0],
+        "queue_size": [-1],
+        "score_thresh": [-0.1, 1.1],
+        "detection_nms_thresh": [2],
+        "final_nms_thresh": [-1],
+        "rpn_nms_thresh": [1.5],
+        "oim_momentum": [-0.5],
+        "arm_dropout": [1.01],
+        "pre_nms_top_n_train": [0],
+        "pre_nms_top_n_test": [-1],
+        "post_nms_top_n_train": [0],
+        "post_nms_top_n_test": [0],
+    },
+    "data": {"workers": [-1]},
+    "train": {
+        "epochs": [0, -1],
+        "batch_size": [0],
+        "lr": [0, -0.1, float("nan")],
+        "clip_norm": [0],
+        "warmup_epochs": [-1],
+        "flip": [-0.1, 1.5],
+        "seed": [-1],
+        "threads": [-1],
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("group", "key", "value"),
+    [(group, key, value) for group, keys in BAD_VALUES.items() for key, values in keys.items() for value in values],
+)
+def test_bad_values_are_named(group, key, value):
+    message = refusal(lambda: from_dict(Config, {group: {key: value}}, "here"))
+    # A pair of sizes is named by the first.
+    assert f"{group}.{'min_size' if key == 'max_size' else key} is " in message
+    assert "needed" in message
+
+
+def test_values_made_in_code_are_checked_too():
+    assert "model.width" in refusal(lambda: ModelConfig(width="wide"))
+    assert "model.anchor_sizes" in refusal(lambda: ModelConfig(anchor_sizes=[32]))
+    assert "train.epochs" in refusal(lambda: TrainConfig(epochs=True))
+
+
+def test_every_preset_of_the_checkout_is_read():
+    presets = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+    assert presets
+    for preset in presets:
+        assert isinstance(load_config(preset), Config)

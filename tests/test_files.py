@@ -1,0 +1,175 @@
+"""Writing so that a reader sees the old content or the new one, and nothing else is left behind."""
+
+import errno
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from psarm import files
+from psarm.files import atomic_directory, atomic_path, sha256, write_json, write_text
+
+NO_SPACE = OSError(errno.ENOSPC, "No space left on device")
+FAILURES = [ValueError("no"), KeyboardInterrupt(), SystemExit(3), NO_SPACE]
+
+
+def listing(folder):
+    """Every file under `folder`, hidden ones too, with its content."""
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}
+
+
+@pytest.fixture
+def no_space_to_sync(monkeypatch):
+    """Some file systems tell only on fsync that the disk is full."""
+
+    def full(descriptor):
+        raise NO_SPACE
+
+    monkeypatch.setattr(os, "fsync", full)
+
+
+# atomic_path
+
+
+def test_path_is_written_only_at_the_end(tmp_path):
+    target = tmp_path / "a" / "b.txt"
+    with atomic_path(target) as temporary:
+        assert temporary.parent == target.parent  # the same file system, or renaming would copy
+        temporary.write_text("new")
+        assert not target.exists()
+    assert listing(tmp_path) == {"a": None, "a/b.txt": b"new"}
+    assert target.stat().st_mode & 0o777 == 0o666 & ~files._umask()
+
+
+def test_path_replaces_old_content(tmp_path):
+    target = tmp_path / "b.txt"
+    target.write_text("old")
+    with atomic_path(str(target)) as temporary:
+        temporary.write_text("new")
+        assert target.read_text() == "old"
+    assert listing(tmp_path) == {"b.txt": b"new"}
+
+
+@pytest.mark.parametrize("error", FAILURES, ids=repr)
+def test_path_keeps_old_content_on_any_exception(error, tmp_path):
+    target = tmp_path / "b.txt"
+    target.write_text("old")
+    with pytest.raises(type(error)) as caught, atomic_path(target) as temporary:
+        temporary.write_text("ne")
+        raise error
+    assert caught.value is error
+    assert listing(tmp_path) == {"b.txt": b"old"}
+
+
+@pytest.mark.usefixtures("no_space_to_sync")
+def test_path_keeps_old_content_when_the_disk_is_full(tmp_path):
+    target = tmp_path / "b.txt"
+    target.write_text("old")
+    with pytest.raises(OSError, match="No space left"):
+        write_text(target, "new")
+    assert listing(tmp_path) == {"b.txt": b"old"}
+    with pytest.raises(OSError, match="No space left"):
+        write_text(tmp_path / "c.txt", "new")
+    assert listing(tmp_path) == {"b.txt": b"old"}
+
+
+def test_path_that_is_a_folder_is_left_alone(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_text(tmp_path / "folder", "new")
+    assert listing(tmp_path) == {"folder": None}
+
+
+def test_path_whose_temporary_file_was_not_kept(tmp_path):
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "b.txt") as temporary:
+        temporary.unlink()
+    assert listing(tmp_path) == {}
+
+
+# atomic_directory
+
+
+def test_directory_appears_only_at_the_end(tmp_path):
+    target = tmp_path / "a" / "bundle"
+    with atomic_directory(target) as temporary:
+        (temporary / "sub").mkdir()
+        (temporary / "sub" / "x").write_text("new")
+        assert not target.exists()
+    assert listing(tmp_path) == {"a": None, "a/bundle": None, "a/bundle/sub": None, "a/bundle/sub/x": b"new"}
+    assert target.stat().st_mode & 0o777 == 0o777 & ~files._umask()
+
+
+@pytest.fixture
+def old_bundle(tmp_path):
+    target = tmp_path / "bundle"
+    target.mkdir()
+    (target / "y").write_text("old")
+    return target
+
+
+OLD = {"bundle": None, "bundle/y": b"old"}
+
+
+def test_directory_replaces_the_old_one_whole(old_bundle, tmp_path):
+    with atomic_directory(str(old_bundle)) as temporary:
+        (temporary / "x").write_text("new")
+        assert listing(old_bundle) == {"y": b"old"}
+    assert listing(tmp_path) == {"bundle": None, "bundle/x": b"new"}
+
+
+@pytest.mark.parametrize("error", FAILURES, ids=repr)
+def test_directory_keeps_old_content_on_any_exception(error, old_bundle, tmp_path):
+    with pytest.raises(type(error)) as caught, atomic_directory(old_bundle) as temporary:
+        (temporary / "x").write_text("ne")
+        raise error
+    assert caught.value is error
+    assert listing(tmp_path) == OLD
+
+
+@pytest.mark.usefixtures("no_space_to_sync")
+def test_directory_keeps_old_content_when_the_disk_is_full(old_bundle, tmp_path):
+    with pytest.raises(OSError, match="No space left"), atomic_directory(old_bundle) as temporary:
+        (temporary / "x").write_text("new")
+    assert listing(tmp_path) == OLD
+
+
+def test_directory_keeps_old_content_when_the_new_one_cannot_be_put_in_its_place(old_bundle, tmp_path, monkeypatch):
+    """The old one is moved aside first; it comes back."""
+    replace = Path.replace
+
+    def refuse_new(self, target):
+        if Path(target) == old_bundle and self.name.endswith(".tmp"):
+            raise OSError(errno.EIO, "Input/output error")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", refuse_new)
+    with pytest.raises(OSError, match="Input/output error"), atomic_directory(old_bundle) as temporary:
+        (temporary / "x").write_text("new")
+    assert listing(tmp_path) == OLD
+
+
+# The small ones
+
+
+def test_write_json(tmp_path):
+    value = {"name": "Zoë", "boxes": [1, 2.5], "none": None}
+    write_json(tmp_path / "x.json", value)
+    text = (tmp_path / "x.json").read_text(encoding="utf-8")
+    assert json.loads(text) == value
+    assert "Zoë" in text
+    assert text.endswith("}\n")
+
+
+def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path):
+    write_json(tmp_path / "x.json", 1)
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "x.json", {"x": object()})
+    assert listing(tmp_path) == {"x.json": b"1\n"}
+
+
+def test_sha256(tmp_path):
+    content = bytes(range(256)) * 5000
+    (tmp_path / "x").write_bytes(content)
+    assert sha256(tmp_path / "x") == sha256(str(tmp_path / "x")) == hashlib.sha256(content).hexdigest()
