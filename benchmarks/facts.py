@@ -1,0 +1,84 @@
+"""Where, when and on what a benchmark ran: without these its numbers mean little."""
+
+from __future__ import annotations
+
+import subprocess
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+import psarm
+from psarm.data.types import PersonSearchDataset
+from psarm.machine import Machine, describe_machine, package_versions
+from psarm.runtime.images import read_image
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """What was searched."""
+
+    name: str
+    root: str
+    gallery_frames: int
+    queries: int
+    image_sizes: list[str]
+    """Width x height of the timed frames, the commonest first."""
+    people_per_frame: float
+    """Median of the annotated people of the gallery frames."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything about a benchmark but its rows."""
+
+    date: str
+    """UTC, ISO 8601."""
+    commit: str | None
+    """Of the checkout psarm runs from, `+changes` when it is not clean; None when it is installed."""
+    machine: Machine
+    threads: int
+    """CPU threads of every engine."""
+    versions: dict[str, str | None]
+    dataset: DatasetFacts
+
+
+def gather_facts(dataset: PersonSearchDataset, threads: int | None, timed: Sequence[Path]) -> Facts:
+    """Read the facts. `threads` None = every usable core; `timed` are the frames to time; raises `ImageError`."""
+    machine = describe_machine()
+    sizes = Counter("{1}x{0}".format(*read_image(path).shape) for path in timed)
+    return Facts(
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        commit=git_commit(Path(psarm.__file__).resolve().parents[1]),
+        machine=machine,
+        threads=threads or machine.threads,
+        versions=package_versions(),
+        dataset=DatasetFacts(
+            name=dataset.name,
+            root=str(dataset.root),
+            gallery_frames=len(dataset.gallery),
+            queries=len(dataset.queries),
+            image_sizes=[size for size, _ in sizes.most_common()],
+            people_per_frame=float(np.median([len(frame.boxes) for frame in dataset.gallery])),
+        ),
+    )
+
+
+def git_commit(root: Path) -> str | None:
+    """Short commit of the checkout `root`; None when it is none, or git is missing."""
+    if not (root / ".git").exists():
+        return None
+    try:
+        commit = _git(root, "rev-parse", "--short", "HEAD")
+        changes = _git(root, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{commit}+changes" if changes else commit
+
+
+def _git(root: Path, *arguments: str) -> str:
+    result = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True)
+    return result.stdout.strip()

@@ -1,0 +1,67 @@
+"""What to measure."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from psarm.errors import UsageError
+from psarm.runtime.backends import BACKENDS, PLANNED
+
+TIMING_FRAMES = 30
+
+
+@dataclass(frozen=True)
+class BenchSettings:
+    """One benchmark: a bundle, a checkpoint or both, on one data set. Raises `UsageError` for what cannot be meant."""
+
+    data_root: Path
+    bundle: Path | None = None
+    checkpoint: Path | None = None
+    """PyTorch model to compare with: the one the bundle was exported from."""
+    dataset: str = "prw"
+    backends: tuple[str, ...] = ()
+    """Names of `psarm.runtime.backends`; empty = all that this version has."""
+    precisions: tuple[str, ...] = ()
+    """Empty = all that the bundle holds."""
+    cbgm: bool = False
+    """Measure search with context bipartite graph matching as well."""
+    cross_camera: bool = False
+    """Show search in other cameras' frames only as well."""
+    gt_boxes: bool = False
+    """Measure search among the ground-truth boxes as well (another pass over the gallery)."""
+    baselines: bool = False
+    """Add colour-histogram matching of the best row's boxes, and the untrained network."""
+    threads: int | None = None
+    """CPU threads of every engine; None = every usable core."""
+    frames: int = TIMING_FRAMES
+    """How many gallery frames are timed, at most."""
+    save_detections: Path | None = None
+    """Where to write the detections of the first row that ran."""
+
+    def __post_init__(self) -> None:
+        if self.bundle is None and self.checkpoint is None:
+            raise UsageError("There is nothing to measure; give a BUNDLE, a --checkpoint, or a file of --detections.")
+        if self.bundle is None and (self.backends or self.precisions):
+            raise UsageError("--backend and --precision choose how a bundle is run; give a BUNDLE with them.")
+        unknown = [name for name in self.backends if name not in ("auto", *BACKENDS, *PLANNED)]
+        if unknown:
+            known = ", ".join(["auto", *BACKENDS])
+            raise UsageError(f"--backend {unknown[0]}: there is no backend of that name; available: {known}.")
+        for name in ("frames", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"--{name} is {value}; needed 1 or more.")
+
+    def command(self) -> str:
+        """The command line that measures this again (without where to write)."""
+        words = ["psarm", "bench", *([str(self.bundle)] if self.bundle else [])]
+        words += ["--dataset", self.dataset, "--data-root", str(self.data_root)]
+        words += ["--checkpoint", str(self.checkpoint)] if self.checkpoint else []
+        words += [word for name in self.backends for word in ("--backend", name)]
+        words += [word for name in self.precisions for word in ("--precision", name)]
+        flags = ("cbgm", "cross_camera", "gt_boxes", "baselines")
+        words += [f"--{flag.replace('_', '-')}" for flag in flags if getattr(self, flag)]
+        words += ["--threads", str(self.threads)] if self.threads else []
+        return shlex.join([*words, "--frames", str(self.frames)])

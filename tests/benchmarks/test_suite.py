@@ -1,0 +1,198 @@
+"""Whole benchmarks on the toy bundle and a tiny torch model, against the metrics computed by hand."""
+
+import dataclasses
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+from psarm.benchmarks import BenchSettings, run_benchmark
+from psarm.benchmarks.baselines import HISTOGRAM, UNTRAINED
+from psarm.benchmarks.facts import git_commit
+from psarm.errors import BundleError, DataError, ImageError, PsarmError, UsageError
+from psarm.evaluation import (
+    DetectionSet,
+    DetectionsFile,
+    ImageDetections,
+    SearchProtocol,
+    evaluate_search,
+    ground_truth_detections,
+    histogram_embeddings,
+    read_detections,
+    score_detections,
+)
+from psarm.runtime import PersonSearch, read_image
+from psarm.runtime.backends.onnxruntime import OnnxRuntimeBackend
+
+
+def settings(data, bundle=None, **changes):
+    return BenchSettings(**{"data_root": data.root, "bundle": bundle, "threads": 1, "frames": 2, **changes})
+
+
+@pytest.fixture(scope="module")
+def by_hand(dataset, toy_bundle):
+    """Detections of the toy bundle with contexts, one call a frame and query."""
+    with PersonSearch(toy_bundle, threads=1) as engine:
+        gallery = [engine.detect(read_image(frame.path)) for frame in dataset.gallery]
+        queries = [engine.embed(read_image(query.path), query.box[None])[0] for query in dataset.queries]
+        contexts = [engine.detect_around(read_image(query.path), query.box) for query in dataset.queries]
+        truth = np.concatenate([engine.embed(read_image(frame.path), frame.boxes) for frame in dataset.gallery])
+    names = [frame.name for frame in dataset.gallery]
+    return DetectionsFile(names, as_set(gallery), np.stack(queries), as_set(contexts)), truth
+
+
+def as_set(people):
+    return DetectionSet.from_images([ImageDetections(p.boxes, p.scores, p.embeddings) for p in people])
+
+
+def test_a_bundles_row_has_the_metrics_of_its_detections(dataset, toy_bundle, by_hand):
+    found, truth = by_hand
+    report = run_benchmark(settings(dataset, toy_bundle, cbgm=True, gt_boxes=True))
+    [row] = report.rows
+    assert (row.name, row.precision, row.device, row.ok) == ("onnxruntime", "fp32", "CPU, 1 thread", True)
+    assert row.size_bytes == sum((toy_bundle / f"{graph}.onnx").stat().st_size for graph in ("detect", "reid"))
+    protocol = SearchProtocol.from_dataset(dataset)
+    expected = score_detections(protocol, found)
+    boxes = ground_truth_detections(protocol, truth)
+    expected["search_gt_boxes"] = evaluate_search(protocol, boxes, found.query_embeddings).to_dict()
+    assert set(row.metrics) == set(expected)
+    for group, metrics in expected.items():
+        assert row.metrics[group] == pytest.approx(metrics, abs=1e-9), group
+    assert row.metrics["detection"]["ap"] == 1 and 0.5 < row.metrics["search"]["mAP"] < 1
+
+
+def test_without_cbgm_no_contexts_are_measured(dataset, toy_bundle, by_hand):
+    [row] = run_benchmark(settings(dataset, toy_bundle)).rows
+    expected = score_detections(dataset, dataclasses.replace(by_hand[0], context=None))
+    assert row.metrics == expected
+
+
+def test_detections_saved_are_those_scored(dataset, toy_bundle, by_hand, tmp_path):
+    run_benchmark(settings(dataset, toy_bundle, cbgm=True, save_detections=tmp_path / "found.npz"))
+    saved, expected = read_detections(tmp_path / "found.npz"), by_hand[0]
+    for mine, theirs in ((saved.gallery, expected.gallery), (saved.context, expected.context)):
+        for field in dataclasses.fields(mine):
+            np.testing.assert_allclose(getattr(mine, field.name), getattr(theirs, field.name), atol=1e-6)
+    np.testing.assert_allclose(saved.query_embeddings, expected.query_embeddings, atol=1e-6)
+
+
+def test_bundle_beside_pytorch(dataset, matching_bundle, checkpoint):
+    report = run_benchmark(settings(dataset, matching_bundle, checkpoint=checkpoint, frames=99))
+    torch_row, onnx_row = report.rows
+    assert report.reference is torch_row and torch_row.name == "PyTorch"
+    assert torch_row.size_bytes == checkpoint.stat().st_size
+    assert torch_row.timing.frames == onnx_row.timing.frames == len(dataset.gallery)
+    assert report.speed_up(onnx_row) == torch_row.timing.total_ms / onnx_row.timing.total_ms
+    difference = onnx_row.metrics["search"]["mAP"] - torch_row.metrics["search"]["mAP"]
+    assert report.map_difference(onnx_row) == pytest.approx(difference)
+    assert report.speed_up(torch_row) is None and report.map_difference(torch_row) is None
+    for row in report.rows:
+        assert all(milliseconds >= 0 for milliseconds in row.timing.stages_ms.values())
+
+
+def test_the_report_is_json_with_everything(dataset, toy_bundle):
+    report = run_benchmark(settings(dataset, toy_bundle, precisions=("fp32", "int8")))
+    value = json.loads(json.dumps(report.to_dict()))
+    assert value["command"].startswith(f"psarm bench {toy_bundle} --dataset prw --data-root {dataset.root}")
+    assert value["threads"] == 1
+    assert value["dataset"]["gallery_frames"] == 8 and value["dataset"]["queries"] == 4
+    assert value["dataset"]["image_sizes"] == ["160x96", "170x120"] or len(value["dataset"]["image_sizes"]) == 1
+    assert value["machine"]["cpu"] and value["versions"]["onnxruntime"] and value["date"].endswith("+00:00")
+    good, bad = value["rows"]
+    assert (good["status"], bad["status"]) == ("ok", "failed")
+    assert good["timing"]["fps"] == pytest.approx(1000 / good["timing"]["total_ms"])
+    assert good["metrics"]["search"]["top1"] > 0
+    assert "holds no int8 graphs" in bad["failure"] and bad["timing"] is None and bad["metrics"] == {}
+
+
+def test_baselines(dataset, matching_bundle, checkpoint, by_hand):
+    report = run_benchmark(settings(dataset, matching_bundle, checkpoint=checkpoint, baselines=True))
+    rows = {row.name: row for row in report.rows}
+    assert list(rows) == ["PyTorch", "onnxruntime", HISTOGRAM, UNTRAINED]
+    # The toy bundle is the better of the two, so its boxes are matched.
+    boxes = [by_hand[0].gallery.of_image(index) for index in range(len(dataset.gallery))]
+    images = [read_image(frame.path) for frame in dataset.gallery]
+    gallery = [
+        ImageDetections(b.boxes, b.scores, histogram_embeddings(image, b.boxes) * b.scores[:, None])
+        for image, b in zip(images, boxes, strict=True)
+    ]
+    queries = [histogram_embeddings(read_image(query.path), query.box[None])[0] for query in dataset.queries]
+    content = DetectionsFile(by_hand[0].gallery_names, DetectionSet.from_images(gallery), np.stack(queries))
+    expected = score_detections(dataset, content)
+    for group, metrics in expected.items():
+        assert rows[HISTOGRAM].metrics[group] == pytest.approx(metrics), group
+    assert rows[HISTOGRAM].timing is None and rows[HISTOGRAM].ok
+    assert (
+        rows[UNTRAINED].ok and rows[UNTRAINED].metrics["search"]["mAP"] < rows["onnxruntime"].metrics["search"]["mAP"]
+    )
+
+
+def test_the_untrained_baseline_needs_a_checkpoint(dataset, toy_bundle):
+    rows = run_benchmark(settings(dataset, toy_bundle, baselines=True)).rows
+    assert [row.ok for row in rows] == [True, True, False]
+    assert "--checkpoint" in rows[-1].failure
+
+
+def test_a_checkpoint_alone(dataset, checkpoint, tmp_path):
+    report = run_benchmark(settings(dataset, checkpoint=checkpoint, save_detections=tmp_path / "found.npz"))
+    assert [row.name for row in report.rows] == ["PyTorch"]
+    assert score_detections(dataset, read_detections(tmp_path / "found.npz")) == report.rows[0].metrics
+
+
+def test_a_backend_that_fails_is_a_row_with_its_reason(dataset, toy_bundle, monkeypatch):
+    def broken(*_):
+        raise PsarmError("The accelerator fell off the bus.")
+
+    monkeypatch.setattr(OnnxRuntimeBackend, "run_reid", broken)
+    [row, planned] = run_benchmark(settings(dataset, toy_bundle, backends=("onnxruntime", "openvino"))).rows
+    assert row.failure == "The accelerator fell off the bus." and row.timing is None
+    assert "no such backend yet" in planned.failure
+
+
+def test_a_checkpoint_of_another_model_is_refused(dataset, toy_bundle, checkpoint):
+    with pytest.raises(BundleError, match="exported from another model"):
+        run_benchmark(settings(dataset, toy_bundle, checkpoint=checkpoint))
+
+
+def test_a_broken_picture_ends_the_benchmark(dataset, toy_bundle, tmp_path):
+    root = shutil.copytree(dataset.root, tmp_path / "prw")
+    (root / "frames" / dataset.gallery[3].name).write_bytes(b"not a picture")
+    with pytest.raises(ImageError, match=dataset.gallery[3].name):
+        run_benchmark(settings(dataset, toy_bundle, data_root=root))
+
+
+def test_a_query_outside_its_picture_ends_the_benchmark(dataset, toy_bundle, tmp_path):
+    root = shutil.copytree(dataset.root, tmp_path / "prw")
+    (root / "query_info.txt").write_text(f"5 900 900 20 40 {dataset.gallery[0].name}\n")
+    with pytest.raises(DataError, match="lies outside"):
+        run_benchmark(settings(dataset, toy_bundle, data_root=root))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({}, "nothing to measure"),
+        ({"checkpoint": "x", "backends": ("onnxruntime",)}, "give a BUNDLE"),
+        ({"bundle": "x", "backends": ("onyx",)}, "no backend of that name"),
+        ({"bundle": "x", "threads": 0}, "--threads is 0"),
+        ({"bundle": "x", "frames": 0}, "--frames is 0"),
+        ({"bundle": "x", "dataset": "market"}, "does not read market"),
+    ],
+)
+def test_settings_that_cannot_be_meant(dataset, changes, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        run_benchmark(settings(dataset, **changes))
+
+
+def test_opencv_gets_its_threads_back(dataset, toy_bundle):
+    before = cv2.getNumThreads()
+    run_benchmark(settings(dataset, toy_bundle))
+    assert cv2.getNumThreads() == before
+
+
+def test_commit_of_a_checkout_only(tmp_path):
+    assert git_commit(tmp_path) is None
+    (tmp_path / ".git").mkdir()  # looks like one and is none
+    assert git_commit(tmp_path) is None

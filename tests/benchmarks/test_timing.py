@@ -1,0 +1,105 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from psarm.benchmarks.timing import WARM_UP_FRAMES, spread, time_engines
+from psarm.errors import ImageError, PsarmError
+from psarm.runtime.detections import Detections
+from psarm.runtime.timing import STAGES
+
+
+class FakeClock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+class FakeEngine:
+    """Writes its name into a shared log, and takes the given seconds one call after the other."""
+
+    def __init__(self, name, log, clock, seconds, stages=True, breaks_at=None):
+        self.name, self.log, self.clock, self.seconds = name, log, clock, seconds
+        self.stages, self.breaks_at = stages, breaks_at
+        self.calls = 0
+        self.last_timings = {}
+
+    def detect(self, frame):
+        self.log.append((self.name, frame.shape[:2]))
+        if self.calls == self.breaks_at:
+            raise PsarmError(f"{self.name} broke.")
+        taken = self.seconds[self.calls]
+        self.calls += 1
+        self.clock.now += taken
+        if self.stages:
+            self.last_timings = {stage: taken * share for stage, share in zip(STAGES, (1, 5, 1, 2, 1), strict=True)}
+        return Detections(*(np.zeros(shape, np.float32) for shape in ((3, 4), (3,), (3, 2))))
+
+
+@pytest.fixture
+def paths(tmp_path):
+    """Four frames that differ in size."""
+    import cv2
+
+    found = []
+    for index in range(4):
+        found.append(tmp_path / f"{index}.png")
+        cv2.imwrite(str(found[-1]), np.zeros((10 + index, 20, 3), np.uint8))
+    return found
+
+
+def run(paths, *engines, clock):
+    return time_engines(engines, paths, clock=clock, settle=0)
+
+
+def test_engines_take_turns_on_every_frame_after_a_warm_up(paths):
+    log, clock = [], FakeClock()
+    engines = [FakeEngine(name, log, clock, [1.0] * 9) for name in "AB"]
+    run(paths, *engines, clock=clock)
+    heights = [10, 11, 10, 11, 12, 13]  # the first two once more, before
+    assert len(heights) == WARM_UP_FRAMES + len(paths)
+    assert log == [(name, (height, 20)) for height in heights for name in "AB"]
+
+
+def test_medians_leave_the_warm_up_out(paths):
+    clock = FakeClock()
+    engine = FakeEngine("A", [], clock, [9, 9, 0.1, 0.4, 0.2, 0.3])
+    [timing] = run(paths, engine, clock=clock)
+    assert timing.total_ms == pytest.approx(250)
+    assert timing.total_p95_ms == pytest.approx(385)
+    assert timing.fps == pytest.approx(4)
+    assert timing.frames == 4 and timing.people == 3
+    assert timing.stages_ms == pytest.approx(dict(zip(STAGES, [250, 1250, 250, 500, 250], strict=True)))
+    assert timing.to_dict()["fps"] == pytest.approx(4)
+
+
+def test_an_engine_that_does_not_tell_stages_apart_has_a_total_only(paths):
+    clock = FakeClock()
+    [timing] = run(paths, FakeEngine("A", [], clock, [0.5] * 6, stages=False), clock=clock)
+    assert timing.stages_ms is None
+    assert timing.total_ms == pytest.approx(500)
+
+
+@pytest.mark.parametrize("breaks_at", [0, 3])
+def test_an_engine_that_fails_drops_out_and_the_others_go_on(paths, breaks_at):
+    log, clock = [], FakeClock()
+    good = FakeEngine("good", log, clock, [1.0] * 6)
+    bad = FakeEngine("bad", log, clock, [1.0] * 6, breaks_at=breaks_at)
+    error, timing = run(paths, bad, good, clock=clock)
+    assert str(error) == "bad broke."
+    assert timing.frames == 4
+    assert [name for name, _ in log].count("bad") == breaks_at + 1
+
+
+def test_a_frame_that_cannot_be_read_is_not_an_engines_failure(paths, tmp_path):
+    with pytest.raises(ImageError, match=r"missing\.png"):
+        run([*paths, tmp_path / "missing.png"], FakeEngine("A", [], FakeClock(), [1.0] * 9), clock=FakeClock())
+
+
+def test_spread_covers_the_whole_list():
+    items = [Path(str(number)) for number in range(10)]
+    assert spread(items, 3) == [items[0], items[4], items[9]]
+    assert spread(items, 1) == [items[0]]
+    assert spread(items, 10) == spread(items, 99) == items
