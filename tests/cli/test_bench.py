@@ -1,0 +1,156 @@
+"""`psarm bench` as a user meets it: through the command line."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from toy_bundle import make_toy_bundle
+from toy_prw import write_toy_prw
+
+from psarm.cli import run
+from psarm.data.prw import read_prw
+from psarm.evaluation import read_detections, score_detections
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return write_toy_prw(tmp_path_factory.mktemp("data") / "prw")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return make_toy_bundle(tmp_path_factory.mktemp("bundle") / "toy.psarm")
+
+
+@pytest.fixture(scope="module")
+def detections(tmp_path_factory, root, bundle):
+    """A detections file with contexts."""
+    path = tmp_path_factory.mktemp("detections") / "found.npz"
+    arguments = [bundle, "--data-root", root, "--cbgm", "--save-detections", path, "--frames", 1, "--threads", 1]
+    assert run(["bench", *map(str, arguments)]) == 0
+    return path
+
+
+def bench(capsys, *arguments):
+    """Exit code, stdout, stderr."""
+    code = run(["bench", *map(str, arguments)])
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    return code, captured.out, captured.err
+
+
+def test_the_score_of_a_file_is_the_contract(capsys, root, detections, tmp_path):
+    out = tmp_path / "deep" / "score.json"
+    code, printed, _ = bench(capsys, "--dataset", "prw", "--data-root", root, "--detections", detections, "--json", out)
+    assert code == 0
+    expected = score_detections(read_prw(root), read_detections(detections))
+    assert json.loads(out.read_text()) == expected
+    assert list(expected) == ["detection", "search", "search_cbgm", "search_cross_camera"]
+    assert f"{100 * expected['search']['mAP']:.1f}" in printed
+    assert "search with CBGM" in printed
+
+
+def test_no_cbgm_leaves_the_contexts_of_a_file_alone(capsys, root, detections, tmp_path):
+    arguments = ["--data-root", root, "--detections", detections, "--no-cbgm", "--json", tmp_path / "a.json"]
+    assert bench(capsys, *arguments)[0] == 0
+    assert "search_cbgm" not in json.loads((tmp_path / "a.json").read_text())
+
+
+def test_cbgm_of_a_file_without_contexts_is_refused(capsys, root, detections, tmp_path):
+    with np.load(detections) as file:
+        np.savez(tmp_path / "plain.npz", **{key: file[key] for key in file.files if "context" not in key})
+    code, _, err = bench(capsys, "--data-root", root, "--detections", tmp_path / "plain.npz", "--cbgm")
+    assert code == 1 and "has no contexts" in err
+
+
+def test_a_bundle_gives_one_table_and_json(capsys, root, bundle, tmp_path):
+    out = tmp_path / "report.json"
+    options = ["--data-root", root, "--threads", 1, "--frames", 2, "--json", out]
+    code, printed, err = bench(capsys, bundle, *options)
+    assert code == 0
+    assert err == ""  # quiet when not on a terminal
+    assert sum("onnxruntime" in line and "✅" in line for line in printed.splitlines()) == 1
+    report = json.loads(out.read_text())
+    assert report["rows"][0]["metrics"]["detection"]["recall"] == 1
+    assert set(report["rows"][0]["timing"]["stages_ms"]) == {"preprocess", "detect", "nms", "reid", "post"}
+    assert f"{report['rows'][0]['timing']['total_ms']:.1f}" in printed
+
+
+def test_every_row_failing_is_a_failure(capsys, root, bundle):
+    code, printed, err = bench(capsys, bundle, "--data-root", root, "--precision", "int8", "--frames", 1)
+    assert code == 1
+    assert "❌ onnxruntime int8: The bundle" in printed and "Nothing ran" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "Missing option '--data-root'"),
+        (["--data-root", "nowhere"], "'nowhere' does not exist"),
+        (["--data-root", "."], "nothing to measure"),
+        (["nowhere.psarm", "--data-root", "."], "'nowhere.psarm' does not exist"),
+        (["--data-root", ".", "--detections", "nowhere.npz"], "'nowhere.npz' does not exist"),
+        (["--data-root", ".", "--checkpoint", "nowhere.pth"], "'nowhere.pth' does not exist"),
+        (["--data-root", ".", "--checkpoint", ".", "--frames", "1"], "is a directory"),
+        ([".", "--data-root", ".", "--dataset", "cuhk-sysu"], "CUHK-SYSU and --gallery-size are not in this version"),
+        ([".", "--data-root", ".", "--gallery-size", "50"], "CUHK-SYSU and --gallery-size are not in this version"),
+        ([".", "--data-root", ".", "--dataset", "market"], "'market' is not one of"),
+        ([".", "--data-root", ".", "--backend", "onyx"], "no backend of that name"),
+        ([".", "--data-root", ".", "--threads", "0"], "'--threads'"),
+        ([".", "--data-root", ".", "--json", "."], "is a directory"),
+    ],
+)
+def test_usage_errors_are_one_sentence(capsys, tmp_path, monkeypatch, arguments, sentence):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = bench(capsys, *arguments)
+    assert code == 2 and out == ""
+    assert sentence in " ".join(err.split())
+
+
+def test_a_file_is_scored_with_no_engine(capsys, root, bundle, detections):
+    code, _, err = bench(capsys, bundle, "--data-root", root, "--detections", detections, "--frames", 3, "--gt-boxes")
+    assert code == 2 and "leave out BUNDLE, --gt-boxes, --frames" in err
+
+
+def test_a_folder_that_is_not_prw(capsys, bundle, tmp_path):
+    code, _, err = bench(capsys, bundle, "--data-root", tmp_path)
+    assert code == 1 and "is not a PRW data set" in err
+
+
+def test_a_folder_that_is_not_a_bundle(capsys, root, tmp_path):
+    code, _, err = bench(capsys, tmp_path, "--data-root", root)
+    assert code == 1 and "is not a bundle" in err
+
+
+def test_a_changed_graph_is_noticed(capsys, root, bundle, tmp_path):
+    changed = shutil.copytree(bundle, tmp_path / "changed.psarm")
+    graph = changed / "detect.onnx"
+    graph.write_bytes(graph.read_bytes()[:-10])
+    code, _, err = bench(capsys, changed, "--data-root", root)
+    assert code == 1 and "incomplete" in err
+
+
+def test_a_file_that_is_no_checkpoint(capsys, root, bundle):
+    code, _, err = bench(capsys, bundle, "--data-root", root, "--checkpoint", bundle / "manifest.json")
+    assert code == 1 and err.startswith("Error: ")
+
+
+@pytest.mark.parametrize("key", ["boxes", "embeddings", "query_embeddings", "gallery_names"])
+def test_a_detections_file_of_wrong_shapes_names_the_array(capsys, root, detections, tmp_path, key):
+    with np.load(detections) as file:
+        arrays = {name: file[name] for name in file.files}
+    arrays[key] = arrays[key][:-1]
+    np.savez(tmp_path / "bad.npz", **arrays)
+    code, out, err = bench(
+        capsys, "--data-root", root, "--detections", tmp_path / "bad.npz", "--json", tmp_path / "out.json"
+    )
+    assert code == 1 and out == "" and err.count("\n") == 1
+    assert key in err
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_a_text_file_is_no_detections_file(capsys, root, tmp_path):
+    (tmp_path / "a.npz").write_text("hello")
+    code, _, err = bench(capsys, "--data-root", root, "--detections", tmp_path / "a.npz")
+    assert code == 1 and "cannot be read as an .npz" in err
