@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from psarm.errors import DataError, PsarmError, UsageError
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 TARGET = click.Path(dir_okay=False, path_type=Path)
+SCORING_PARAMETERS = ("dataset", "data_root", "detections", "cbgm", "cross_camera", "gallery_size", "json_path", "help")
 
 
 @click.command()
@@ -60,20 +62,7 @@ def command(
     if dataset != "prw" or gallery_size:
         raise UsageError("CUHK-SYSU and --gallery-size are not in this version of psarm yet; use --dataset prw.")
     if detections is not None:
-        engine_options = {
-            "BUNDLE": bundle,
-            "--checkpoint": checkpoint,
-            "--backend": backends,
-            "--precision": precisions,
-            "--gt-boxes": gt_boxes,
-            "--baselines": baselines,
-            "--threads": threads,
-            "--frames": frames,
-            "--save-detections": save_detections,
-        }
-        given = [name for name, value in engine_options.items() if value]
-        if given:
-            raise UsageError(f"--detections scores a file without running a model; leave out {', '.join(given)}.")
+        _refuse_engine_options(click.get_current_context())
         _score_file(detections, dataset, data_root, cbgm, json_path)
         return
     from psarm.benchmarks import BenchSettings
@@ -97,15 +86,27 @@ def command(
     _run(settings, json_path)
 
 
+def _refuse_engine_options(context: click.Context) -> None:
+    """Raise `UsageError` where options of a run stand beside --detections."""
+    given = [
+        parameter.opts[0] if isinstance(parameter, click.Option) else parameter.human_readable_name
+        for parameter in context.command.params
+        if parameter.name not in SCORING_PARAMETERS
+        and context.get_parameter_source(parameter.name or "") is not ParameterSource.DEFAULT
+    ]
+    if given:
+        raise UsageError(f"--detections scores a file without running a model; leave out {', '.join(given)}.")
+
+
 def _run(settings: BenchSettings, json_path: Path | None) -> None:
     from psarm.benchmarks import print_report, run_benchmark
     from psarm.console import out
     from psarm.files import write_json
 
     report = run_benchmark(settings)
+    print_report(report, out)
     if json_path is not None:
         write_json(json_path, report.to_dict())
-    print_report(report, out)
     if not any(row.ok for row in report.rows):
         raise PsarmError("Nothing ran; the lines above say why.")
 
@@ -124,6 +125,6 @@ def _score_file(path: Path, dataset: str, root: Path, cbgm: bool | None, json_pa
     if cbgm is False:
         content = dataclasses.replace(content, context=None)
     metrics = score_detections(read_dataset(dataset, root), content)
+    print_metrics(metrics, out)
     if json_path is not None:
         write_json(json_path, metrics)
-    print_metrics(metrics, out)

@@ -110,7 +110,7 @@ def test_usage_errors_are_one_sentence(capsys, tmp_path, monkeypatch, arguments,
 
 def test_a_file_is_scored_with_no_engine(capsys, root, bundle, detections):
     code, _, err = bench(capsys, bundle, "--data-root", root, "--detections", detections, "--frames", 3, "--gt-boxes")
-    assert code == 2 and "leave out BUNDLE, --gt-boxes, --frames" in err
+    assert code == 2 and "leave out BUNDLE, --gt-boxes, --frames." in err
 
 
 def test_a_folder_that_is_not_prw(capsys, bundle, tmp_path):
