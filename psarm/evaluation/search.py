@@ -30,8 +30,8 @@ from psarm.evaluation.protocol import SearchProtocol
 from psarm.evaluation.types import DetectionSet, Floating, QueryRanks, SearchMetrics
 
 SCORE_THRESHOLD = 0.5
-# Queries whose similarities are computed in one matrix product: 64 x 40k float32 is 10 MB.
-_CHUNK = 64
+# Queries whose similarities are computed in one matrix product: 256 x 40k float32 is 40 MB.
+_CHUNK = 256
 
 
 def evaluate_search(

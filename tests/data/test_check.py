@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 from prw_files import HEIGHT, WIDTH, write_list, write_matrix, write_prw, write_queries
 
+from psarm.cli import run as psarm
 from psarm.cli.data import command
 from psarm.data.check import box_problem, check_prw
 from psarm.data.contact_sheet import write_contact_sheet
@@ -228,3 +229,12 @@ def test_command_shortens_long_lists_of_warnings(root):
     result = run(root)
     assert result.exit_code == 0
     assert "… and 11 more warnings" in result.output  # 30 boxes and the identities shared with the test frames
+
+
+def test_errors_reach_a_person_as_one_sentence(root, tmp_path, capsys):
+    assert psarm(["data", "check", str(tmp_path)]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("Error: ") and message.count("\n") == 1 and "frames/, annotations/" in message
+    write_matrix(root, "c1s1_000151", np.ones((3, 4)))
+    assert psarm(["data", "check", str(root)]) == 1
+    assert "annotations/c1s1_000151.jpg.mat: box_new should be numbers of shape [n,5]" in capsys.readouterr().out

@@ -53,7 +53,7 @@ def test_float32_embeddings_with_exact_products():
 
 
 def test_more_queries_than_a_chunk():
-    check(random_case(7, queries=150, frames=20))
+    check(random_case(7, queries=300, frames=20))
 
 
 def test_ground_truth_boxes():
