@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from psarm.config import Config, load_config
+from psarm.extras import require
 
 if TYPE_CHECKING:
     from psarm.training.trainer import TrainingResult
@@ -37,6 +38,8 @@ def command(
     The output folder gets model.safetensors (for psarm export), last.pt (for --resume), TensorBoard logs and, after
     the evaluation at the end, metrics.json.
     """
+    needed = ("accelerate", "safetensors", "tensorboard", "torch", "torchvision", "yaml")
+    require(*needed, feature="psarm train", extra="train")
     config = load_config(config_file, overrides)
     if data_root is not None:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, root=data_root))
@@ -45,7 +48,7 @@ def command(
     try:
         summary = _train(config, resume, overwrite)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(_how_to_go_on(config)) from None
+        raise KeyboardInterrupt(_how_to_go_on(config, overwrite)) from None
     if as_json:
         click.echo(json.dumps(summary, indent=2))
     else:
@@ -64,6 +67,7 @@ def _summary(result: TrainingResult) -> dict[str, Any]:
         "epochs": result.epochs,
         "seconds": round(result.seconds, 1),
         "losses": result.losses,
+        "metrics": result.metrics,
     }
 
 
@@ -72,20 +76,25 @@ def _show(summary: dict[str, Any]) -> None:
 
     from psarm.console import out
 
-    table = Table(title=f"Trained {summary['epochs']} epochs")
-    table.add_column("loss")
-    table.add_column("last epoch", justify="right")
+    losses = Table("loss", "last epoch", title=f"Trained {summary['epochs']} epochs", title_justify="left")
     for name, value in summary["losses"].items():
-        table.add_row(name, f"{value:.4f}")
-    out.print(table)
+        losses.add_row(name, f"{value:.4f}")
+    out.print(losses)
+    if summary["metrics"] is not None:
+        metrics = Table("test split", "metric", "%", title_justify="left")
+        for part, values in summary["metrics"].items():
+            for name, value in values.items():
+                metrics.add_row(part.replace("_", " "), name, f"{100 * value:.1f}")
+        out.print(metrics)
     checkpoint = summary["checkpoint"]
     out.print(f"Checkpoint: {checkpoint}", soft_wrap=True)
     out.print(f"Next: psarm export {checkpoint} --out {Path(checkpoint).parent / 'bundle.psarm'}", soft_wrap=True)
 
 
-def _how_to_go_on(config: Config) -> str:
+def _how_to_go_on(config: Config, overwrite: bool) -> str:
     from psarm.training.state import STATE_FILE
 
     if (Path(config.train.output) / STATE_FILE).exists():
-        return f"Every finished epoch is in {config.train.output}; run the same command with --resume to go on."
+        flag = "--resume in place of --overwrite" if overwrite else "--resume"
+        return f"Every finished epoch is in {config.train.output}; run the same command with {flag} to go on."
     return "No epoch was finished, so there is nothing to resume; run the same command to start again."

@@ -1,4 +1,4 @@
-"""Training frames as tensors: decode, resize, flip, and identities as rows of OIM's table.
+"""Images as tensors: training frames (decoded, resized, flipped, with identities as rows of OIM's table) and scenes.
 
 Every random choice is drawn from (seed, epoch, index), so an epoch is the same whatever the number of worker
 processes and wherever training was interrupted. The sampler hands the epoch to the data set with each index, because
@@ -8,7 +8,9 @@ persistent workers keep their own copy of the data set.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -22,6 +24,7 @@ from psarm.errors import DataError
 Target = dict[str, Tensor]
 """boxes float32 [n,4] xyxy in pixels of the image; labels int64 [n], 0…C-1 or -1 for a person without identity."""
 Batch = tuple[list[Tensor], list[Target]]
+T = TypeVar("T")
 
 
 class TrainingFrames(Dataset[tuple[Tensor, Target]]):
@@ -56,7 +59,7 @@ class TrainingFrames(Dataset[tuple[Tensor, Target]]):
         """The image and target of `key` = (epoch, index); raises `DataError` where the image cannot be decoded."""
         epoch, index = key
         frame = self.frames[index]
-        image = read_image(frame)
+        image = read_image(frame.path)
         image, boxes = _resize(image, frame.boxes, self.min_size, self.max_size)
         if np.random.default_rng([self.seed, epoch, index]).random() < self.flip:
             image, boxes = _flip(image, boxes)
@@ -85,6 +88,33 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return iter([(self.epoch, int(index)) for index in order])
 
 
+class Scenes(Dataset[Tensor]):
+    """Whole images as they are, uint8 [3,h,w] RGB."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Image number `index`; raises `DataError` where it cannot be decoded."""
+        return to_tensor(read_image(self.paths[index]))
+
+
+def read_scenes(paths: Sequence[Path], workers: int) -> Iterator[Tensor]:
+    """The images at `paths`, uint8 [3,h,w] RGB, one by one in order; raises `DataError` naming an unreadable one."""
+    return plain_errors(DataLoader(Scenes(paths), batch_size=None, num_workers=workers, worker_init_fn=_single_thread))
+
+
+def plain_errors(loader: Iterable[T]) -> Iterator[T]:
+    """Iterate over a loader; a worker's `DataError`, which arrives with its traceback, becomes its sentence again."""
+    try:
+        yield from loader
+    except DataError as error:
+        raise DataError(str(error).rpartition("DataError: ")[2].strip()) from None
+
+
 def training_loader(dataset: TrainingFrames, batch_size: int, workers: int) -> DataLoader[tuple[Tensor, Target]]:
     """Batches of (images, targets); the last, smaller batch of an epoch is dropped as in the released recipe."""
     return DataLoader(
@@ -107,11 +137,11 @@ def collate(items: Sequence[tuple[Tensor, Target]]) -> Batch:
     return [image for image, _ in items], [target for _, target in items]
 
 
-def read_image(frame: Frame) -> np.ndarray:
-    """The frame's image, uint8 [h,w,3] BGR; raises `DataError` naming the file."""
-    image = cv2.imread(str(frame.path), cv2.IMREAD_COLOR)
+def read_image(path: Path) -> np.ndarray:
+    """An image of a data set, uint8 [h,w,3] BGR; raises `DataError` naming the file."""
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
-        raise DataError(f"Cannot read the image {frame.path}; psarm data check names every broken file.")
+        raise DataError(f"Cannot read the image {path}; psarm data check names every broken file.")
     return image
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.error import URLError
 
-from torch import Tensor
+from torch import Tensor, hub
 from torchvision.models import get_model, get_model_weights
 
 from psarm.errors import ConfigError, TrainingError
@@ -46,13 +46,12 @@ def _load_imagenet(model: PersonSearchModel) -> None:
     except (URLError, OSError) as error:
         raise TrainingError(
             f"The ImageNet weights of {name} are neither in torch's cache nor downloadable ({error}); fetch "
-            f"{weights.url} into ~/.cache/torch/hub/checkpoints, or train with -o train.init= (random weights)."
+            f"{weights.url} into {hub.get_dir()}/checkpoints, or train with -o train.init= (random weights)."
         ) from error
     state = model.state_dict()
     for key, value in pretrained.items():
-        for ours in _names(key):
-            if ours in state:
-                state[ours] = value
+        if not key.startswith("fc."):  # the ImageNet classifier
+            state.update(dict.fromkeys(_names(key), value))
     load_state(model, state, f"torchvision's {name}")
 
 

@@ -12,6 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 from psarm import console
 
 LOG_FOLDER = "tensorboard"
+LOG_FILES = f"{LOG_FOLDER}/events.out.tfevents.*"
 
 
 class Report:

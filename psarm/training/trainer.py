@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.state import PartialState
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 
-from psarm.config import Config, DataConfig, to_dict
-from psarm.data.loader import TrainingFrames, training_loader
-from psarm.data.prw import read_prw
+from psarm import console
+from psarm.config import Config, to_dict
+from psarm.data.loader import TrainingFrames, plain_errors, training_loader
 from psarm.data.types import PersonSearchDataset
-from psarm.errors import ConfigError, DataError, TrainingError, UsageError
+from psarm.errors import TrainingError
+from psarm.evaluation.protocol import SearchProtocol
+from psarm.evaluation.scoring import Metrics
+from psarm.files import write_json
 from psarm.model.builder import build_model
 from psarm.model.checkpoint import save_model
 from psarm.model.person_search import PersonSearchModel
 from psarm.training import initial
-from psarm.training.report import Report
+from psarm.training.evaluate import evaluate
+from psarm.training.report import LOG_FILES, Report
 from psarm.training.schedule import learning_rate
+from psarm.training.setup import check_output, fit_to_dataset, make_accelerator, read_dataset
 from psarm.training.state import (
     METRICS_FILE,
     MODEL_FILE,
@@ -34,24 +34,24 @@ from psarm.training.state import (
     TrainingState,
     check_same_run,
     dataset_facts,
+    differences,
     load_state,
     save_state,
 )
-
-READERS: dict[str, Callable[[str], PersonSearchDataset]] = {"prw": read_prw}
 
 
 @dataclass(frozen=True)
 class TrainingResult:
     """What a finished training left behind."""
 
-    model: PersonSearchModel
-    dataset: PersonSearchDataset
     checkpoint: Path
     epochs: int
     losses: dict[str, float]
     """Weighted means of the last epoch, with their sum as `total`."""
+    metrics: Metrics | None
+    """Fractions on the test split; None where `train.evaluate` is off."""
     seconds: float
+    """Of training, since the start or resume."""
 
 
 class Losses(nn.Module):
@@ -67,7 +67,9 @@ class Losses(nn.Module):
 
 
 def train(config: Config, resume: bool = False, overwrite: bool = False) -> TrainingResult:
-    """Train to the last epoch; the output folder gets `last.pt`, `model.safetensors` and TensorBoard logs.
+    """Train to the last epoch and evaluate.
+
+    The output folder gets `last.pt`, `model.safetensors`, TensorBoard logs and (with `train.evaluate`) `metrics.json`.
 
     Args:
         config: the run; `model.num_identities` is replaced by the data set's number of training identities.
@@ -76,7 +78,7 @@ def train(config: Config, resume: bool = False, overwrite: bool = False) -> Trai
 
     Raises:
         UsageError: the output folder holds a training already, or there is nothing (or another run) to resume.
-        DataError: the data set cannot be read.
+        DataError: the data set cannot be read, or has nothing to evaluate on.
         TrainingError: a loss or gradient is not finite; the last checkpoint stays.
         OSError: the disk is full; the last checkpoint stays.
     """
@@ -84,53 +86,32 @@ def train(config: Config, resume: bool = False, overwrite: bool = False) -> Trai
     check_output(output, resume, overwrite)
     dataset = read_dataset(config.data)
     config = fit_to_dataset(config, dataset)
+    if config.train.evaluate:
+        SearchProtocol.from_dataset(dataset)  # a test split that cannot be scored is better known now than at the end
     saved = load_state(output / STATE_FILE) if resume else None
     if saved is not None:
         check_same_run(saved, config, dataset)
+        _tell_changes(saved, config)
     run = TrainingRun(config, dataset, saved)
+    if run.accelerator.is_main_process:
+        console.err.print(run.describe())
     if overwrite:
-        for name in (STATE_FILE, MODEL_FILE, METRICS_FILE):
-            (output / name).unlink(missing_ok=True)
-    return run.fit()
+        for path in (output / STATE_FILE, output / MODEL_FILE, output / METRICS_FILE, *output.glob(LOG_FILES)):
+            path.unlink(missing_ok=True)
+    seconds = run.fit()
+    metrics = None
+    if config.train.evaluate and run.accelerator.is_main_process:
+        metrics = evaluate(run.model, dataset, workers=config.data.workers)
+        write_json(output / METRICS_FILE, metrics)
+    return TrainingResult(output / MODEL_FILE, run.epoch, run.means, metrics, seconds)
 
 
-def check_output(output: Path, resume: bool, overwrite: bool) -> None:
-    """Raise `UsageError` where starting or resuming in `output` cannot be meant."""
-    if resume and overwrite:
-        raise UsageError("--resume goes on with a training and --overwrite discards it; give one of them.")
-    exists = (output / STATE_FILE).exists()
-    if resume and not exists:
-        raise UsageError(
-            f"There is no training to resume in {output} ({STATE_FILE} is missing); start without --resume."
-        )
-    if exists and not resume and not overwrite:
-        raise UsageError(
-            f"{output} already holds a training; give --resume to go on with it, --overwrite to start again, "
-            "or another --output."
-        )
-
-
-def read_dataset(config: DataConfig) -> PersonSearchDataset:
-    """The data set of a configuration; raises `ConfigError` without a root and `DataError` where it cannot be read."""
-    if not config.root:
-        raise ConfigError("data.root is empty; give the folder of the data set with --data-root.")
-    if not Path(config.root).exists():
-        raise ConfigError(
-            f"data.root is {config.root!r}, which does not exist; give the data set's folder with --data-root."
-        )
-    return READERS[config.dataset](config.root)
-
-
-def fit_to_dataset(config: Config, dataset: PersonSearchDataset) -> Config:
-    """`config` with as many identities as the data set's training split; raises where it is too small to train on."""
-    if not dataset.train_labels:
-        raise DataError(f"{dataset.root} has no training frame with an identified person; training needs some.")
-    if config.train.batch_size > len(dataset.train):
-        raise ConfigError(
-            f"train.batch_size is {config.train.batch_size}; needed at most the {len(dataset.train)} training frames."
-        )
-    model = dataclasses.replace(config.model, num_identities=len(dataset.train_labels))
-    return dataclasses.replace(config, model=model)
+def _tell_changes(saved: TrainingState, config: Config) -> None:
+    """Other changes than those `check_same_run` refuses are taken as meant, but said."""
+    changes = differences(saved.config["train"], to_dict(config)["train"], "train")
+    changes = [change for change in changes if not change.startswith(("train.output:", "train.threads:"))]
+    if changes:
+        console.err.print(f"Resuming after epoch {saved.epoch} with other settings: {'; '.join(changes)}.")
 
 
 class TrainingRun:
@@ -148,6 +129,7 @@ class TrainingRun:
         self.means: dict[str, float] = {}
         seed_epoch(recipe.seed, 0, 0)
         self.model = build_model(config.model)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 15 % faster on CPUs
         if saved is None:
             initial.initialise(self.model, recipe.init)
         initial.freeze(self.model, recipe.init)
@@ -176,8 +158,19 @@ class TrainingRun:
         self.epoch = saved.epoch
         self.means = saved.losses
 
-    def fit(self) -> TrainingResult:
-        """Train the epochs that are left, saving after each."""
+    def describe(self) -> str:
+        """One line: what is trained on what, where."""
+        model = self.config.model
+        parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        precision = "" if self.recipe.amp == "no" else f" in {self.recipe.amp}"
+        return (
+            f"{model.variant} on {model.backbone} ({parameters / 1e6:.1f} M parameters), "
+            f"{len(self.dataset.train)} frames with {model.num_identities} identities, "
+            f"{self.accelerator.device}{precision}"
+        )
+
+    def fit(self) -> float:
+        """Train the epochs that are left, saving after each; returns the seconds it took."""
         main = self.accelerator.is_main_process
         with Report(self.output, self.recipe.epochs, len(self.loader), self.epoch, main) as report:
             while self.epoch < self.recipe.epochs:
@@ -187,8 +180,7 @@ class TrainingRun:
                     self._save()
                 self.accelerator.wait_for_everyone()
                 report.epoch(self.epoch, self.means, self.optimizer.param_groups[0]["lr"])
-        checkpoint = self.output / MODEL_FILE
-        return TrainingResult(self.model, self.dataset, checkpoint, self.epoch, self.means, report.seconds)
+        return report.seconds
 
     def _run_epoch(self, report: Report) -> dict[str, float]:
         """Means of the weighted losses over one epoch."""
@@ -197,7 +189,7 @@ class TrainingRun:
         self.loader.set_epoch(self.epoch)
         sums: dict[str, float] = {}
         first = self.epoch * len(self.loader)
-        for iteration, (images, targets) in enumerate(self.loader, start=first):
+        for iteration, (images, targets) in enumerate(plain_errors(self.loader), start=first):
             lr = learning_rate(self.recipe, iteration, len(self.loader))
             losses, gradient_norm = self._step(images, targets, lr, iteration - first)
             for name, value in losses.items():
@@ -246,21 +238,13 @@ class TrainingRun:
             config=to_dict(self.config),
             dataset=facts,
         )
-        about: dict[str, Any] = {
+        about = {
             "name": facts["name"],
             "train_frames": len(facts["train_frames"]),
             "identities": len(facts["identities"]),
         }
         save_model(self.model, self.output / MODEL_FILE, about)
         save_state(self.output / STATE_FILE, state)
-
-
-def make_accelerator(amp: str) -> Accelerator:
-    """Device and precision; raises `ConfigError` where the device cannot train in that precision."""
-    device = PartialState().device
-    if amp == "fp16" and device.type == "cpu":
-        raise ConfigError("train.amp is fp16, which needs a GPU; on a CPU use no or bf16.")
-    return Accelerator(mixed_precision=amp)
 
 
 def seed_epoch(seed: int, epoch: int, process: int) -> None:

@@ -1,0 +1,76 @@
+"""Run a torch model over the test split of a data set, and score what it finds.
+
+Images go through the model one by one, at full size, as the published figures were measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from psarm.data.loader import read_scenes
+from psarm.data.types import PersonSearchDataset
+from psarm.evaluation.collect import collect_detections
+from psarm.evaluation.protocol import SearchProtocol
+from psarm.evaluation.scoring import Metrics, score_detections
+from psarm.evaluation.types import Floating, ImageDetections
+from psarm.model.person_search import PersonSearchModel
+
+
+def evaluate(model: PersonSearchModel, dataset: PersonSearchDataset, cbgm: bool = False, workers: int = 0) -> Metrics:
+    """Detection and search metrics of a model on the test split, as fractions; the model is left in eval mode.
+
+    Args:
+        model: on the device to run on.
+        dataset: its gallery frames and queries are read.
+        cbgm: also search with context matching.
+        workers: processes that decode images.
+
+    Raises:
+        DataError: there is nothing to measure, or an image cannot be read.
+    """
+
+    def load(paths: Sequence[Path]) -> Iterator[Tensor]:
+        return read_scenes(paths, workers)
+
+    protocol = SearchProtocol.from_dataset(dataset)
+    found = collect_detections(ModelEngine(model.eval()), dataset, load, cbgm)
+    return score_detections(protocol, found)
+
+
+class ModelEngine:
+    """A `psarm.evaluation.collect.Engine` over a model in eval mode; images are uint8 [3,h,w] RGB."""
+
+    def __init__(self, model: PersonSearchModel) -> None:
+        self.model = model
+        self.device = next(model.parameters()).device
+
+    def detect(self, image: Tensor, /) -> ImageDetections:
+        """Everybody, best first; embeddings weighted by the score."""
+        return _to_numpy(self.model.detect([self._prepared(image)])[0])
+
+    def embed(self, image: Tensor, boxes: NDArray[Any], /) -> Floating:
+        """Unit embeddings [n,D] of boxes [n,4] xyxy."""
+        [embeddings] = self.model.embed([self._prepared(image)], [self._boxes(boxes)])
+        found: Floating = embeddings.cpu().numpy()
+        return found
+
+    def detect_around(self, image: Tensor, box: NDArray[Any], /) -> ImageDetections:
+        """As `detect`, the given box [4] first with score 1; embeddings not weighted."""
+        return _to_numpy(self.model.detect_around([self._prepared(image)], self._boxes(box[None]))[0])
+
+    def _prepared(self, image: Tensor) -> Tensor:
+        return image.to(self.device).float().div(255)
+
+    def _boxes(self, boxes: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(boxes.astype(np.float32)).to(self.device)
+
+
+def _to_numpy(people: dict[str, Tensor]) -> ImageDetections:
+    return ImageDetections(*(people[key].cpu().numpy() for key in ("boxes", "scores", "embeddings")))

@@ -1,0 +1,63 @@
+"""What has to be true before a training starts: output folder, data set, device."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from accelerate import Accelerator
+from accelerate.state import PartialState
+
+from psarm.config import Config, DataConfig
+from psarm.data.prw import read_prw
+from psarm.data.types import PersonSearchDataset
+from psarm.errors import ConfigError, DataError, UsageError
+from psarm.training.state import STATE_FILE
+
+READERS: dict[str, Callable[[str], PersonSearchDataset]] = {"prw": read_prw}
+
+
+def check_output(output: Path, resume: bool, overwrite: bool) -> None:
+    """Raise `UsageError` where starting or resuming in `output` cannot be meant."""
+    if resume and overwrite:
+        raise UsageError("--resume goes on with a training and --overwrite discards it; give one of them.")
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"{output} is a file; give a folder as --output.")
+    exists = (output / STATE_FILE).exists()
+    if resume and not exists:
+        raise UsageError(f"There is no training to resume in {output} (no {STATE_FILE}); start without --resume.")
+    if exists and not resume and not overwrite:
+        raise UsageError(
+            f"{output} already holds a training; give --resume to go on with it, --overwrite to start again, "
+            "or another --output."
+        )
+
+
+def read_dataset(config: DataConfig) -> PersonSearchDataset:
+    """The data set of a configuration; raises `ConfigError` without a root and `DataError` where it cannot be read."""
+    if not config.root:
+        raise ConfigError("data.root is empty; give the folder of the data set with --data-root.")
+    if not Path(config.root).exists():
+        raise ConfigError(f"data.root {config.root} does not exist; give the data set's folder with --data-root.")
+    return READERS[config.dataset](config.root)
+
+
+def fit_to_dataset(config: Config, dataset: PersonSearchDataset) -> Config:
+    """`config` with as many identities as the data set's training split; raises where it is too small to train on."""
+    if not dataset.train_labels:
+        raise DataError(f"{dataset.root} has no training frame with an identified person; training needs some.")
+    if config.train.batch_size > len(dataset.train):
+        raise ConfigError(
+            f"train.batch_size is {config.train.batch_size}; needed at most the {len(dataset.train)} training frames."
+        )
+    model = dataclasses.replace(config.model, num_identities=len(dataset.train_labels))
+    return dataclasses.replace(config, model=model)
+
+
+def make_accelerator(amp: str) -> Accelerator:
+    """Device and precision; raises `ConfigError` where the device cannot train in that precision."""
+    device = PartialState().device
+    if amp == "fp16" and device.type == "cpu":
+        raise ConfigError("train.amp is fp16, which needs a GPU; on a CPU use no or bf16.")
+    return Accelerator(mixed_precision=amp)

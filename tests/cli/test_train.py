@@ -1,0 +1,197 @@
+"""`psarm train` as a user meets it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from errno import ENOSPC
+from pathlib import Path
+
+import pytest
+from tiny_prw import write_tiny_prw
+
+from psarm.cli import run
+from psarm.training.report import Report
+
+ROOT = Path(__file__).parents[2]
+CONFIG = str(ROOT / "configs" / "tiny.yaml")
+
+
+@pytest.fixture(scope="module")
+def prw(tmp_path_factory):
+    return write_tiny_prw(tmp_path_factory.mktemp("train") / "prw")
+
+
+@pytest.fixture
+def train(prw, tmp_path, capfd):
+    """Runs `psarm train` for one epoch into tmp_path/run; gives exit code, stdout and stderr."""
+
+    def call(*arguments, root=prw, epochs=1):
+        fixed = ["train", "--config", CONFIG, "--data-root", str(root), "--output", str(tmp_path / "run")]
+        code = run([*fixed, "-o", f"train.epochs={epochs}", "-o", "train.warmup_epochs=0.0", *arguments])
+        printed = capfd.readouterr()
+        assert "Traceback" not in printed.err
+        return code, printed.out, " ".join(printed.err.split())
+
+    return call
+
+
+def test_trains_and_says_what_next(train, tmp_path):
+    code, out, err = train(epochs=2)
+    run_folder = tmp_path / "run"
+    assert code == 0, err
+    for word in ("Trained 2 epochs", "detection_reg", "oim", "search", "mAP", "top10"):
+        assert word in out
+    assert f"Next: psarm export {run_folder / 'model.safetensors'} --out" in out
+    assert "psarm on resnet18" in err and "epoch 1/2 total" in err and "epoch 2/2 total" in err
+    assert sorted(path.name for path in run_folder.iterdir()) == [
+        "last.pt",
+        "metrics.json",
+        "model.safetensors",
+        "tensorboard",
+    ]
+
+
+def test_json(train, tmp_path):
+    code, out, _ = train("--json")
+    result = json.loads(out)
+    assert code == 0 and result["epochs"] == 1
+    assert result["checkpoint"] == str(tmp_path / "run" / "model.safetensors")
+    assert result["metrics"] == json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert result["losses"].keys() >= {"total", "rpn_cls", "oim"}
+
+
+def test_a_used_folder_needs_resume_or_overwrite(train):
+    assert train()[0] == 0
+    code, _, err = train()
+    assert code == 2 and "already holds a training; give --resume to go on with it, --overwrite" in err
+    code, _, err = train("--resume", "--overwrite")
+    assert code == 2 and "give one of them" in err
+    code, _, err = train("--resume", "-o", "model.width=0.5")
+    assert code == 2 and "Cannot resume" in err and "model.width: 0.25 → 0.5" in err
+    code, out, _ = train("--resume", "-o", "train.evaluate=false", epochs=2)
+    assert code == 0 and "Trained 2 epochs" in out and "mAP" not in out
+    assert train("--overwrite", "-o", "train.evaluate=false")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["-o", "train.epoch=1"], "unknown key 'epoch'"),
+        (["-o", "train.epochs"], "not of the form group.key=value"),
+        (["-o", "train.lr=fast"], "train.lr is 'fast'"),
+        (["-o", "train.batch_size=9"], "train.batch_size is 9; needed at most the 4 training frames"),
+        (["-o", "train.amp=fp16"], "train.amp is fp16, which needs a GPU"),
+        (["-o", "train.init=imagenet"], "ImageNet weights need width 1"),
+        (["--resume"], "There is no training to resume in"),
+        (["--config", "missing.yaml"], "Cannot read the configuration file missing.yaml"),
+        (["--data-root", "missing"], "data.root missing does not exist"),
+        (["--data-root", ""], "data.root is empty; give the folder of the data set with --data-root"),
+    ],
+)
+def test_what_cannot_work_is_one_sentence_and_writes_nothing(train, tmp_path, arguments, sentence):
+    code, out, err = train(*arguments)
+    assert code == 2 and out == "" and err.startswith("Error: ") and sentence in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_output_is_a_file(train, tmp_path):
+    (tmp_path / "run").write_text("mine")
+    code, _, err = train()
+    assert code == 2 and f"{tmp_path / 'run'} is a file; give a folder as --output" in err
+
+
+def test_a_folder_that_is_no_data_set(train, tmp_path):
+    code, _, err = train(root=tmp_path)
+    assert code == 1 and "is not a PRW data set" in err
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_image_is_named(train, prw, tmp_path, workers):
+    root = tmp_path / "broken"
+    shutil.copytree(prw, root)
+    image = root / "frames" / "c1s1_000000.jpg"
+    image.write_bytes(image.read_bytes()[:30])
+    code, _, err = train("-o", f"data.workers={workers}", root=root)
+    assert code == 1 and f"Error: Cannot read the image {image}; psarm data check names" in err
+
+
+def test_a_damaged_state(train, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "last.pt").write_bytes(b"PK\x03\x04 cut")
+    code, _, err = train("--resume")
+    assert code == 1 and "last.pt is not a training state" in err and "--overwrite" in err
+
+
+def test_divergence_is_one_sentence(train):
+    code, _, err = train("-o", "train.lr=1e30", "-o", "train.clip_norm=1e30", epochs=3)
+    assert code == 1 and "Error: Training diverged in epoch 1, iteration 2: " in err and "is nan" in err
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(train, tmp_path, monkeypatch):
+    assert train("-o", "train.evaluate=false")[0] == 0
+    kept = {path: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
+    written = Path.write_bytes
+
+    def half(path, content):
+        written(path, bytes(content)[:1000])
+        raise OSError(ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", half)
+        code, _, err = train("--resume", epochs=2)
+    assert code == 1 and "Error: the disk is full" in err
+    assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()} == kept
+    assert train("--resume", "-o", "train.evaluate=false", epochs=2)[0] == 0
+
+
+def test_interrupted_before_and_after_the_first_checkpoint(train, tmp_path, monkeypatch):
+    shown = Report.iteration
+
+    def stop_at(wanted):
+        def iteration(report, number, *rest):
+            shown(report, number, *rest)
+            if number == wanted:
+                raise KeyboardInterrupt
+
+        return iteration
+
+    monkeypatch.setattr(Report, "iteration", stop_at(1))
+    code, out, err = train()
+    assert (code, out) == (130, "") and "Interrupted. No epoch was finished, so there is nothing to resume" in err
+    monkeypatch.setattr(Report, "iteration", stop_at(2))
+    code, _, err = train(epochs=2)
+    assert code == 130
+    assert f"Every finished epoch is in {tmp_path / 'run'}; run the same command with --resume to go on." in err
+    code, _, err = train("--overwrite", epochs=2)
+    assert code == 130 and "with --resume in place of --overwrite" in err
+    monkeypatch.setattr(Report, "iteration", shown)
+    assert train("--resume", "-o", "train.evaluate=false", epochs=2)[0] == 0
+
+
+def test_ctrl_c_in_a_terminal(prw, tmp_path):
+    """The signal reaches the whole process group, decoding processes included."""
+    arguments = ["train", "--config", CONFIG, "--data-root", str(prw), "--output", str(tmp_path / "run")]
+    command = [
+        sys.executable,
+        str(ROOT / "cli.py"),
+        *arguments,
+        "-o",
+        "train.epochs=9999",
+        "-o",
+        "data.workers=1",
+        "-o",
+        "train.threads=1",
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        for line in process.stderr:
+            if line.startswith("epoch 1/"):
+                break
+        os.killpg(process.pid, signal.SIGINT)  # its own group: start_new_session made it
+        rest = process.stderr.read()
+    assert process.returncode == 130
+    last = rest.strip().splitlines()[-1]
+    assert last.startswith(f"Interrupted. Every finished epoch is in {tmp_path / 'run'}; run the same command with")
+    assert "Traceback" not in rest
