@@ -1,0 +1,125 @@
+"""`psarm export` as a user types it."""
+
+import json
+
+import onnx
+import pytest
+import torch
+from small_models import exported_once
+
+from psarm.cli import run
+from psarm.model import save_model
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    model, _ = exported_once(tmp_path_factory, "paper")
+    path = tmp_path_factory.mktemp("checkpoint") / "model.safetensors"
+    save_model(model, path)
+    return path
+
+
+@pytest.fixture
+def quick(tmp_path_factory, monkeypatch):
+    """Tracing gives back the graphs traced before."""
+    from psarm.export import exporter
+    from psarm.export.tracing import TracedGraph
+    from psarm.runtime.bundle import Bundle
+
+    _, bundle = exported_once(tmp_path_factory, "paper")
+    specs = Bundle.open(bundle).manifest.graphs
+    graphs = {name: TracedGraph(name, onnx.load(bundle / f"{name}.onnx"), specs[name]) for name in specs}
+    monkeypatch.setattr(exporter, "trace_detect", lambda graph: graphs["detect"])
+    monkeypatch.setattr(exporter, "trace_reid", lambda graph, channels: graphs["reid"])
+
+
+def test_table_with_errors_and_limits(quick, checkpoint, tmp_path, capsys):
+    assert run(["export", str(checkpoint), "--out", str(tmp_path / "b.psarm")]) == 0
+    shown = capsys.readouterr()
+    for part in ("detect", "reid", "bundle", "nodes", "few people, 3 frames", "smallest image", "limit", "1.0e-02"):
+        assert part in shown.out
+    assert f"psarm detect {tmp_path / 'b.psarm'}" in shown.out
+    assert shown.err.splitlines() == [
+        "tracing detect…",
+        "tracing reid…",
+        "verifying detect…",
+        "verifying reid…",
+        "verifying the whole bundle…",
+    ]
+
+
+def test_json_is_one_object(quick, checkpoint, tmp_path, capsys):
+    arguments = ["export", str(checkpoint), "--out", str(tmp_path / "b"), "--no-verify", "--json"]
+    assert run(arguments) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["bundle"] == str(tmp_path / "b")
+    assert report["limits"] == {"boxes": 1e-2, "scores": 1e-4, "embeddings": 1e-4}
+    assert report["verification"] == []
+    assert report["nodes"].keys() == report["bytes"].keys() == {"detect", "reid"}
+
+
+def test_without_verification_the_output_says_so(quick, checkpoint, tmp_path, capsys):
+    assert run(["export", str(checkpoint), "--out", str(tmp_path / "b"), "--no-verify"]) == 0
+    assert "Not compared with the PyTorch model" in capsys.readouterr().out
+
+
+def test_a_bundle_is_replaced_only_when_asked(quick, checkpoint, tmp_path, capsys):
+    arguments = ["export", str(checkpoint), "--out", str(tmp_path / "b"), "--no-verify"]
+    assert run(arguments) == 0
+    assert run(arguments) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert run([*arguments, "--overwrite"]) == 0
+
+
+def one_line(capsys):
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err and captured.out == ""
+    return captured.err.strip().splitlines()[-1]
+
+
+def test_missing_checkpoint(tmp_path, capsys):
+    assert run(["export", str(tmp_path / "none.pth"), "--out", str(tmp_path / "b")]) == 2
+    assert "does not exist" in one_line(capsys)
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights here", b"\x80\x04junk"])
+def test_file_that_is_no_checkpoint(content, tmp_path, capsys):
+    (tmp_path / "x.pth").write_bytes(content)
+    assert run(["export", str(tmp_path / "x.pth"), "--out", str(tmp_path / "b")]) == 1
+    assert "x.pth" in one_line(capsys)
+    assert not (tmp_path / "b").exists()
+
+
+def test_checkpoint_of_another_architecture(tmp_path, capsys):
+    torch.save({"model": {"fc.weight": torch.zeros(2, 2)}}, tmp_path / "x.pth")
+    assert run(["export", str(tmp_path / "x.pth"), "--out", str(tmp_path / "b")]) == 1
+    assert "another architecture" in one_line(capsys)
+
+
+def test_target_that_is_no_bundle(checkpoint, tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"x")
+    assert run(["export", str(checkpoint), "--out", str(tmp_path / "photos"), "--overwrite"]) == 2
+    assert "not a psarm bundle" in one_line(capsys)
+    assert (tmp_path / "photos" / "a.jpg").exists()
+
+
+def test_missing_extra(checkpoint, tmp_path, capsys, monkeypatch):
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "onnxscript" else find(name))
+    assert run(["export", str(checkpoint), "--out", str(tmp_path / "b")]) == 2
+    assert "pip install 'psarm[export]'" in one_line(capsys)
+
+
+def test_ctrl_c_leaves_nothing(quick, checkpoint, tmp_path, capsys, monkeypatch):
+    from psarm.export import exporter
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(exporter, "verify_bundle", interrupt)
+    assert run(["export", str(checkpoint), "--out", str(tmp_path / "b")]) == 130
+    assert "Interrupted" in one_line(capsys)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,81 @@
+"""Small models with random weights that behave like trained ones, and their bundles, exported once a test run.
+
+Rounding is not amplified (the last norm of every residual block is scaled down), and no norm is the identity.
+"""
+
+import fcntl
+import os
+from pathlib import Path
+
+import torch
+from torch import nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from psarm.config import ModelConfig
+from psarm.model import PersonSearchModel, build_model
+
+SMALL = {
+    "backbone": "resnet18",
+    "width": 0.25,
+    "min_size": 96,
+    "max_size": 160,
+    "anchor_sizes": (16, 32, 64),
+    "pre_nms_top_n_test": 200,
+    "post_nms_top_n_test": 40,
+    "embedding_dim": 32,
+    "num_identities": 7,
+    "queue_size": 5,
+}
+VARIANTS = {
+    "paper": {},
+    "released": {"arm_layout": "released", "backbone": "resnet50", "width": 0.125},
+    "seqnet": {"variant": "seqnet"},
+}
+"""Changes to SMALL that between them cover both models, both ARM layouts and both kinds of residual block."""
+
+
+def small_model(seed: int = 0, **changes: object) -> PersonSearchModel:
+    """A model in eval mode; `changes` go to its ModelConfig."""
+    torch.manual_seed(seed)
+    model = build_model(ModelConfig(**{**SMALL, **changes})).eval()
+    randomise(model)
+    return model
+
+
+@torch.no_grad()
+def randomise(model: nn.Module) -> None:
+    """Random norms, biases and RPN outputs in place of freshly initialised ones."""
+    for part in model.modules():
+        if isinstance(part, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            part.weight.uniform_(0.5, 1.5)
+            part.bias.normal_(std=0.1)
+            part.running_mean.normal_(std=0.1)
+            part.running_var.uniform_(0.5, 1.5)
+        if isinstance(part, (nn.Linear, nn.Conv2d)) and part.bias is not None:
+            part.bias.normal_(std=0.05)
+        if isinstance(part, nn.LayerNorm):
+            part.weight.uniform_(0.5, 1.5)
+            part.bias.normal_(std=0.1)
+    for part in model.modules():
+        if isinstance(part, BasicBlock):
+            part.bn2.weight.mul_(0.2)
+        if isinstance(part, Bottleneck):
+            part.bn3.weight.mul_(0.2)
+    if isinstance(model, PersonSearchModel):
+        model.rpn.head.cls_logits.weight.normal_(std=0.05)
+        model.rpn.head.bbox_pred.weight.normal_(std=0.05)
+
+
+def exported_once(factory, variant: str) -> tuple[PersonSearchModel, Path]:
+    """The model of VARIANTS and its bundle, shared by all pytest-xdist processes of this run."""
+    from psarm.export import export_bundle
+
+    model = small_model(**VARIANTS[variant])
+    base = factory.getbasetemp()
+    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    bundle = folder / f"{variant}.psarm"
+    with (folder / f"{variant}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not bundle.exists():
+            export_bundle(model, bundle, verify=False)
+    return model, bundle
