@@ -9,11 +9,9 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
-def test_every_configuration_parses_and_decays(path):
+def test_every_configuration_parses(path):
     config = load_config(path)
-    assert all(0 < step < config.train.epochs for step in config.train.lr_steps)
-    last = learning_rate(config.train, config.train.epochs * 100 - 1, 100)
-    assert 0 < last < config.train.lr
+    assert learning_rate(config.train, config.train.epochs * 100 - 1, 100) > 0
 
 
 def test_the_published_recipes():
