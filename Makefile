@@ -16,8 +16,11 @@ export UV
 DEMO := demo
 BUNDLE ?= $(DEMO)/bundle.psarm
 DATA ?= $(DEMO)/data
-# pytest's processes; one a core is fastest because every test runs torch on one thread.
-WORKERS ?= auto
+CHECKPOINT ?= $(if $(filter $(DEMO)/%,$(BUNDLE)),$(DEMO)/training/model.safetensors)
+BENCH := bench $(BUNDLE) --data-root $(DATA) $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT))
+# One pytest process a core, because every test runs torch on one thread; each starts with whole files, so that
+# a file's fixtures are mostly made once.
+PYTEST := $(PY) -m pytest -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test coverage lint format bench gpu constraints clean
@@ -44,17 +47,17 @@ demo: $(STAMP) ## See person search work: make data, train, export, benchmark, s
 	$(PY) -m psarm.benchmarks.demo
 
 test: $(STAMP) ## Run every test.
-	$(PY) -m pytest -n $(WORKERS)
+	$(PYTEST)
 
 bench: $(STAMP) $(BUNDLE) ## Measure accuracy and speed of BUNDLE=… on DATA=… (the demo's).
-	$(VENV)/bin/psarm bench $(BUNDLE) --data-root $(DATA)
+	$(VENV)/bin/psarm $(BENCH)
 
 gpu: $(GPU_STAMP) $(BUNDLE) ## The same on an NVIDIA GPU; fails where ONNX Runtime cannot use one.
 	@$(GPU_VENV)/bin/python -c 'import sys; from psarm.runtime.backends.onnxruntime import probe_cuda; \
 		loads, why = probe_cuda(); sys.exit(None if loads else f"make gpu: nothing was measured: {why}.")'
-	$(GPU_VENV)/bin/psarm bench $(BUNDLE) --data-root $(DATA)
+	$(GPU_VENV)/bin/psarm $(BENCH)
 
-$(BUNDLE): | $(STAMP)
+$(DEMO)/bundle.psarm: | $(STAMP)
 	$(PY) -m psarm.benchmarks.demo
 
 # Apart from .venv because onnxruntime and onnxruntime-gpu install over each other.
@@ -67,7 +70,7 @@ $(GPU_STAMP): pyproject.toml constraints.txt | $(filter $(OWN_UV),$(UV))
 	touch $@
 
 coverage: $(STAMP) ## Run every test and report the lines none of them reached.
-	$(PY) -m pytest -n $(WORKERS) --cov --cov-report=term
+	$(PYTEST) --cov --cov-report=term
 
 lint: $(STAMP) ## Check style, formatting, types and layers.
 	$(PY) -m ruff check .
