@@ -88,11 +88,13 @@ def export_bundle(
     graphs = [detect, trace_reid(ReidGraph(model), int(channels))]
     with atomic_directory(out) as directory:
         files = {graph.name: f"{graph.name}.onnx" for graph in graphs}
-        for graph in graphs:
-            _write_graph(simplified(graph.model) if simplify else graph.model, directory / files[graph.name])
+        models = {graph.name: simplified(graph.model) if simplify else graph.model for graph in graphs}
+        for name, graph_model in models.items():
+            onnx.checker.check_model(graph_model, full_check=True)
+            onnx.save(graph_model, directory / files[name])
         write_manifest(directory, _manifest(model, dataset, graphs, files, directory))
         comparisons = verify_bundle(model, directory, say) if verify else []
-    nodes = {name: len(onnx.load(out / file).graph.node) for name, file in files.items()}
+    nodes = {name: len(graph_model.graph.node) for name, graph_model in models.items()}
     sizes = {name: (out / file).stat().st_size for name, file in files.items()}
     return ExportReport(out, sizes, nodes, comparisons)
 
@@ -105,11 +107,6 @@ def embedding_fingerprint(model: PersonSearchModel) -> str:
             digest.update(name.encode())
             digest.update(value.detach().cpu().float().contiguous().numpy().astype("<f4").tobytes())
     return digest.hexdigest()
-
-
-def _write_graph(model: onnx.ModelProto, path: Path) -> None:
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, path)
 
 
 def _check_target(out: Path, overwrite: bool) -> None:
