@@ -6,7 +6,10 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from rich.console import Group
+from rich.live import Live
 from rich.progress import Progress, TaskID
+from rich.text import Text
 from torch.utils.tensorboard import SummaryWriter
 
 from psarm import console
@@ -29,18 +32,20 @@ class Report:
         self._start = self._epoch_start = time.monotonic()
         self._bar: Progress = console.progress()
         self._task: TaskID = self._bar.add_task("training", total=epochs * per_epoch, completed=self._start_iteration)
+        self._losses = Text(no_wrap=True, overflow="ellipsis")
+        self._live = Live(Group(self._bar, self._losses), console=console.err)
         self._writer = SummaryWriter(str(output / LOG_FOLDER), purge_step=self._start_iteration) if active else None
 
     def __enter__(self) -> Report:
-        if self.active:
-            self._bar.start()
+        if self.active and console.err.is_terminal:
+            self._live.start()
         self._start = self._epoch_start = time.monotonic()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        self._live.stop()
         if self._writer is not None:
             self._writer.close()
 
@@ -52,7 +57,8 @@ class Report:
     def iteration(self, iteration: int, losses: dict[str, float], lr: float, gradient_norm: float) -> None:
         """After one step; `losses` are weighted and hold their sum as `total`."""
         epoch = iteration // self.per_epoch + 1
-        self._bar.update(self._task, advance=1, description=f"epoch {epoch}/{self.epochs}  {_in_words(losses)}")
+        self._bar.update(self._task, advance=1, description=f"epoch {epoch}/{self.epochs}")
+        self._losses.plain = _in_words(losses)
         if self._writer is not None:
             for name, value in losses.items():
                 self._writer.add_scalar(f"loss/{name}", value, iteration)
@@ -71,7 +77,7 @@ class Report:
                 self._writer.add_scalar(f"epoch_loss/{name}", value, epoch)
             self._writer.flush()
         if self.active:
-            self._bar.console.print(
+            console.err.print(
                 f"epoch {epoch}/{self.epochs}  {_in_words(losses)}  lr {lr:.2g}  {rate:.2f} it/s  eta {duration(left)}"
             )
 

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
-from accelerate.state import PartialState
 
 from psarm.config import Config, DataConfig
 from psarm.data.prw import read_prw
@@ -57,7 +57,8 @@ def fit_to_dataset(config: Config, dataset: PersonSearchDataset) -> Config:
 
 def make_accelerator(amp: str) -> Accelerator:
     """Device and precision; raises `ConfigError` where the device cannot train in that precision."""
-    device = PartialState().device
-    if amp == "fp16" and device.type == "cpu":
+    cpu = not torch.accelerator.is_available()
+    if amp == "fp16" and cpu:
         raise ConfigError("train.amp is fp16, which needs a GPU; on a CPU use no or bf16.")
-    return Accelerator(mixed_precision=amp)
+    # Left to itself, Accelerate would take processes of torchrun on CPUs for separate runs.
+    return Accelerator(cpu=cpu, mixed_precision=amp)

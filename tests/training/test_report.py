@@ -1,4 +1,5 @@
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -49,11 +50,13 @@ def test_a_line_an_epoch_where_stderr_is_a_pipe(tmp_path, capsys):
 
 def test_a_bar_with_losses_on_a_terminal(tmp_path, monkeypatch):
     screen = io.StringIO()
-    terminal = Console(file=screen, force_terminal=True, width=160, highlight=False)
+    terminal = Console(file=screen, force_terminal=True, width=80, highlight=False)
     monkeypatch.setattr(console, "err", terminal)
     show(tmp_path, 0, 2)
     shown = screen.getvalue()
-    assert "epoch 2/2  total 1.500  oim 0.250" in shown and "4/4" in shown and "eta" in shown
+    last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown).rstrip().splitlines()[-2:]
+    assert last[0].startswith("epoch 2/2 ━") and "4/4" in last[0] and "eta" in last[0] and len(last[0]) <= 80
+    assert last[1] == "total 1.500  oim 0.250"
 
 
 def test_other_processes_are_silent(tmp_path, capsys):
