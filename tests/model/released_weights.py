@@ -52,7 +52,7 @@ def _tensor(name, shape, generator):
 def shrink(model):
     """Small images, few but crowded proposals; psarm and the oracle both have torchvision's transform and RPN."""
     model.transform.min_size, model.transform.max_size = (128,), 200
-    model.rpn.nms_thresh = 0.85
+    model.rpn.nms_thresh = 0.55
     model.rpn._post_nms_top_n = {"training": PROPOSALS, "testing": PROPOSALS}
 
 

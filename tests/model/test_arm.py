@@ -129,8 +129,8 @@ def test_training_drops_after_each_linear_of_the_mlps_only(layout):
 
 
 def test_simam():
-    x = rois(2)
-    torch.testing.assert_close(simam(x), literal_simam(x), rtol=0, atol=1e-13)
+    for x in (rois(2), 0.01 * rois(2), torch.ones(1, 2, 3, 3, dtype=torch.float64)):  # λ tells on even maps
+        torch.testing.assert_close(simam(x), literal_simam(x), rtol=0, atol=1e-13)
 
 
 def test_no_roi():

@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+from released_oracle import nms
 from released_weights import SIZES, picture, released_shapes
 
 import psarm
@@ -42,7 +43,7 @@ def test_detect_and_detect_around(precise):
     all_ours = precise.model.detect(images)
     all_around = precise.model.detect_around(images, given)
     assert len(all_ours) == len(all_around) == len(images)
-    passed = found = final = 0
+    passed = found = looser = final = 0
     with torch.no_grad():
         for image, box, ours, around in zip(images, given, all_ours, all_around, strict=True):
             scene = precise.oracle.look(image, size)
@@ -52,11 +53,12 @@ def test_detect_and_detect_around(precise):
             assert around["scores"][0] == 1
             torch.testing.assert_close(around["boxes"][0], box, rtol=0, atol=1e-4)
             assert len(around["boxes"]) > 2
-            passed += precise.oracle.passed
+            passed += len(precise.oracle.passed[0])
+            looser += len(nms(*precise.oracle.passed, 0.5))
             found += len(scene.found)
             final += len(ours["boxes"])
     if len(images) == 2:
-        assert 24 > passed > found > final > 6  # the threshold and both suppressions had something to do
+        assert 24 > passed > looser > found > final > 6  # the threshold and both suppressions had something to do
 
 
 def test_embed(precise):
