@@ -23,7 +23,7 @@ BENCH := bench $(BUNDLE) --data-root $(DATA) $(if $(CHECKPOINT),--checkpoint $(C
 PYTEST := $(PY) -m pytest -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test coverage lint format bench gpu constraints clean
+.PHONY: help setup demo test release coverage lint format bench gpu constraints clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -68,6 +68,11 @@ $(GPU_STAMP): pyproject.toml constraints.txt | $(filter $(OWN_UV),$(UV))
 	$(UV) pip uninstall --python $(GPU_VENV)/bin/python onnxruntime
 	$(UV) pip install --python $(GPU_VENV)/bin/python --reinstall-package onnxruntime-gpu onnxruntime-gpu
 	touch $@
+
+release: $(STAMP) ## Train the checkpoint that ships with psarm again (about an hour; docs/release.md).
+	$(VENV)/bin/psarm data synth runs/release/data --frames 2400 --identities 300 --test-fraction 0.2 --size 640x360 --seed 2022
+	$(VENV)/bin/psarm train --config configs/release.yaml --data-root runs/release/data
+	$(PY) -m psarm.benchmarks.release runs/release/model.safetensors release/psarm-resnet18-synthetic.safetensors
 
 coverage: $(STAMP) ## Run every test and report the lines none of them reached.
 	$(PYTEST) --cov --cov-report=term
