@@ -171,6 +171,7 @@ def test_interrupted_before_and_after_the_first_checkpoint(train, tmp_path, monk
     assert train("--resume", "-o", "train.evaluate=false", epochs=2)[0] == 0
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_terminal(prw, tmp_path):
     """The signal reaches the whole process group, decoding processes included."""
     arguments = ["train", "--config", CONFIG, "--data-root", str(prw), "--output", str(tmp_path / "run")]
