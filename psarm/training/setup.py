@@ -56,9 +56,18 @@ def fit_to_dataset(config: Config, dataset: PersonSearchDataset) -> Config:
 
 
 def make_accelerator(amp: str) -> Accelerator:
-    """Device and precision; raises `ConfigError` where the device cannot train in that precision."""
+    """Device and precision; raises `ConfigError` where the device cannot train in that precision.
+
+    Raises `UsageError` when started as one of several processes: OIM's tables would see the people of one only.
+    """
     cpu = not torch.accelerator.is_available()
     if amp == "fp16" and cpu:
         raise ConfigError("train.amp is fp16, which needs a GPU; on a CPU use no or bf16.")
     # Left to itself, Accelerate would take processes of torchrun on CPUs for separate runs.
-    return Accelerator(cpu=cpu, mixed_precision=amp)
+    accelerator = Accelerator(cpu=cpu, mixed_precision=amp)
+    if accelerator.num_processes > 1:
+        raise UsageError(
+            f"psarm train was started as {accelerator.num_processes} processes; this version trains in one, because "
+            "OIM's tables are not shared between processes yet: start it without torchrun."
+        )
+    return accelerator

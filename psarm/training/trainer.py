@@ -153,6 +153,8 @@ class TrainingRun:
 
     def _restore(self, saved: TrainingState) -> None:
         self.optimizer.load_state_dict(saved.optimizer)
+        for group in self.optimizer.param_groups:  # the state brings its own; what is configured now counts
+            group.update(momentum=self.recipe.momentum, weight_decay=self.recipe.weight_decay)
         if self.accelerator.scaler is not None and saved.scaler:
             self.accelerator.scaler.load_state_dict(saved.scaler)
         self.epoch = saved.epoch

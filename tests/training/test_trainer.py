@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from psarm.errors import ConfigError, DataError, TrainingError, UsageError
 from psarm.model.builder import build_model
 from psarm.training.report import Report
 from psarm.training.schedule import learning_rate
-from psarm.training.setup import fit_to_dataset
+from psarm.training.setup import fit_to_dataset, make_accelerator
 from psarm.training.trainer import TrainingRun, seed_epoch, train
 
 
@@ -146,6 +147,19 @@ def test_changed_settings_are_said_on_resuming(prw, tmp_path, capsys):
     train(tiny(prw, tmp_path, epochs=2, lr=0.001), resume=True)
     error = " ".join(capsys.readouterr().err.split())
     assert "Resuming after epoch 1 with other settings: train.epochs: 1 → 2; train.lr: 0.003 → 0.001." in error
+
+
+def test_resuming_with_other_momentum_and_decay_uses_them(prw, tmp_path):
+    train(tiny(prw, tmp_path, epochs=1))
+    train(tiny(prw, tmp_path, epochs=2, momentum=0.5, weight_decay=0.0), resume=True)
+    [group] = state_of(tmp_path).optimizer["param_groups"]
+    assert (group["momentum"], group["weight_decay"]) == (0.5, 0.0)
+
+
+def test_several_processes_are_refused(monkeypatch):
+    monkeypatch.setattr("psarm.training.setup.Accelerator", lambda **_: SimpleNamespace(num_processes=2))
+    with pytest.raises(UsageError, match="started as 2 processes; this version trains in one"):
+        make_accelerator("no")
 
 
 @pytest.mark.parametrize("lr", [1e30, 1e10], ids=["in the losses", "in the gradients"])
