@@ -16,7 +16,7 @@ from psarm import __version__
 from psarm.errors import ExportError, UsageError
 from psarm.export.comparison import LIMITS, Comparison
 from psarm.export.graphs import DetectGraph, ReidGraph
-from psarm.export.tracing import OPSET, SIZE_DIVISOR, TracedGraph, simplified, trace_detect, trace_reid
+from psarm.export.tracing import OPSET, SIZE_DIVISOR, TracedGraph, first_line, simplified, trace_detect, trace_reid
 from psarm.export.verify import verify_bundle
 from psarm.files import atomic_directory
 from psarm.model.builder import IMAGE_MEAN, IMAGE_STD, build_model
@@ -90,13 +90,23 @@ def export_bundle(
         files = {graph.name: f"{graph.name}.onnx" for graph in graphs}
         models = {graph.name: simplified(graph.model) if simplify else graph.model for graph in graphs}
         for name, graph_model in models.items():
-            onnx.checker.check_model(graph_model, full_check=True)
+            _check_graph(name, graph_model)
             onnx.save(graph_model, directory / files[name])
         write_manifest(directory, _manifest(model, dataset, graphs, files, directory))
         comparisons = verify_bundle(model, directory, say) if verify else []
     nodes = {name: len(graph_model.graph.node) for name, graph_model in models.items()}
     sizes = {name: (out / file).stat().st_size for name, file in files.items()}
     return ExportReport(out, sizes, nodes, comparisons)
+
+
+def _check_graph(name: str, graph: onnx.ModelProto) -> None:
+    try:
+        onnx.checker.check_model(graph, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
+        raise ExportError(
+            f"The {name} graph is no valid ONNX ({first_line(error)}); this is a fault of psarm or, with --simplify, "
+            "of onnxslim."
+        ) from error
 
 
 def embedding_fingerprint(model: PersonSearchModel) -> str:

@@ -75,10 +75,19 @@ def simplified(model: onnx.ModelProto) -> onnx.ModelProto:
     """The graph after onnxslim's passes, under the same input and output names."""
     import onnxslim
 
-    with _quiet():
-        slim: onnx.ModelProto = onnxslim.slim(model)
+    try:
+        with _quiet():
+            slim: onnx.ModelProto = onnxslim.slim(model)
+    except Exception as error:  # onnxslim has no exceptions of its own
+        raise ExportError(f"onnxslim failed ({first_line(error)}); export without --simplify.") from error
     _clean(slim)
     return slim
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's exception says, short enough for one sentence."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:300].rstrip(". ")
 
 
 def _trace(
@@ -99,7 +108,7 @@ def _trace(
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
+        reason = first_line(error.__cause__ or error)
         raise ExportError(f"Tracing the {name} graph failed ({reason}); this is a fault of psarm.") from error
     if program is None:
         raise ExportError(f"Tracing the {name} graph gave nothing; this is a fault of psarm.")

@@ -21,8 +21,9 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import concat_box_prediction_layers
 from torchvision.ops import boxes as box_ops
 
+from psarm.errors import ExportError
 from psarm.export.comparison import Comparison, largest_error, worst
-from psarm.export.tracing import PROBES
+from psarm.export.tracing import PROBES, first_line
 from psarm.export.verify_inputs import BatchCase, border_boxes
 from psarm.model.person_search import PersonSearchModel
 from psarm.runtime.manifest import GRAPH_OUTPUTS
@@ -40,9 +41,15 @@ class GraphRunner:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        try:
+            self.session = onnxruntime.InferenceSession(
+                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime's exceptions share no base class but Exception
+            raise ExportError(
+                f"ONNX Runtime {onnxruntime.__version__} cannot load the exported {graph} graph ({first_line(error)}); "
+                "this is a fault of psarm or, with --simplify, of onnxslim."
+            ) from error
         self.names = [*GRAPH_OUTPUTS[graph], *probes]
 
     def run(self, **inputs: Tensor) -> Outputs:

@@ -1,5 +1,6 @@
 """The parts of verification: errors and limits, matching, thresholds in gaps, inputs, near ties."""
 
+import copy
 import math
 
 import numpy as np
@@ -13,7 +14,7 @@ from psarm.export.comparison import Comparison, largest_error, match_boxes, wors
 from psarm.export.verify import verify_bundle
 from psarm.export.verify_graphs import compare_detect, detect_runner
 from psarm.export.verify_inputs import batch_cases, border_boxes, make_frame
-from psarm.export.verify_people import PeopleCase, compare_people, score_gap
+from psarm.export.verify_people import PeopleCase, compare_embed, compare_people, score_gap
 from psarm.runtime.detections import Detections
 
 
@@ -96,10 +97,20 @@ def test_every_stage_of_detect_is_looked_at(small_bundle, monkeypatch):
 
 
 def test_another_model_fails_in_every_graph(small_bundle):
+    other = small_model(9)
     with pytest.raises(ExportError) as failure:
-        verify_bundle(small_model(9), small_bundle.bundle)
-    for part in ("detect, one image", "reid, 3 images", "bundle, given boxes", "embeddings differ by"):
+        verify_bundle(other, small_bundle.bundle)
+    for part in ("detect, one image", "reid, 3 images", "embeddings differ by"):
         assert part in str(failure.value)
+    assert compare_embed(other, small_bundle.bundle, 0).failures()
+
+
+def test_weights_that_are_not_numbers_fail(small_bundle):
+    broken = copy.deepcopy(small_bundle.model)
+    with torch.no_grad():
+        broken.roi_heads.embedding_head.res5[0].bias[0] = math.nan
+    with pytest.raises(ExportError, match="embeddings differ by nan"):
+        verify_bundle(broken, small_bundle.bundle)
 
 
 @pytest.fixture
