@@ -17,12 +17,17 @@ from typing import Any
 def atomic_path(target: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `target`; on success sync it to disk and rename it to `target`.
 
-    On any exception the temporary file is removed and `target` keeps its old content.
+    On any exception the temporary file is removed and `target` keeps its old content. An OSError names `target` where
+    it names no file or the temporary one.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    os.close(handle)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        os.close(handle)
+    except OSError as error:
+        error.filename = str(target)
+        raise
     temporary = Path(name)
     try:
         yield temporary
@@ -30,8 +35,9 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
         _sync(target.parent)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        _name_target(error, temporary, target)
         raise
 
 
@@ -39,11 +45,16 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
 def atomic_directory(target: str | Path) -> Iterator[Path]:
     """Yield an empty temporary directory beside `target`; on success rename it to `target`, replacing it.
 
-    On any exception the temporary directory is removed and `target` keeps its old content.
+    On any exception the temporary directory is removed and `target` keeps its old content. An OSError names a file as
+    it would lie in `target`, or `target` where it names none.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+    except OSError as error:
+        error.filename = str(target)
+        raise
     try:
         yield temporary
         for path in temporary.rglob("*"):
@@ -52,8 +63,9 @@ def atomic_directory(target: str | Path) -> Iterator[Path]:
         temporary.chmod(0o777 & ~_umask())
         _put_in_place(temporary, target)
         _sync(target.parent)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        _name_target(error, temporary, target)
         raise
 
 
@@ -88,6 +100,16 @@ def sha256(path: str | Path) -> str:
     """Hex SHA-256 of a file's content."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _name_target(error: BaseException, temporary: Path, target: Path) -> None:
+    """Let an error of the system name what the user asked for: `target` means something, the temporary path nothing."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return
+    if error.filename is None:
+        error.filename = str(target)
+    elif isinstance(error.filename, str) and Path(error.filename).is_relative_to(temporary):
+        error.filename = str(target / Path(error.filename).relative_to(temporary))
 
 
 def _sync(path: Path) -> None:

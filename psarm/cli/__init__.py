@@ -23,6 +23,7 @@ COMMANDS = {
     "bench": "Accuracy and speed of every backend beside the PyTorch model.",
     "doctor": "Show versions and which backends load here, and why others do not.",
 }
+DISK_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "your quota of disk space is used up"}
 
 
 class LazyGroup(click.Group):
@@ -74,18 +75,39 @@ def run(arguments: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         # The reader of our output went away (`psarm ... | head`): nothing left to say, and nowhere to say it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 1
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            where = f" while writing {error.filename}" if error.filename else ""
-            click.echo(
-                f"Error: the disk is full{where}; nothing half-written was left behind; free space and run again.",
-                err=True,
-            )
-            return 1
-        if error.filename is not None:
-            click.echo(f"Error: {error.strerror}: {error.filename}", err=True)
-            return 1
-        raise
+        click.echo(f"Error: {_system_error(error)}", err=True)
+        _flush_or_discard_output()
+        return 1
+    except MemoryError as error:
+        detail = f" ({_first_line(error)})" if str(error) else ""
+        click.echo(f"Error: memory ran out{detail}; use smaller pictures or a smaller batch.", err=True)
+        return 1
     return result if isinstance(result, int) else 0
+
+
+def _system_error(error: OSError) -> str:
+    """What the system refused, in one sentence."""
+    if error.errno in DISK_FULL:
+        where = f" while writing {error.filename}" if error.filename else ""
+        return f"{DISK_FULL[error.errno]}{where}; nothing half-written was left behind; free space and run again."
+    reason = error.strerror or _first_line(error)
+    return reason if error.filename is None else f"{reason}: {error.filename}"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _flush_or_discard_output() -> None:
+    """Drop what standard output refused to take: Python would try again on leaving and report it in its own words."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _discard_output()
+
+
+def _discard_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
