@@ -75,7 +75,7 @@ class ReidGraph(nn.Module):
             expand = heads.reid_head.arm.expand
             self.expand = convolution_like(expand, expand.weight, None)
             res4_offset = expand.bias
-        dtype = model.roi_heads.embedding_head.rescaler.weight.dtype
+        dtype = heads.embedding_head.rescaler.weight.dtype
         weight, bias = fold_linear(heads.embedding_head.res4)
         if res4_offset is not None:  # max(x + b) = max(x) + b
             bias = bias + weight @ res4_offset.double()
@@ -133,13 +133,15 @@ def _joint_reduction(first: RoIFeatures, second: RoIFeatures) -> nn.Conv2d | Non
 
 @torch.no_grad()
 def _detection_predictor(model: PersonSearchModel) -> nn.Linear:
-    """Linear to (logit of being a person, foreground deltas over the coder's weights): softmax of 2 = sigmoid of the
-    difference."""
+    """Linear to (logit of being a person, foreground deltas over the coder's weights).
+
+    The softmax of two logits is the sigmoid of their difference.
+    """
     predictor = model.roi_heads.faster_rcnn_predictor
     scores, boxes = predictor.cls_score, predictor.bbox_pred
     scale = _coder_scale(model)
-    weight = torch.cat([(scores.weight[1:] - scores.weight[:1]).double(), boxes.weight[4:].double() * scale[:, None]])
-    bias = torch.cat([(scores.bias[1:] - scores.bias[:1]).double(), boxes.bias[4:].double() * scale])
+    weight = torch.cat([scores.weight.double().diff(dim=0), boxes.weight[4:].double() * scale[:, None]])
+    bias = torch.cat([scores.bias.double().diff(dim=0), boxes.bias[4:].double() * scale])
     return linear(weight, bias, scores.weight.dtype)
 
 
