@@ -21,8 +21,8 @@ from psarm.config import ModelConfig
 from psarm.data.loader import to_tensor
 from psarm.errors import BundleError
 from psarm.evaluation.types import Floating, ImageDetections
-from psarm.extras import require
 from psarm.model import PersonSearchModel, build_model, load_model
+from psarm.model.fingerprint import embedding_fingerprint
 from psarm.runtime.bundle import Bundle
 from psarm.runtime.timing import STAGES
 from psarm.runtime.validators import check_frame, check_person_boxes
@@ -66,9 +66,6 @@ class TorchEngine:
 
     def check_exported_as(self, bundle: Bundle) -> None:
         """Raise `BundleError` where `bundle` was exported from another model: comparing the two would mean nothing."""
-        require("onnx", feature="Comparing a checkpoint with a bundle", extra="export")
-        from psarm.export.exporter import embedding_fingerprint
-
         ours, theirs = embedding_fingerprint(self._engine.model), bundle.manifest.embedding.fingerprint
         if ours != theirs:
             raise BundleError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ from psarm.export.verify import verify_bundle
 from psarm.files import atomic_directory
 from psarm.model.builder import IMAGE_MEAN, IMAGE_STD, build_model
 from psarm.model.checkpoint import load_state, read_checkpoint
+from psarm.model.fingerprint import embedding_fingerprint
 from psarm.model.person_search import PersonSearchModel
 from psarm.model.roi_heads import MIN_BOX_SIDE
 from psarm.runtime.manifest import (
@@ -37,7 +37,6 @@ from psarm.runtime.manifest import (
 )
 
 LICENCE = "Code: MIT. Weights: the terms of the data they were trained on (PRW and CUHK-SYSU: research only)."
-_EMBEDDING_PARTS = ("backbone.", "roi_heads.reid_head.", "roi_heads.embedding_head.res")
 
 
 @dataclass(frozen=True)
@@ -107,16 +106,6 @@ def _check_graph(name: str, graph: onnx.ModelProto) -> None:
             f"The {name} graph is no valid ONNX ({first_line(error)}); this is a fault of psarm or, with --simplify, "
             "of onnxslim."
         ) from error
-
-
-def embedding_fingerprint(model: PersonSearchModel) -> str:
-    """SHA-256 over names and values of the weights that a box's embedding depends on."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        if name.startswith(_EMBEDDING_PARTS) and value.is_floating_point():
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().float().contiguous().numpy().astype("<f4").tobytes())
-    return digest.hexdigest()
 
 
 def _check_target(out: Path, overwrite: bool) -> None:

@@ -11,6 +11,7 @@ from toy_prw import write_toy_prw
 from psarm.config import ModelConfig
 from psarm.data.prw import read_prw
 from psarm.model import build_model, save_model
+from psarm.model.fingerprint import embedding_fingerprint
 
 CONFIG = ModelConfig(
     backbone="resnet18",
@@ -56,8 +57,6 @@ def checkpoint(tmp_path_factory, model):
 @pytest.fixture
 def matching_bundle(toy_bundle, model, tmp_path):
     """The toy bundle under the fingerprint of the tiny model."""
-    from psarm.export.exporter import embedding_fingerprint
-
     target = tmp_path / "matching.psarm"
     shutil.copytree(toy_bundle, target)
     manifest = json.loads((target / "manifest.json").read_text())
