@@ -145,18 +145,21 @@ def _check_frame(root: Path, images: set[str], name: str) -> _FrameCheck:
         return result
     for broken, message in _box_problems(boxes, identities, result.size):
         (result.errors if broken else result.warnings).append(_finding(root, annotation, message))
-    keep = prw.has_area(boxes)
-    clipped = np.maximum(boxes[keep], 0).astype(np.float32)
-    result.frame = Frame(name, image, camera, clipped, identities[keep])
+    read = prw.annotated_boxes(boxes)
+    keep = prw.has_area(read)
+    result.frame = Frame(name, image, camera, read[keep], identities[keep])
     return result
 
 
 def _box_problems(
     boxes: NDArray[np.float64], identities: NDArray[np.int64], size: tuple[int, int] | None
 ) -> Iterator[tuple[bool, str]]:
-    """Whether it is an error, and a sentence, for each problem of one annotation."""
-    for row, box in enumerate(boxes):
-        problem = box_problem(box, size)
+    """Whether it is an error, and a sentence, for each problem of one annotation; `boxes` are x, y, w, h."""
+    kept = prw.has_area(prw.annotated_boxes(boxes))
+    for row, (x, y, w, h) in enumerate(boxes):
+        problem = box_problem(np.array([x, y, x + w, y + h]), size)
+        if problem is None and not kept[row]:
+            problem = True, f"the box x {x:g}, y {y:g}, w {w:g}, h {h:g} has no area in whole pixels."
         if problem is not None:
             yield problem[0], f"row {row}: {problem[1]}"
     for identity, count in Counter(identities[identities != UNLABELLED].tolist()).items():
@@ -242,8 +245,7 @@ def _check_queries(
         if frame is not None and identity not in frame.identities:
             message = f"line {number}: identity {identity} is not annotated in its frame {name}."
             warnings.append(_finding(root, path, message))
-        clipped = np.maximum(box, 0).astype(np.float32)
-        queries.append(Query(name, root / prw.FRAMES / name, prw.camera_of(name), clipped, identity))
+        queries.append(Query(name, root / prw.FRAMES / name, prw.camera_of(name), prw.query_box(box), identity))
     return queries
 
 

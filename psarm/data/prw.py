@@ -7,8 +7,9 @@
     ROOT/frame_train.mat, frame_test.mat   cell arrays of frame names without `.jpg`
     ROOT/query_info.txt                    a line a query: `identity x y w h frame`, frame without `.jpg`
 
-Boxes become float32 xyxy. Some of PRW's boxes begin left of or above the image: both corners are clipped at 0, so the
-right and lower edges stay where they were drawn. Boxes without area are skipped (`psarm data check` names them).
+Boxes become float32 xyxy of whole numbers, as the reader of the published figures makes them: of an annotation x, y, w
+and h are clipped at 0, w and h are added to x and y, and all are truncated; of a query the corners are truncated, then
+clipped. Boxes without area are skipped (`psarm data check` names them).
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ def read_annotation(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]
     """Boxes and identities as one annotation file has them.
 
     Returns:
-        boxes: float64 [n,4] xyxy, not clipped, possibly without area or not finite.
+        boxes: float64 [n,4] x, y, w, h, not clipped, possibly without area or not finite.
         identities: int64 [n], PRW's own numbers, `UNLABELLED` for a person without one.
 
     Raises:
@@ -151,8 +152,19 @@ def read_annotation(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]
             f"{path}: row {row} has identity {identities[row]:g}; expected a whole number from 0 up, "
             f"or {NO_IDENTITY} for a person without identity."
         )
-    boxes = np.concatenate([matrix[:, 1:3], matrix[:, 1:3] + matrix[:, 3:5]], axis=1)
-    return boxes, np.where(identities == NO_IDENTITY, UNLABELLED, identities).astype(np.int64)
+    return matrix[:, 1:5], np.where(identities == NO_IDENTITY, UNLABELLED, identities).astype(np.int64)
+
+
+def annotated_boxes(boxes: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Annotated x, y, w, h [n,4] as the protocol reads them: float32 [n,4] xyxy, whole numbers."""
+    positive = np.maximum(boxes, 0)
+    corners = np.concatenate([positive[:, :2], positive[:, :2] + positive[:, 2:]], axis=1)
+    return np.trunc(corners).astype(np.float32)
+
+
+def query_box(box: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The corners [4] of a query's line as the protocol reads them: float32 [4] xyxy, whole numbers."""
+    return np.maximum(np.trunc(box), 0).astype(np.float32)
 
 
 def parse_query(line: str) -> tuple[int, NDArray[np.float64], str]:
@@ -170,8 +182,8 @@ def parse_query(line: str) -> tuple[int, NDArray[np.float64], str]:
     except ValueError:
         raise DataError(f"expected a whole identity and four numbers before the frame, got {line.strip()!r}.") from None
     box = np.array([x, y, x + w, y + h])
-    if not has_area(box[None]).all():
-        raise DataError(f"the box {x:g} {y:g} {w:g} {h:g} has no area inside the image.")
+    if not has_area(query_box(box)[None]).all():
+        raise DataError(f"the box {x:g} {y:g} {w:g} {h:g} has no area in whole pixels inside the image.")
     name = fields[5].removesuffix(".jpg")
     camera_of(name)
     return identity, box, f"{name}.jpg"
@@ -187,11 +199,10 @@ def query_lines(root: Path) -> list[tuple[int, str]]:
     return [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
 
 
-def has_area(boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which boxes [n,4] xyxy are finite and keep a positive width and height once clipped at 0; bool [n]."""
+def has_area(boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which boxes [n,4] xyxy are finite and have a positive width and height; bool [n]."""
     finite: NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(boxes), axis=1)
-    clipped = np.maximum(np.where(finite[:, None], boxes, 0), 0)
-    return finite & (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
+    return finite & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
 
 
 def _read_frame(root: Path, name: str, images: set[str]) -> Frame:
@@ -201,9 +212,9 @@ def _read_frame(root: Path, name: str, images: set[str]) -> Frame:
     boxes, identities = read_annotation(annotation_path(root, name))
     if not np.isfinite(boxes).all():
         raise DataError(f"{annotation_path(root, name)} holds a box that is not finite; expected numbers.")
-    keep = has_area(boxes)
-    clipped = np.maximum(boxes[keep], 0).astype(np.float32)
-    return Frame(name, path, camera_of(name), clipped, identities[keep])
+    read = annotated_boxes(boxes)
+    keep = has_area(read)
+    return Frame(name, path, camera_of(name), read[keep], identities[keep])
 
 
 def _read_queries(root: Path, images: set[str]) -> list[Query]:
@@ -216,7 +227,7 @@ def _read_queries(root: Path, images: set[str]) -> list[Query]:
         path = root / FRAMES / name
         if name not in images:
             raise DataError(f"{root / QUERIES} line {number}: the frame {path} is missing.")
-        queries.append(Query(name, path, camera_of(name), np.maximum(box, 0).astype(np.float32), identity))
+        queries.append(Query(name, path, camera_of(name), query_box(box), identity))
     return queries
 
 

@@ -131,6 +131,14 @@ def test_a_missing_list_does_not_stop_the_check(root, name):
     assert name in after
 
 
+def test_a_box_too_thin_for_whole_pixels_is_named(root):
+    write_matrix(root, "c1s1_000151", [[1, 5.1, 5, 0.8, 9]])
+    report = check_prw(root)
+    message = "row 0: the box x 5.1, y 5, w 0.8, h 9 has no area in whole pixels."
+    assert found(report.errors) == {("annotations/c1s1_000151.jpg.mat", message)}
+    assert report.train[0].boxes.shape == read_prw(root).train[0].boxes.shape == (0, 4)
+
+
 def test_unlisted_files_and_wrong_names(root):
     (root / "frames" / "street.jpg").write_bytes(b"")
     (root / "frames" / "Thumbs.db").write_bytes(b"")

@@ -24,12 +24,12 @@ def test_reads_frames_queries_and_labels(root):
     assert first.boxes.dtype == np.float32 and first.identities.dtype == np.int64
     assert first.boxes.tolist() == [[10, 20, 40, 60], [60, 5, 80, 55]]
     assert first.identities.tolist() == [478, UNLABELLED]
-    assert dataset.train[1].boxes.tolist() == [[10.5, 20, 40.5, 60.25]]
+    assert dataset.train[1].boxes.tolist() == [[10, 20, 40, 60]]
     assert dataset.gallery[2].boxes.shape == (0, 4)
     assert dataset.train_labels == {478: 0, 932: 1}
     query = dataset.queries[1]
     assert (query.name, query.camera, query.identity) == ("c1s2_000176.jpg", 1, 8)
-    assert query.box.tolist() == [50.5, 10, 80.5, 70] and query.box.dtype == np.float32
+    assert query.box.tolist() == [50, 10, 80, 70] and query.box.dtype == np.float32
     assert query.path == dataset.gallery[0].path
 
 
@@ -40,12 +40,29 @@ def test_the_first_variable_present_counts(root):
 
 
 def test_negative_coordinates_are_clipped_and_boxes_without_area_left_out(root):
-    write_matrix(root, "c1s1_000151", [[1, -5, -7.5, 20, 40], [2, 5, 5, 0, 9], [3, 5, 5, 9, -1], [4, -30, 0, 20, 9]])
+    rows = [[1, -5, -7.5, 20, 40], [2, 5, 5, 0, 9], [3, 5, 5, 9, -1], [4, 5.1, 5, 0.8, 9]]
+    write_matrix(root, "c1s1_000151", rows)
     write_queries(root, ["7 -3 -4.5 25 50 c3s2_000176"])
     dataset = read_prw(root)
-    assert dataset.train[0].boxes.tolist() == [[0, 0, 15, 32.5]]
+    assert dataset.train[0].boxes.tolist() == [[0, 0, 20, 40]]
     assert dataset.train[0].identities.tolist() == [1]
-    assert dataset.queries[0].box.tolist() == [0, 0, 22, 45.5]
+    assert dataset.queries[0].box.tolist() == [0, 0, 22, 45]
+
+
+def test_boxes_are_those_of_the_published_protocol(root):
+    rng = np.random.default_rng(5)
+    rows = np.column_stack([np.arange(50), rng.uniform(-9, 60, (50, 2)), rng.uniform(12, 50, (50, 2))])
+    write_matrix(root, "c1s1_000151", rows)
+    write_queries(root, [f"{pid:.0f} {x!r} {y!r} {w!r} {h!r} c3s2_000176" for pid, x, y, w, h in rows.tolist()])
+    dataset = read_prw(root)
+    # Clip, add, truncate to integers:
+    expected = np.clip(rows[:, 1:], 0, None)
+    expected[:, 2:] += expected[:, :2]
+    np.testing.assert_array_equal(dataset.train[0].boxes, expected.astype(np.int32))
+    # Add, truncate to integers, clip:
+    for query, (_, x, y, w, h) in zip(dataset.queries, rows, strict=True):
+        np.testing.assert_array_equal(query.box, np.clip(np.array([x, y, x + w, y + h]).astype(np.int32), 0, None))
+    assert (rows[:, 1:3] < 0).any() and dataset.train[0].boxes.dtype == dataset.queries[0].box.dtype == np.float32
 
 
 def test_integer_matrices_and_names_with_extension(root):
@@ -136,5 +153,5 @@ def test_any_cut_of_an_annotation_is_an_error(root, length):
 
 def test_camera_and_area():
     assert [camera_of(name) for name in ("c1s1_000151", "c6s3_1.jpg", "c12s1_5")] == [1, 6, 12]
-    boxes = np.array([[0, 0, 1, 1], [-2, 0, 0, 5], [np.nan, 0, 1, 1], [0, 0, np.inf, 1], [3, 3, 3, 9], [-5, -5, 1, 1]])
-    assert has_area(boxes).tolist() == [True, False, False, False, False, True]
+    boxes = np.array([[0, 0, 1, 1], [2, 0, 0, 5], [np.nan, 0, 1, 1], [0, 0, np.inf, 1], [3, 3, 3, 9]], np.float32)
+    assert has_area(boxes).tolist() == [True, False, False, False, False]
