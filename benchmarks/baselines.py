@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from psarm.benchmarks.engines import load_frames
+from psarm.benchmarks.histogram import histogram_embeddings
 from psarm.benchmarks.report import Row
 from psarm.console import track
 from psarm.data.types import PersonSearchDataset
@@ -15,7 +16,6 @@ from psarm.evaluation import (
     DetectionsFile,
     ImageDetections,
     SearchProtocol,
-    histogram_embeddings,
     score_detections,
 )
 from psarm.evaluation.collect import collect_detections

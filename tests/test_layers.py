@@ -21,6 +21,11 @@ def test_import_contracts_hold():
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+def test_evaluation_is_numpy_and_scipy_only():
+    result = python("import sys, psarm.evaluation\nprint(sorted({'cv2', 'onnxruntime', 'torch'} & set(sys.modules)))")
+    assert result.stdout.strip() == "[]", result.stderr
+
+
 @pytest.mark.parametrize(
     "name",
     ["psarm", "psarm.runtime", "psarm.evaluation", "psarm.export", "psarm.benchmarks", "psarm.config", "psarm.cli"],

@@ -1,9 +1,8 @@
-"""Detection and person search metrics; numpy only, so training, benchmarks and the runtime share them."""
+"""Detection and person search metrics; numpy and scipy only, so training, benchmarks and the runtime share them."""
 
 from psarm.evaluation.cbgm import cbgm_similarity, match_query, rerank
 from psarm.evaluation.detection import evaluate_detection
 from psarm.evaluation.detections_file import DetectionsFile, read_detections, write_detections
-from psarm.evaluation.histogram import histogram_embeddings
 from psarm.evaluation.protocol import SearchProtocol
 from psarm.evaluation.scoring import score_detections
 from psarm.evaluation.search import evaluate_search, ground_truth_detections, rank_queries
@@ -21,7 +20,6 @@ __all__ = [
     "evaluate_detection",
     "evaluate_search",
     "ground_truth_detections",
-    "histogram_embeddings",
     "match_query",
     "rank_queries",
     "read_detections",

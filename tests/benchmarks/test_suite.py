@@ -11,6 +11,7 @@ import pytest
 from psarm.benchmarks import BenchSettings, run_benchmark
 from psarm.benchmarks.baselines import HISTOGRAM, UNTRAINED
 from psarm.benchmarks.facts import git_commit
+from psarm.benchmarks.histogram import histogram_embeddings
 from psarm.errors import BundleError, DataError, ImageError, PsarmError, UsageError
 from psarm.evaluation import (
     DetectionSet,
@@ -19,7 +20,6 @@ from psarm.evaluation import (
     SearchProtocol,
     evaluate_search,
     ground_truth_detections,
-    histogram_embeddings,
     read_detections,
     score_detections,
 )

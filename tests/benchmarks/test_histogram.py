@@ -2,8 +2,8 @@ import cv2
 import numpy as np
 import pytest
 
+from psarm.benchmarks.histogram import histogram_embeddings
 from psarm.errors import UsageError
-from psarm.evaluation import histogram_embeddings
 
 
 def test_equals_counting_pixels():
