@@ -49,7 +49,7 @@ def _show(report: ExportReport) -> None:
 
     from psarm.console import out
 
-    graphs = Table("graph", title=f"Bundle {report.bundle}", title_justify="left")
+    graphs = Table("graph")
     for column in ("MB", "nodes"):
         graphs.add_column(column, justify="right")
     for name, size in report.sizes.items():
@@ -59,6 +59,7 @@ def _show(report: ExportReport) -> None:
         out.print(_errors(report.comparisons))
     else:
         out.print("Not compared with the PyTorch model (--no-verify).")
+    out.print(f"Bundle: {report.bundle}", soft_wrap=True)
     out.print(f"Next: psarm detect {report.bundle} PICTURE", soft_wrap=True)
     out.print(f"   or psarm bench {report.bundle} --dataset prw --data-root DIR", soft_wrap=True)
 
