@@ -47,7 +47,7 @@ def engine_options(command: Command) -> Command:
 class Frames:
     """Frames of the paths given, in batches; files that cannot be read are told on stderr and counted.
 
-    Raises `UsageError` at once for a folder without pictures.
+    Raises `UsageError` at once for a folder without pictures, and `ImageError` where the only file gives no frame.
     """
 
     def __init__(self, paths: tuple[Path, ...], every: int, batch: int, skip: Path | None = None) -> None:
@@ -55,7 +55,8 @@ class Frames:
 
         quiet_decoders()
         self.every, self.batch = every, batch
-        self.unreadable = 0
+        self._read = 0
+        self._errors: list[ImageError] = []
         try:
             files = find_files(paths)
         except ImageError as error:
@@ -72,22 +73,29 @@ class Frames:
     def __iter__(self) -> Iterator[list[tuple[FrameSource, Frame]]]:
         from psarm.runtime.images import iter_images
 
-        frames = iter_images(self.files, self.every, self._report)
+        frames = map(self._count, iter_images(self.files, self.every, self._report))
         while batch := list(islice(frames, self.batch)):
             yield batch
 
     def raise_if_unreadable(self) -> None:
-        """End with exit code 1 when some files could not be read."""
-        if self.unreadable:
-            raise ImageError(f"{self.unreadable} of {len(self.files)} files could not be read (named above).")
+        """End with exit code 1 when some files could not be read, or not to their end."""
+        if self._errors and len(self.files) == 1:
+            raise self._errors[0]
+        if self._errors:
+            raise ImageError(f"{len(self._errors)} of {len(self.files)} files could not be read (named above).")
+
+    def _count(self, frame: tuple[FrameSource, Frame]) -> tuple[FrameSource, Frame]:
+        self._read += 1
+        return frame
 
     def _report(self, error: ImageError) -> None:
         from psarm.console import err
 
-        if len(self.files) == 1:
+        self._errors.append(error)
+        if len(self.files) > 1:
+            err.print(f"Skipped: {error}", markup=False)
+        elif not self._read:
             raise error
-        self.unreadable += 1
-        err.print(f"Skipped: {error}", markup=False)
 
 
 def open_engine(bundle: Path, backend: str, precision: str, threads: int | None, conf: float | None) -> PersonSearch:
