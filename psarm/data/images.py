@@ -27,7 +27,7 @@ def read_whole_image(path: Path) -> NDArray[np.uint8]:
     if not data:
         raise DataError("the image is empty (0 bytes).")
     # Decoders fill the rest of a cut-off JPEG with grey and call it a success.
-    if data[:2] == b"\xff\xd8" and not data.rstrip(b"\0\r\n").endswith(b"\xff\xd9"):
+    if data.startswith(b"\xff\xd8") and not _has_end_marker(data):
         raise DataError("the image is cut off: the JPEG has no end marker.")
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
@@ -36,3 +36,16 @@ def read_whole_image(path: Path) -> NDArray[np.uint8]:
     if image is None:
         raise DataError("the image cannot be decoded; it is damaged or no picture.")
     return image.astype(np.uint8, copy=False)
+
+
+def _has_end_marker(data: bytes) -> bool:
+    """Whether the pixels of a JPEG end; bytes after that are allowed, and a thumbnail before them has its own end."""
+    position = 2
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        if data[position + 1] == 0xDA:  # start of scan; in the pixels that follow, 0xFF is never before 0xD9
+            return data.find(b"\xff\xd9", position) >= 0
+        if data[position + 1] == 0xFF:  # padding
+            position += 1
+        else:
+            position += 2 + int.from_bytes(data[position + 2 : position + 4])
+    return False

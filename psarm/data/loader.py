@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from psarm.data.images import read_whole_image
 from psarm.data.types import UNLABELLED, Frame
 from psarm.errors import DataError
 
@@ -139,10 +140,11 @@ def collate(items: Sequence[tuple[Tensor, Target]]) -> Batch:
 
 def read_image(path: Path) -> np.ndarray:
     """An image of a data set, uint8 [h,w,3] BGR; raises `DataError` naming the file."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise DataError(f"Cannot read the image {path}; psarm data check names every broken file.")
-    return image
+    try:
+        return read_whole_image(path)
+    except DataError as error:
+        reason = str(error).rstrip(".")
+        raise DataError(f"Cannot read {path} ({reason}); psarm data check names every broken file.") from error
 
 
 def to_tensor(image: np.ndarray) -> Tensor:

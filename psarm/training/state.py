@@ -7,7 +7,7 @@ not in it: every epoch reseeds them from (seed, epoch), and the learning rate is
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +65,22 @@ def load_state(path: Path) -> TrainingState:
         raise CheckpointError(
             f"{path} is not a training state ({type(error).__name__}); it may be damaged: start again with --overwrite."
         ) from error
-    if not isinstance(content, dict) or content.pop("schema", None) != SCHEMA:
+    if not isinstance(content, dict) or content.pop("schema", None) != SCHEMA or not _is_state(content):
         raise CheckpointError(f"{path} is not a training state of this version of psarm (schema {SCHEMA}).")
     return TrainingState(**content)
+
+
+def _is_state(content: dict[Any, Any]) -> bool:
+    """Whether `content` has the fields of a `TrainingState`, and in them what resuming compares."""
+    if content.keys() != {field.name for field in fields(TrainingState)}:
+        return False
+    groups = [content[name] for name in content if name != "epoch"]
+    return (
+        isinstance(content["epoch"], int)
+        and all(isinstance(group, dict) for group in groups)
+        and all(isinstance(content["config"].get(name), dict) for name in ("model", "train"))
+        and content["dataset"].keys() == {"name", "train_frames", "identities"}
+    )
 
 
 def check_same_run(saved: TrainingState, config: Config, dataset: PersonSearchDataset) -> None:

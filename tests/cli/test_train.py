@@ -115,7 +115,8 @@ def test_a_broken_image_is_named(train, prw, tmp_path, workers):
     image = root / "frames" / "c1s1_000000.jpg"
     image.write_bytes(image.read_bytes()[:30])
     code, _, err = train("-o", f"data.workers={workers}", root=root)
-    assert code == 1 and f"Error: Cannot read the image {image}; psarm data check names" in err
+    assert code == 1
+    assert f"Error: Cannot read {image} (the image is cut off: the JPEG has no end marker); psarm data check" in err
 
 
 def test_a_damaged_state(train, tmp_path):

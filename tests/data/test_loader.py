@@ -110,7 +110,8 @@ def test_the_loader_leaves_the_global_generator_alone(dataset):
 def test_an_unreadable_image_is_one_sentence(dataset, tmp_path, workers):
     broken = tmp_path / "c1s1_000001.jpg"
     broken.write_bytes(b"not an image")
-    sentence = f"Cannot read the image {broken}; psarm data check names every broken file."
+    reason = "the image cannot be decoded; it is damaged or no picture"
+    sentence = f"Cannot read {broken} ({reason}); psarm data check names every broken file."
     with pytest.raises(DataError) as error:
         list(read_scenes([dataset.train[0].path, broken], workers))
     assert str(error.value) == sentence

@@ -18,7 +18,7 @@ from psarm.training.trainer import train
 
 
 def state(config=None, dataset=None):
-    facts = dataset_facts(dataset) if dataset else {}
+    facts = dataset_facts(dataset) if dataset else {"name": "x", "train_frames": [], "identities": []}
     return TrainingState(1, {"w": torch.ones(2)}, {}, {}, {"total": 1.0}, to_dict(config or Config()), facts)
 
 
@@ -48,6 +48,17 @@ def test_a_damaged_file_is_refused(tmp_path, content):
 
 def test_another_schema_is_refused(tmp_path):
     torch.save({"schema": 2}, tmp_path / "last.pt")
+    with pytest.raises(CheckpointError, match="not a training state of this version"):
+        load_state(tmp_path / "last.pt")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"more": 1}, {"epoch": "one"}, {"optimizer": None}, {"config": {}}, {"dataset": {"name": "x"}}],
+    ids=str,
+)
+def test_another_content_is_refused(tmp_path, change):
+    torch.save({"schema": 1, **vars(state()), **change}, tmp_path / "last.pt")
     with pytest.raises(CheckpointError, match="not a training state of this version"):
         load_state(tmp_path / "last.pt")
 
