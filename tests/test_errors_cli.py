@@ -139,6 +139,10 @@ def test_full_disk(file, says, raising, capsys):
     [
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "/x/y"), "No such file or directory: /x/y"),
         (PermissionError(errno.EACCES, "Permission denied", "/x/y"), "Permission denied: /x/y"),
+        (OSError(errno.EROFS, "Read-only file system", "/x/y"), "Read-only file system: /x/y"),
+        (OSError(errno.EIO, "Input/output error"), "Input/output error"),
+        (OSError("libfoo.so: cannot open\nmore"), "libfoo.so: cannot open"),
+        (OSError(), "OSError"),
     ],
 )
 def test_other_errors_of_the_system_name_the_file(error, says, raising, capsys):
@@ -146,6 +150,23 @@ def test_other_errors_of_the_system_name_the_file(error, says, raising, capsys):
     code, _, err = run(capsys, "detect")
     assert code == 1
     assert err == f"Error: {says}\n"
+
+
+def test_a_used_up_quota(raising, capsys):
+    raising(OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), "/x/y"))
+    code, _, err = run(capsys, "export")
+    assert code == 1 and err.count("\n") == 1
+    assert err.startswith("Error: your quota of disk space is used up while writing /x/y; nothing half-written")
+
+
+@pytest.mark.parametrize(
+    ("error", "detail"), [(MemoryError(), ""), (MemoryError("Unable to allocate 9 TiB"), " (Unable to allocate 9 TiB)")]
+)
+def test_memory_running_out(error, detail, raising, capsys):
+    raising(error)
+    code, _, err = run(capsys, "detect")
+    assert code == 1
+    assert err == f"Error: memory ran out{detail}; use smaller pictures or a smaller batch.\n"
 
 
 def test_mistakes_of_ours_are_not_hidden(raising):

@@ -30,6 +30,33 @@ def no_space_to_sync(monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
 
 
+@pytest.mark.parametrize("writing", [atomic_path, atomic_directory])
+def test_errors_of_the_system_name_the_target(tmp_path, writing):
+    def fail(error, name=None):
+        with pytest.raises(type(error)) as caught, writing(tmp_path / "out") as temporary:
+            if name:
+                error.filename = str(temporary / name)
+            raise error
+        return caught.value.filename
+
+    assert fail(OSError(errno.EFBIG, "File too large")) == str(tmp_path / "out")
+    assert fail(OSError(errno.EIO, "Input/output error"), "x/y.bin") == str(tmp_path / "out" / "x" / "y.bin")
+    assert fail(OSError(errno.EIO, "Input/output error", "/elsewhere")) == "/elsewhere"
+    assert fail(OSError("no number")) is None
+
+
+@pytest.mark.parametrize("writing", [atomic_path, atomic_directory])
+def test_a_folder_that_takes_no_files_names_the_target(tmp_path, writing, monkeypatch):
+    def refused(**options):
+        raise PermissionError(errno.EACCES, "Permission denied", "/x/.out.tmp")
+
+    monkeypatch.setattr(files.tempfile, "mkstemp", refused)
+    monkeypatch.setattr(files.tempfile, "mkdtemp", refused)
+    with pytest.raises(PermissionError) as caught, writing(tmp_path / "out"):
+        pytest.fail("nothing can be written")
+    assert caught.value.filename == str(tmp_path / "out")
+
+
 # atomic_path
 
 

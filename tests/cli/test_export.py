@@ -2,35 +2,10 @@
 
 import json
 
-import onnx
 import pytest
 import torch
-from small_models import exported_once
 
 from psarm.cli import run
-from psarm.model import save_model
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    model, _ = exported_once(tmp_path_factory, "paper")
-    path = tmp_path_factory.mktemp("checkpoint") / "model.safetensors"
-    save_model(model, path)
-    return path
-
-
-@pytest.fixture
-def quick(tmp_path_factory, monkeypatch):
-    """Tracing gives back the graphs traced before."""
-    from psarm.export import exporter
-    from psarm.export.tracing import TracedGraph
-    from psarm.runtime.bundle import Bundle
-
-    _, bundle = exported_once(tmp_path_factory, "paper")
-    specs = Bundle.open(bundle).manifest.graphs
-    graphs = {name: TracedGraph(name, onnx.load(bundle / f"{name}.onnx"), specs[name]) for name in specs}
-    monkeypatch.setattr(exporter, "trace_detect", lambda graph: graphs["detect"])
-    monkeypatch.setattr(exporter, "trace_reid", lambda graph, channels: graphs["reid"])
 
 
 def test_table_with_errors_and_limits(quick, checkpoint, tmp_path, capsys):
