@@ -22,6 +22,7 @@ from psarm.runtime.video import VIDEO_SUFFIXES, Frame, read_frame, read_video
 IMAGE_SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2", ".avif"]
 )
+BLOCK_PIXELS = 1 << 18  # converted at a time
 PNG, JPEG, TIFF = b"\x89PNG", b"\xff\xd8", (b"II*\0", b"MM\0*")  # how the files begin
 
 
@@ -139,13 +140,16 @@ def _decode(path: Path, data: bytes, flags: int) -> NDArray[Any]:
 
 
 def _over_white(image: NDArray[Any], unchanged: NDArray[Any], premultiplied: bool) -> NDArray[Any]:
-    """`image` [H,W,3] with the transparency of `unchanged` [h,w,4], if it has any, laid over white."""
+    """`image` [H,W,3], changed in place: the transparency of `unchanged` [h,w,4], if it has any, laid over white."""
     if unchanged.ndim != 3 or unchanged.shape[2] != 4:
         return image
     limit = np.iinfo(image.dtype).max
-    alpha = _oriented_as(unchanged, image)[..., 3:].astype(np.float32) / limit
-    blended = image * (1 if premultiplied else alpha) + limit * (1 - alpha)
-    return np.rint(blended).clip(0, limit).astype(image.dtype)
+    oriented = _oriented_as(unchanged, image)
+    for rows in _blocks(image):
+        alpha = oriented[rows, :, 3:].astype(np.float32) / limit
+        blended = image[rows] * (1 if premultiplied else alpha) + limit * (1 - alpha)
+        image[rows] = np.rint(blended).clip(0, limit).astype(image.dtype)
+    return image
 
 
 def _oriented_as(unchanged: NDArray[Any], image: NDArray[Any]) -> NDArray[Any]:
@@ -153,10 +157,23 @@ def _oriented_as(unchanged: NDArray[Any], image: NDArray[Any]) -> NDArray[Any]:
     for turned in (unchanged, unchanged[:, ::-1]):
         for quarter_turns in range(4):
             candidate = np.rot90(turned, quarter_turns)
-            if candidate.shape[:2] == image.shape[:2] and np.array_equal(candidate[..., :3], image):
+            same_shape = candidate.shape[:2] == image.shape[:2]
+            if same_shape and all(np.array_equal(candidate[rows, :, :3], image[rows]) for rows in _blocks(image)):
                 return candidate
     raise ImageError("The transparent and the plain reading of a picture differ; save it without transparency.")
 
 
 def _to_8_bits(image: NDArray[Any]) -> Frame:
-    return image if image.dtype == np.uint8 else ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if image.dtype == np.uint8:
+        return image
+    small = np.empty(image.shape, np.uint8)
+    for rows in _blocks(image):
+        small[rows] = (image[rows].astype(np.uint32) + 128) // 257
+    return small
+
+
+def _blocks(image: NDArray[Any]) -> Iterator[slice]:
+    """All rows, a few at a time: a wider type then takes little memory, however large the picture."""
+    height, width = image.shape[:2]
+    step = max(1, BLOCK_PIXELS // width)
+    return (slice(top, top + step) for top in range(0, height, step))

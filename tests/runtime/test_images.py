@@ -1,5 +1,6 @@
 import os
 import struct
+import tracemalloc
 import zlib
 
 import cv2
@@ -112,6 +113,26 @@ def test_16_bits_are_scaled_to_8(tmp_path):
     cv2.imwrite(str(tmp_path / "alpha.png"), bgra)
     image = read_image(tmp_path / "alpha.png")
     assert image[1, 1].tolist() == [255, 0, 0] and image[0, 0].tolist() == [255, 255, 255]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_large_pictures_take_no_full_size_copies_in_a_wider_type(tmp_path, dtype):
+    picture = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (40, 2500, 4), dtype, endpoint=True)
+    picture = np.ascontiguousarray(np.tile(picture, (50, 1, 1)))
+    limit = np.iinfo(dtype).max
+    alpha = picture[..., 3:] / np.float32(limit)
+    expected = np.rint(picture[..., :3] * alpha + limit * (1 - alpha)).astype(np.uint32)
+    if dtype == np.uint16:
+        expected = (expected + 128) // 257
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    tracemalloc.start()
+    found = read_image(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_array_equal(found, expected)
+    # The file, both decoded pictures, the result, and less than one copy more.
+    assert peak < path.stat().st_size + 3 * picture.nbytes
 
 
 def test_a_unicode_path(tmp_path):
