@@ -179,19 +179,20 @@ class PersonSearch:
         sizes: list[Size],
         timer: StageTimer,
     ) -> list[Kept]:
-        """People of every image: refined boxes, clipped, and unit-length embeddings."""
+        """People of every image: refined boxes, clipped and sifted, and unit-length embeddings."""
         boxes = np.concatenate([b for b, _ in proposals])  # [R,4]
         counts = [len(b) for b, _ in proposals]
         with timer.stage("reid"):
             refined, embeddings = self._reid(outputs.features, boxes, np.repeat(np.arange(len(counts)), counts))
         with timer.stage("post"):
             ends = np.cumsum(counts)[:-1]
-            return [
+            people = [
                 Kept(postprocess.clip_boxes(part, *size), scores, part_embeddings)
                 for part, (_, scores), part_embeddings, size in zip(
                     np.split(refined, ends), proposals, np.split(embeddings, ends), sizes, strict=True
                 )
             ]
+            return [postprocess.sift(p, self._thresholds) for p in people]
 
     def _reid(
         self, features: NDArray[np.float32], boxes: NDArray[np.float32], indices: NDArray[np.int64]

@@ -27,8 +27,7 @@ def select_proposals(
     boxes: NDArray[np.float32], scores: NDArray[np.float32], thresholds: Thresholds
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Detection-head boxes [P,4] and scores [P] → those that go to the re-id graph, best first."""
-    sides = boxes[:, 2:] - boxes[:, :2]
-    keep = (scores > thresholds.score) & (sides >= thresholds.min_box_side).all(axis=1)
+    keep = _candidates(boxes, scores, thresholds)
     boxes, scores = boxes[keep], scores[keep]
     keep_nms = nms(boxes, scores, thresholds.detection_nms)[: thresholds.detections_per_image]
     return boxes[keep_nms], scores[keep_nms]
@@ -37,6 +36,15 @@ def select_proposals(
 def clip_boxes(boxes: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
     """Boxes [k,4] cut to an image of the given size."""
     return np.clip(boxes, np.float32(0), np.asarray([width, height, width, height], np.float32))
+
+
+def sift(people: Kept, thresholds: Thresholds) -> Kept:
+    """Score filter again, and boxes without width or height left out: refined out of the image, then clipped.
+
+    Comes before a given box joins, which stays whatever the threshold.
+    """
+    keep = _candidates(people.boxes, people.scores, thresholds)
+    return Kept(people.boxes[keep], people.scores[keep], people.embeddings[keep])
 
 
 def weight_embeddings(people: Kept) -> Kept:
@@ -57,10 +65,8 @@ def put_first(people: Kept, box: NDArray[np.float32], embedding: NDArray[np.floa
 
 
 def final_nms(people: Kept, thresholds: Thresholds) -> Kept:
-    """Score filter again, NMS on the refined boxes, at most `detections_per_image`, best first."""
-    candidates = np.flatnonzero(people.scores > thresholds.score)
-    survivors = nms(people.boxes[candidates], people.scores[candidates], thresholds.final_nms)
-    keep = candidates[survivors[: thresholds.detections_per_image]]
+    """NMS on the refined boxes, at most `detections_per_image`, best first."""
+    keep = nms(people.boxes, people.scores, thresholds.final_nms)[: thresholds.detections_per_image]
     return Kept(people.boxes[keep], people.scores[keep], people.embeddings[keep])
 
 
@@ -70,3 +76,10 @@ def scale_boxes(
     """Boxes [k,4] from an image of one (height, width) to the same image of another."""
     ratio_y, ratio_x = (np.float32(new) / np.float32(old) for new, old in zip(to_size, from_size, strict=True))
     return boxes * np.asarray([ratio_x, ratio_y, ratio_x, ratio_y], np.float32)
+
+
+def _candidates(boxes: NDArray[np.float32], scores: NDArray[np.float32], thresholds: Thresholds) -> NDArray[np.bool_]:
+    """What scores above the threshold and has some width and height; bool [k]."""
+    sides = boxes[:, 2:] - boxes[:, :2]
+    keep: NDArray[np.bool_] = (scores > thresholds.score) & (sides >= thresholds.min_box_side).all(axis=1)
+    return keep

@@ -23,7 +23,7 @@ from psarm.model.oim import BACKGROUND, OnlineInstanceMatching
 from psarm.model.sampling import RoISampler, RoITargets
 
 Sizes = list[tuple[int, int]]
-MIN_BOX_SIDE = 1e-2  # pixels; torchvision's postprocess drops smaller boxes
+MIN_BOX_SIDE = 1e-2  # pixels; smaller boxes are dropped after either head
 
 
 class RoIFeatures(nn.Module):
@@ -141,7 +141,7 @@ class PersonSearchHeads(nn.Module):
         scores = torch.split(functional.softmax(class_logits, dim=-1)[:, 1], [len(p) for p in proposals])
         boxes = self.decode_foreground(deltas, proposals, sizes)
         kept = [self._between_heads(b, s) for b, s in zip(boxes, scores, strict=True)]
-        people = self._refine(features, kept, sizes, weighted=given is None)
+        people = [self._sift(p) for p in self._refine(features, kept, sizes, weighted=given is None)]
         if given is not None:
             forced = self.embed(features, given)
             people = [self._with_given(p, box, e) for p, box, e in zip(people, given, forced, strict=True)]
@@ -179,10 +179,14 @@ class PersonSearchHeads(nn.Module):
         return [box_ops.clip_boxes_to_image(part, size) for part, size in zip(parts, sizes, strict=True)]
 
     def _between_heads(self, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-        keep = torch.where(scores > self.score_thresh)[0]
-        keep = keep[box_ops.remove_small_boxes(boxes[keep], MIN_BOX_SIDE)]
+        keep = self._candidates(boxes, scores)
         order = box_ops.nms(boxes[keep], scores[keep], self.detection_nms_thresh)[: self.detections_per_image]
         return boxes[keep[order]], scores[keep[order]]
+
+    def _candidates(self, boxes: Tensor, scores: Tensor) -> Tensor:
+        """Indices of what scores above the threshold and has some width and height."""
+        keep = torch.where(scores > self.score_thresh)[0]
+        return keep[box_ops.remove_small_boxes(boxes[keep], MIN_BOX_SIDE)]
 
     def _refine(
         self, features: Tensor, kept: list[tuple[Tensor, Tensor]], sizes: Sizes, weighted: bool
@@ -198,6 +202,12 @@ class PersonSearchHeads(nn.Module):
         parts = torch.split(embeddings, [len(b) for b in boxes])
         return [People(b, s, e) for b, s, e in zip(refined, scores, parts, strict=True)]
 
+    def _sift(self, people: People) -> People:
+        # Before a given box joins, which stays whatever the threshold. Clipping leaves no width of a box refined out of
+        # the image.
+        keep = self._candidates(people.boxes, people.scores)
+        return People(people.boxes[keep], people.scores[keep], people.embeddings[keep])
+
     def _with_given(self, people: People, box: Tensor, embedding: Tensor) -> People:
         # In front: a stable sort then keeps it first even beside a detection whose score rounds to 1.
         return People(
@@ -207,9 +217,7 @@ class PersonSearchHeads(nn.Module):
         )
 
     def _final_nms(self, people: People) -> People:
-        keep = torch.where(people.scores > self.score_thresh)[0]
-        order = box_ops.nms(people.boxes[keep], people.scores[keep], self.final_nms_thresh)
-        keep = keep[order[: self.detections_per_image]]
+        keep = box_ops.nms(people.boxes, people.scores, self.final_nms_thresh)[: self.detections_per_image]
         return People(people.boxes[keep], people.scores[keep], people.embeddings[keep])
 
 

@@ -107,6 +107,12 @@ def test_cbgm_uses_the_people_around(bundle, gallery, tmp_path, capfd):
     assert {h["similarity"] for h in found["hits"]} != {h["similarity"] for h in plain["hits"]}
 
 
+def test_cbgm_where_no_detection_is_sure_enough(bundle, gallery, query, capfd):
+    box = ",".join(map(str, toy.cell_box(5)))
+    code, found, _ = search(capfd, bundle, "--query", query, "--box", box, gallery, "--cbgm", "--conf", 1)
+    assert code == 0 and found["hits"] == []
+
+
 def test_a_table(bundle, gallery, query, capfd):
     code, out, _ = psarm(capfd, "search", bundle, "--query", query, gallery, "--top-k", 2)
     assert code == 0

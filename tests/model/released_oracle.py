@@ -58,7 +58,7 @@ class Oracle(nn.Module):
             boxes.append(clip(decode(deltas[0], box), scene.size))
             scores.append(score)
             embeddings.append(embedding[0] * score)
-        return self.finish(boxes, scores, embeddings, scene)
+        return self.finish(*self.second_look(boxes, scores, embeddings), scene)
 
     def embed(self, image, boxes):
         """[3,h,w], [n,4] → [n,256]: query mode."""
@@ -73,6 +73,7 @@ class Oracle(nn.Module):
             boxes.append(clip(decode(deltas[0], person), scene.size))
             scores.append(score)
             embeddings.append(embedding[0])
+        boxes, scores, embeddings = self.second_look(boxes, scores, embeddings)
         [given] = rescale(box[None], scene.image.shape[-2:], scene.size)
         boxes.append(given)
         scores.append(torch.ones((), dtype=box.dtype))
@@ -103,10 +104,17 @@ class Oracle(nn.Module):
         self.passed = boxes, scores
         return [(boxes[i], scores[i]) for i in nms(boxes, scores, 0.4)[:300]]
 
+    def second_look(self, boxes, scores, embeddings):
+        """Score above 0.5 again, and both sides at least 0.01 after refining."""
+        alive = []
+        for i, (x1, y1, x2, y2) in enumerate(boxes):
+            if scores[i] > 0.5 and x2 - x1 >= 1e-2 and y2 - y1 >= 1e-2:
+                alive.append(i)
+        self.flat = len(boxes) - len(alive)
+        return tuple([values[i] for i in alive] for values in (boxes, scores, embeddings))
+
     def finish(self, boxes, scores, embeddings, scene):
-        """Score above 0.5 again, NMS 0.5, at most 300, boxes in pixels of the image."""
-        alive = [i for i in range(len(boxes)) if scores[i] > 0.5]
-        boxes, scores, embeddings = ([values[i] for i in alive] for values in (boxes, scores, embeddings))
+        """NMS 0.5, at most 300, boxes in pixels of the image."""
         kept = nms(boxes, scores, 0.5)[:300]
         if not kept:
             nobody = torch.zeros(0, dtype=scene.image.dtype)

@@ -73,6 +73,25 @@ def test_embed(precise):
     assert (ours @ ours.t()).min() < 0.9  # not all the same
 
 
+def test_boxes_refined_out_of_the_image_are_left_out(released):
+    image, box = picture(97, 141, 0), torch.tensor([20, 10, 61.5, 88])
+    biases = [released.model.roi_heads.box_predictor[1].bias]
+    biases.append(released.oracle.roi_heads.box_predictor.bbox_pred[1].bias)
+    kept = biases[0].data.clone()
+    try:
+        for bias in biases:
+            bias.data[4] += 20  # two widths to the right
+        with torch.no_grad():
+            scene = released.oracle.look(image)
+            assert_same_people(released.model.detect([image])[0], released.oracle.detect(scene), torch.float32)
+            assert 0 < released.oracle.flat < len(scene.found)
+            [around] = released.model.detect_around([image], box[None])
+            assert_same_people(around, released.oracle.detect_around(scene, box), torch.float32)
+    finally:
+        for bias in biases:
+            bias.data.copy_(kept)
+
+
 @pytest.fixture
 def empty_street(released):
     """The detection head sees nobody."""
@@ -116,6 +135,14 @@ def test_the_given_box_comes_first_beside_certain_detections(released):
         bias.data.copy_(released.state["roi_heads.faster_rcnn_predictor.cls_score.bias"])
     assert (found["scores"] == 1).sum() > 1
     torch.testing.assert_close(found["boxes"][0], given, rtol=0, atol=1e-4)
+
+
+def test_the_given_box_comes_first_whatever_the_threshold(released, monkeypatch):
+    monkeypatch.setattr(released.model.roi_heads, "score_thresh", 1.0)
+    box = torch.tensor([[20, 10, 61.5, 88]])
+    [found] = released.model.detect_around([picture(97, 141, 0)], box)
+    assert found["scores"].tolist() == [1] and found["embeddings"].shape == (1, 256)
+    torch.testing.assert_close(found["boxes"], box, rtol=0, atol=1e-4)
 
 
 def test_old_torchvision_names_give_the_same_model(released, tmp_path):

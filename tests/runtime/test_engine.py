@@ -37,8 +37,9 @@ def random_scene(rng, cells=None):
 class Oracle:
     """Step by step in torch, one image after the other after a joint transform."""
 
-    def __init__(self, frames, score=0.5):
+    def __init__(self, frames, score=0.5, shift=toy.SHIFT):
         self.score = score
+        self.shift = torch.from_numpy(shift)
         self.frames = frames
         transform = GeneralizedRCNNTransform(toy.MIN_SIZE, toy.MAX_SIZE, list(toy.MEAN), list(toy.STD)).eval()
         rgb = [torch.from_numpy(np.ascontiguousarray(f[..., ::-1].transpose(2, 0, 1))).float() / 255 for f in frames]
@@ -66,6 +67,10 @@ class Oracle:
         boxes, scores = boxes[keep], scores[keep]
         refined, embeddings = self._reid(number, boxes)
         refined = clip_boxes_to_image(refined, (height, width))
+        keep = torch.where(scores > self.score)[0]
+        keep = keep[remove_small_boxes(refined[keep], 1e-2)]
+        self.flat = len(scores) - len(keep)
+        refined, scores, embeddings = refined[keep], scores[keep], embeddings[keep]
         if around is None:
             embeddings = embeddings * scores[:, None]
         else:
@@ -73,14 +78,13 @@ class Oracle:
             refined = torch.cat([given, refined])
             scores = torch.cat([torch.ones(1), scores])
             embeddings = torch.cat([self._reid(number, given)[1], embeddings])
-        keep = torch.where(scores > self.score)[0]
-        keep = keep[nms(refined[keep], scores[keep], 0.5)[:300]]
+        keep = nms(refined, scores, 0.5)[:300]
         final = resize_boxes(refined[keep], (height, width), self.frames[number].shape[:2])
         return final.numpy(), scores[keep].numpy(), embeddings[keep].numpy()
 
     def _reid(self, number, boxes):
         crops = self._crops(number, boxes, 2).flatten(1)
-        return boxes + torch.from_numpy(toy.SHIFT), functional.normalize(crops @ torch.from_numpy(toy.PROJECTION))
+        return boxes + self.shift, functional.normalize(crops @ torch.from_numpy(toy.PROJECTION))
 
     def _crops(self, number, boxes, size):
         return roi_align(self.features[number : number + 1], [boxes], size, 1 / 16, 2)
@@ -121,6 +125,25 @@ def test_detect_around_equals_the_oracle_and_puts_the_box_first(engine):
         np.testing.assert_array_equal(people.boxes[0], np.float32(box))
         assert people.scores[0] == 1
         np.testing.assert_allclose(np.linalg.norm(people.embeddings, axis=1), 1, atol=1e-5)
+
+
+def test_boxes_refined_out_of_the_frame_are_left_out(engine, monkeypatch):
+    shift = np.array([90, 0, 90, 0], np.float32)
+    run = engine._backend.run_reid
+    monkeypatch.setattr(
+        engine._backend, "run_reid", lambda *inputs: (o := run(*inputs))._replace(boxes=o.boxes - toy.SHIFT + shift)
+    )
+    frame, box = toy.draw_scene({0: REDS[0], 3: REDS[1], 7: REDS[2]}), toy.cell_box(3)
+    oracle = Oracle([frame], shift=shift)
+    assert_same(engine.detect(frame), oracle.detect()[0])
+    assert oracle.flat == 2
+    assert_same(engine.detect_around(frame, box), oracle.detect(around=box)[0])
+
+
+def test_detect_around_gives_the_box_whatever_the_threshold(bundle):
+    with PersonSearch(bundle, threads=1, score_thresh=1) as engine:
+        people = engine.detect_around(toy.draw_scene({0: REDS[0]}), toy.cell_box(0))
+    assert people.scores.tolist() == [1] and people.boxes.tolist() == [np.float32(toy.cell_box(0)).tolist()]
 
 
 def test_detect_around_keeps_the_box_first_beside_a_score_of_one(engine, monkeypatch):
