@@ -18,13 +18,16 @@ from typing import Any
 
 import click
 
+from psarm.benchmarks.baselines import HISTOGRAM, UNTRAINED
+from psarm.benchmarks.report import Metrics
 from psarm.console import out
 from psarm.data.prw import read_prw
 from psarm.errors import PsarmError, UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIG = Path("configs/demo.yaml")
-RELEASE = Path("release/psarm-resnet18-synthetic.safetensors")
+CONFIG = ROOT / "configs/demo.yaml"
+RELEASE = ROOT / "release/psarm-resnet18-synthetic.safetensors"
+BACKEND = "onnxruntime"
 GOAL_AP = 0.80
 GOAL_MAP = 0.60
 GOAL_OVER_HISTOGRAM = 2.0
@@ -48,8 +51,8 @@ class DemoSize:
 @click.option("--check/--no-check", default=True, help="Fail when the goals are missed.")
 def main(folder: str, frames: int, identities: int, epochs: int, check: bool) -> None:
     """See person search work: data, training, export, benchmark, search."""
-    if not (ROOT / RELEASE).exists():
-        raise UsageError(f"{ROOT / RELEASE} is missing; the demo runs from a checkout of psarm, not from a wheel.")
+    if not RELEASE.exists():
+        raise UsageError(f"{RELEASE} is missing; the demo runs from a checkout of psarm, not from a wheel.")
     started = time.monotonic()
     demo = Demo(Path(folder), DemoSize(frames, identities, epochs))
     demo.run()
@@ -80,7 +83,7 @@ class Demo:
         self._step(
             "Fine-tune the small PS-ARM on its training half",
             *("train", "--config", CONFIG, "--data-root", self.data, "--output", self.training, "--overwrite"),
-            *("-o", f"train.epochs={size.epochs}"),
+            *("-o", f"train.init={RELEASE}", "-o", f"train.epochs={size.epochs}"),
         )
         self._step("Export it to ONNX and verify", "export", trained, "--out", self.bundle, "--overwrite")
         self._step(
@@ -95,18 +98,21 @@ class Demo:
         )
 
     def summarise(self, seconds: float) -> list[str]:
-        """Say what came out and what to do next; returns the goals that were missed."""
-        rows = {row["name"]: row["metrics"] for row in json.loads(self.bench.read_text(encoding="utf-8"))["rows"]}
-        ours = next(metrics for name, metrics in rows.items() if name.startswith("onnxruntime"))
-        histogram = rows["colour histogram"]["search"]["mAP"]
+        """Say what came out and what to do next; returns the goals that were missed.
+
+        Raises `PsarmError` where the benchmark has no numbers of the bundle or of a baseline.
+        """
+        rows = json.loads(self.bench.read_text(encoding="utf-8"))["rows"]
+        ours, untrained = measured(rows, BACKEND), measured(rows, UNTRAINED)["search"]["mAP"]
+        histogram = measured(rows, HISTOGRAM)["search"]["mAP"]
         missed = goals_missed(ours, histogram)
         out.rule("Done")
         times = ", ".join(f"{name.split()[0].lower()} {taken:.0f} s" for name, taken in self.seconds.items())
-        out.print(f"{seconds / 60:.1f} minutes ({times}).")
+        out.print(f"{seconds / 60:.1f} minutes ({times}).", soft_wrap=True)
         out.print(
             f"Detection AP {ours['detection']['ap']:.1%}, search mAP {ours['search']['mAP']:.1%}, "
             f"top-1 {ours['search']['top1']:.1%} on test people; colour histograms of the same boxes: mAP "
-            f"{histogram:.1%}; untrained network: mAP {rows['untrained network']['search']['mAP']:.1%}."
+            f"{histogram:.1%}; untrained network: mAP {untrained:.1%}."
         )
         for miss in missed:
             out.print(f"Goal missed: {miss}")
@@ -139,7 +145,16 @@ class Demo:
         return query.path, ",".join(f"{side:.0f}" for side in query.box), gallery
 
 
-def goals_missed(metrics: dict[str, Any], histogram_map: float) -> list[str]:
+def measured(rows: list[dict[str, Any]], name: str) -> Metrics:
+    """Metrics of the row `name` of a benchmark's JSON; raises `PsarmError` where it is missing or failed."""
+    row = next((row for row in rows if row["name"] == name), {"failure": "there is no such row"})
+    if row["failure"]:
+        raise PsarmError(f"The benchmark has no numbers for {name}: {row['failure'].rstrip('.')}.")
+    metrics: Metrics = row["metrics"]
+    return metrics
+
+
+def goals_missed(metrics: Metrics, histogram_map: float) -> list[str]:
     """What the result on test people falls short of, one sentence each."""
     missed = []
     ap, search = metrics["detection"]["ap"], metrics["search"]["mAP"]

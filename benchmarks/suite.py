@@ -90,7 +90,8 @@ def _open_torch(settings: BenchSettings, threads: int, cleanup: ExitStack) -> li
     cleanup.callback(engine.close)
     if settings.bundle is not None:
         engine.check_exported_as(Bundle.open(settings.bundle))
-    return [_Contender(Row(PYTORCH, engine.precision, engine.device, settings.checkpoint.stat().st_size), engine)]
+    size = settings.checkpoint.stat().st_size
+    return [_Contender(Row(PYTORCH, engine.precision, engine.device, size, requested=True), engine)]
 
 
 def _open_bundle(settings: BenchSettings, threads: int, cleanup: ExitStack) -> list[_Contender]:
@@ -98,15 +99,17 @@ def _open_bundle(settings: BenchSettings, threads: int, cleanup: ExitStack) -> l
         return []
     bundle = Bundle.open(settings.bundle)
     contenders = []
+    requested = bool(settings.backends or settings.precisions)
     for backend in dict.fromkeys(settings.backends or BACKENDS):
         for precision in dict.fromkeys(settings.precisions or bundle.manifest.precisions):
             try:
                 engine = PersonSearch(bundle, backend, precision, threads)
             except PsarmError as error:
-                contenders.append(_Contender(Row(backend, precision, failure=str(error)), None))
+                contenders.append(_Contender(Row(backend, precision, failure=str(error), requested=requested), None))
                 continue
             cleanup.callback(engine.close)
-            row = Row(engine.backend, engine.precision, engine.device, bundle.graph_bytes(engine.precision))
+            size = bundle.graph_bytes(engine.precision)
+            row = Row(engine.backend, engine.precision, engine.device, size, requested=requested)
             contenders.append(_Contender(row, engine))
     return contenders
 

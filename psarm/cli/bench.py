@@ -109,6 +109,9 @@ def _run(settings: BenchSettings, json_path: Path | None) -> None:
         write_json(json_path, report.to_dict())
     if not any(row.ok for row in report.rows):
         raise PsarmError("Nothing ran; the lines above say why.")
+    failed = [f"{row.name} {row.precision}" for row in report.rows if row.requested and not row.ok]
+    if failed:
+        raise PsarmError(f"{', '.join(failed)} did not run; the lines above say why.")
 
 
 def _score_file(path: Path, dataset: str, root: Path, cbgm: bool | None, json_path: Path | None) -> None:

@@ -83,6 +83,20 @@ def test_every_row_failing_is_a_failure(capsys, root, bundle):
     assert "❌ onnxruntime int8: The bundle" in printed and "Nothing ran" in err
 
 
+def test_a_row_asked_for_that_fails_is_a_failure(capsys, root, bundle, tmp_path):
+    options = ["--data-root", root, "--frames", 1, "--threads", 1, "--json", tmp_path / "report.json"]
+    code, printed, err = bench(capsys, bundle, *options, "--precision", "fp32", "--precision", "int8")
+    assert code == 1
+    assert "✅" in printed and "❌ onnxruntime int8: The bundle" in printed
+    assert err == "Error: onnxruntime int8 did not run; the lines above say why.\n"
+    assert [row["status"] for row in json.loads((tmp_path / "report.json").read_text())["rows"]] == ["ok", "failed"]
+
+
+def test_a_baseline_that_fails_is_no_failure(capsys, root, bundle):
+    code, printed, _ = bench(capsys, bundle, "--data-root", root, "--baselines", "--frames", 1, "--threads", 1)
+    assert code == 0 and "❌ untrained network" in printed
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -26,6 +26,11 @@ def test_the_published_recipes():
     assert (psarm.model.variant, seqnet.model.variant) == ("psarm", "seqnet")
 
 
+def test_the_demo_fine_tunes_the_model_that_ships():
+    demo, release = (load_config(CONFIGS / name) for name in ("demo.yaml", "release.yaml"))
+    assert demo.model == release.model
+
+
 def test_numbers_with_an_exponent_are_numbers(tmp_path):
     (tmp_path / "c.yaml").write_text("train: {lr: 2e-4}\n")
     config = load_config(tmp_path / "c.yaml", ["train.weight_decay=1e-3", "train.clip_norm=1.5e1"])
