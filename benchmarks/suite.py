@@ -15,9 +15,9 @@ from psarm.benchmarks.facts import gather_facts
 from psarm.benchmarks.report import PYTORCH, BenchReport, Row
 from psarm.benchmarks.settings import BenchSettings
 from psarm.benchmarks.timing import Timing, spread, time_engines
-from psarm.data.prw import read_prw
+from psarm.data.readers import read_dataset
 from psarm.data.types import PersonSearchDataset
-from psarm.errors import DataError, ImageError, PsarmError, UsageError
+from psarm.errors import DataError, ImageError, PsarmError
 from psarm.evaluation import (
     DetectionsFile,
     SearchProtocol,
@@ -30,15 +30,6 @@ from psarm.evaluation.collect import collect_detections, embed_ground_truth
 from psarm.extras import require
 from psarm.runtime import Bundle, PersonSearch
 from psarm.runtime.backends import BACKENDS
-
-READERS = {"prw": read_prw}
-
-
-def read_dataset(name: str, root: Path) -> PersonSearchDataset:
-    """Read a data set; raises `UsageError` where psarm has no reader of that name, `DataError` where it cannot."""
-    if name not in READERS:
-        raise UsageError(f"This version of psarm does not read {name} yet, only {', '.join(READERS)}.")
-    return READERS[name](root)
 
 
 def run_benchmark(settings: BenchSettings) -> BenchReport:

@@ -59,11 +59,16 @@ def describe_machine() -> Machine:
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         cpu=_cpu_model(),
         cores=_physical_cores(),
-        threads=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        threads=usable_cores(),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         gpus=gpus,
         gpu_detail=detail,
     )
+
+
+def usable_cores() -> int:
+    """Logical cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def package_versions() -> dict[str, str | None]:

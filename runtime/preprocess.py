@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from psarm.geometry import resized_size
 from psarm.runtime.manifest import Preprocessing
 
 LARGE_FRAME_PIXELS = 1 << 25
@@ -30,15 +31,6 @@ class Batch:
     """[N,3,H,W], RGB, normalised, zero-padded at the right and the bottom."""
     image_sizes: NDArray[np.int64]
     """[N,2] valid height and width of each image."""
-
-
-def resized_size(height: int, width: int, min_size: int, max_size: int) -> tuple[int, int]:
-    """Height and width after resizing: the short side becomes `min_size` unless the long side would pass `max_size`.
-
-    A side never becomes less than one pixel (torchvision fails there).
-    """
-    scale = min(min_size / min(height, width), max_size / max(height, width))
-    return max(1, math.floor(height * scale)), max(1, math.floor(width * scale))
 
 
 def make_batch(frames: Sequence[NDArray[np.uint8]], rule: Preprocessing) -> Batch:

@@ -41,6 +41,11 @@ def test_cores_are_counted_once_for_all_their_threads(monkeypatch, info, cores):
     assert describe_machine().cores == cores
 
 
+def test_usable_cores_are_those_the_process_is_bound_to(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {1, 3, 5}, raising=False)
+    assert machine.usable_cores() == describe_machine().threads == 3
+
+
 def test_processor_name(monkeypatch):
     monkeypatch.setattr(machine, "_cpuinfo", lambda: TWO_SOCKETS)
     assert describe_machine().cpu == "Fast CPU (TM)"

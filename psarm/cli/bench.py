@@ -116,9 +116,9 @@ def _run(settings: BenchSettings, json_path: Path | None) -> None:
 
 def _score_file(path: Path, dataset: str, root: Path, cbgm: bool | None, json_path: Path | None) -> None:
     """Score a detections file. Without --cbgm or --no-cbgm, CBGM is measured when the file has contexts."""
-    from psarm.benchmarks.suite import read_dataset
     from psarm.benchmarks.table import print_metrics
     from psarm.console import out
+    from psarm.data.readers import read_dataset
     from psarm.evaluation import read_detections, score_detections
     from psarm.files import write_json
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import click
 
 from psarm.cli.data_check import check
 from psarm.errors import UsageError
+from psarm.machine import usable_cores
 
 if TYPE_CHECKING:
     from psarm.data.synth import SynthSummary
@@ -64,8 +64,8 @@ def synth(
     from psarm.data.synth import SynthSettings, generate_prw
 
     settings = SynthSettings(frames, identities, test_fraction, size[0], size[1], people_per_frame, seed)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    summary = generate_prw(out, settings, workers=cores if workers is None else workers, overwrite=overwrite)
+    workers = usable_cores() if workers is None else workers
+    summary = generate_prw(out, settings, workers=workers, overwrite=overwrite)
     if as_json:
         click.echo(json.dumps({"format": layout, **asdict(summary), "root": str(summary.root)}, indent=2))
     else:

@@ -7,7 +7,6 @@ persistent workers keep their own copy of the data set.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from psarm.data.images import read_whole_image
 from psarm.data.types import UNLABELLED, Frame
 from psarm.errors import DataError
+from psarm.geometry import resized_size
 
 Target = dict[str, Tensor]
 """boxes float32 [n,4] xyxy in pixels of the image; labels int64 [n], 0…C-1 or -1 for a person without identity."""
@@ -150,12 +150,6 @@ def read_image(path: Path) -> np.ndarray:
 def to_tensor(image: np.ndarray) -> Tensor:
     """uint8 [h,w,3] BGR to uint8 [3,h,w] RGB."""
     return torch.from_numpy(np.ascontiguousarray(image[:, :, ::-1].transpose(2, 0, 1)))
-
-
-def resized_size(height: int, width: int, min_size: int, max_size: int) -> tuple[int, int]:
-    """The size the model (torchvision's GeneralizedRCNNTransform) resizes a [height, width] image to."""
-    scale = min(min_size / min(height, width), max_size / max(height, width))
-    return math.floor(height * scale), math.floor(width * scale)
 
 
 def _resize(image: np.ndarray, boxes: np.ndarray, min_size: int, max_size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 
 from psarm.config import Config, DataConfig
-from psarm.data.prw import read_prw
+from psarm.data import readers
 from psarm.data.types import PersonSearchDataset
 from psarm.errors import ConfigError, DataError, UsageError
 from psarm.training.state import STATE_FILE
-
-READERS: dict[str, Callable[[str], PersonSearchDataset]] = {"prw": read_prw}
 
 
 def check_output(output: Path, resume: bool, overwrite: bool) -> None:
@@ -40,7 +37,7 @@ def read_dataset(config: DataConfig) -> PersonSearchDataset:
         raise ConfigError("data.root is empty; give the folder of the data set with --data-root.")
     if not Path(config.root).exists():
         raise ConfigError(f"data.root {config.root} does not exist; give the data set's folder with --data-root.")
-    return READERS[config.dataset](config.root)
+    return readers.read_dataset(config.dataset, config.root)
 
 
 def fit_to_dataset(config: Config, dataset: PersonSearchDataset) -> Config:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import functools
-import os
 import warnings
 from typing import TYPE_CHECKING, Any
 
 from psarm.errors import BundleError, PsarmError
+from psarm.machine import usable_cores
 from psarm.runtime.backends.base import Backend, Tensors
 from psarm.runtime.bundle import Bundle
 from psarm.runtime.manifest import GRAPH_INPUTS, GraphSpec, TensorSpec
@@ -70,11 +70,6 @@ class OnnxRuntimeBackend(Backend):
                 f"ONNX Runtime failed in the {graph} graph on {self.device}: {_sentence(error)}"
             ) from error
         return dict(zip(names, outputs, strict=True))
-
-
-def usable_cores() -> int:
-    """CPU cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def probe() -> tuple[bool, str]:

@@ -8,7 +8,7 @@ import torch
 from tiny_prw import HEIGHT, WIDTH, write_tiny_prw
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from psarm.data.loader import TrainingFrames, plain_errors, read_scenes, resized_size, training_loader
+from psarm.data.loader import TrainingFrames, plain_errors, read_scenes, training_loader
 from psarm.data.prw import read_prw
 from psarm.data.types import Frame
 from psarm.errors import DataError
@@ -25,14 +25,6 @@ def frames_of(dataset, min_size=HEIGHT, max_size=WIDTH, flip=0.0, seed=0):
 
 def model_transform(min_size, max_size):
     return GeneralizedRCNNTransform(min_size, max_size, [0.0] * 3, [1.0] * 3)
-
-
-def test_resized_size_is_the_models():
-    rng = np.random.default_rng(0)
-    for height, width, min_size in rng.integers(20, 300, (200, 3)).tolist():
-        max_size = int(min_size * rng.uniform(1, 2.5))
-        batch, _ = model_transform(min_size, max_size)([torch.zeros(3, height, width)])
-        assert resized_size(height, width, min_size, max_size) == tuple(batch.image_sizes[0])
 
 
 @pytest.mark.parametrize("min_size", range(40, 60))

@@ -1,0 +1,18 @@
+from typing import get_args, get_type_hints
+
+import pytest
+from prw_files import write_prw
+
+from psarm.config import DataConfig
+from psarm.data.readers import READERS, read_dataset
+from psarm.errors import UsageError
+
+
+def test_every_data_set_of_a_configuration_can_be_read(tmp_path):
+    assert set(get_args(get_type_hints(DataConfig)["dataset"])) == set(READERS)
+    assert len(read_dataset("prw", write_prw(tmp_path / "PRW")).train) == 2
+
+
+def test_other_names_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="does not read market yet, only prw"):
+        read_dataset("market", tmp_path)
