@@ -147,7 +147,8 @@ class Demo:
 
 def measured(rows: list[dict[str, Any]], name: str) -> Metrics:
     """Metrics of the row `name` of a benchmark's JSON; raises `PsarmError` where it is missing or failed."""
-    row = next((row for row in rows if row["name"] == name), {"failure": "there is no such row"})
+    missing: dict[str, Any] = {"failure": "there is no such row"}
+    row = next((row for row in rows if row["name"] == name), missing)
     if row["failure"]:
         raise PsarmError(f"The benchmark has no numbers for {name}: {row['failure'].rstrip('.')}.")
     metrics: Metrics = row["metrics"]
