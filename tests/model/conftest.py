@@ -23,7 +23,8 @@ def released(request, tmp_path_factory):
     torch.save({"model": state, "optimizer": {"state": {}}, "lr_scheduler": {"last_epoch": 12}, "epoch": 12}, path)
     model = psarm.load_model(path)
     shrink(model)
-    return SimpleNamespace(variant=variant, oracle=oracle, state=state, path=path, model=model)
+    yield SimpleNamespace(variant=variant, oracle=oracle, state=state, path=path, model=model)
+    path.unlink()  # pytest would keep its hundreds of megabytes
 
 
 @pytest.fixture(params=[torch.float64, torch.float32], ids=["float64", "float32"])
