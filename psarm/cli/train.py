@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,7 @@ def command(
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, root=data_root))
     if output is not None:
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, output=output))
+    _say_failed_writes_once()
     try:
         summary = _train(config, resume, overwrite)
     except KeyboardInterrupt:
@@ -53,6 +55,17 @@ def command(
         click.echo(json.dumps(summary, indent=2))
     else:
         _show(summary)
+
+
+def _say_failed_writes_once() -> None:
+    """TensorBoard's thread hands a failed write to the main thread, which ends with it, and would show it too."""
+    show = threading.excepthook
+
+    def show_others(arguments: threading.ExceptHookArgs) -> None:
+        if not issubclass(arguments.exc_type, OSError):
+            show(arguments)
+
+    threading.excepthook = show_others
 
 
 def _train(config: Config, resume: bool, overwrite: bool) -> dict[str, Any]:

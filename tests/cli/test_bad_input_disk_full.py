@@ -11,10 +11,12 @@ import cv2
 import pytest
 import toy_bundle as toy
 from failing import failing
+from tiny_prw import write_tiny_prw
 from toy_prw import write_toy_prw
 
 END = "; nothing half-written was left behind; free space and run again."
 FULL = Path("/dev/full")
+CONFIG = Path(__file__).parents[2] / "configs" / "tiny.yaml"
 
 
 @pytest.fixture
@@ -95,6 +97,19 @@ def test_a_real_disk_of_32_kib(small_disk):
     [sentence] = result.stderr.splitlines()
     assert sentence.startswith(f"Error: the disk is full while writing {out}") and sentence.endswith(END)
     assert list(small_disk.iterdir()) == []
+
+
+def test_training_logs_on_a_real_disk_without_space(small_disk, tmp_path):
+    """TensorBoard writes in a thread of its own."""
+    data = write_tiny_prw(tmp_path / "prw")
+    with pytest.raises(OSError, match="No space left"):
+        (small_disk / "fill").write_bytes(bytes(1 << 16))
+    arguments = ["--config", str(CONFIG), "--data-root", str(data), "--output", str(small_disk / "run")]
+    command = [sys.executable, "-m", "psarm", "train", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 1 and result.stdout == ""
+    [_, sentence] = result.stderr.splitlines()  # the first says what is trained
+    assert sentence.startswith("Error: the disk is full")
 
 
 @pytest.mark.usefixtures("quick")
