@@ -28,7 +28,7 @@ class NormAwareEmbedding(nn.Module):
 
 
 def projector(in_features: int, out_features: int) -> nn.Sequential:
-    """Linear + BatchNorm with the released initialisation."""
+    """Linear + BatchNorm. The released code draws the BatchNorm's scale from N(0, 0.01); here it starts at 1."""
     linear = nn.Linear(in_features, out_features)
     nn.init.normal_(linear.weight, std=0.01)
     nn.init.zeros_(linear.bias)
