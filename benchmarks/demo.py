@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
 from psarm.benchmarks.baselines import HISTOGRAM, UNTRAINED
 from psarm.benchmarks.report import Metrics
@@ -133,9 +134,9 @@ class Demo:
             raise PsarmError(f"psarm {words[0]} ended with exit code {code}; the demo stops here.")
 
     def _query(self) -> tuple[Path, str, Path]:
-        """The first query of the data set, its box, and a folder with the test frames to search in."""
+        """The query that shows most of its person, its box, and a folder with the test frames to search in."""
         dataset = read_prw(self.data)
-        query = dataset.queries[0]
+        query = max(dataset.queries, key=lambda query: float(np.prod(query.box[2:] - query.box[:2])))
         gallery = self.folder / "gallery"
         shutil.rmtree(gallery, ignore_errors=True)
         gallery.mkdir(parents=True)
