@@ -164,8 +164,8 @@ def annotated_boxes(boxes: NDArray[np.float64]) -> NDArray[np.float32]:
 
 def query_box(box: NDArray[np.float64]) -> NDArray[np.float32]:
     """The corners [4] of a query's line as the protocol reads them: float32 [4] xyxy, whole numbers."""
-    corners: NDArray[np.float64] = np.trunc(box)
-    return np.maximum(corners, 0).astype(np.float32)
+    corners: NDArray[np.float64] = np.maximum(np.trunc(box), 0)
+    return corners.astype(np.float32)
 
 
 def parse_query(line: str) -> tuple[int, NDArray[np.float64], str]:
