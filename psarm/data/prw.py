@@ -157,9 +157,10 @@ def read_annotation(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]
 
 def annotated_boxes(boxes: NDArray[np.float64]) -> NDArray[np.float32]:
     """Annotated x, y, w, h [n,4] as the protocol reads them: float32 [n,4] xyxy, whole numbers."""
-    positive = np.maximum(boxes, 0)
+    positive: NDArray[np.float64] = np.maximum(boxes, 0)
     corners = np.concatenate([positive[:, :2], positive[:, :2] + positive[:, 2:]], axis=1)
-    return np.trunc(corners).astype(np.float32)
+    whole: NDArray[np.float64] = np.trunc(corners)
+    return whole.astype(np.float32)
 
 
 def query_box(box: NDArray[np.float64]) -> NDArray[np.float32]:
