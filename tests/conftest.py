@@ -4,6 +4,7 @@ import fcntl
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+
+# A shell starts background jobs with Ctrl-C ignored, and so would be every command the tests start and then interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if importlib.util.find_spec("torch"):
     import torch
