@@ -25,11 +25,11 @@ class Row:
     """Both graphs, or the checkpoint file."""
     failure: str = ""
     """Why there are no numbers; empty when there are."""
-    requested: bool = False
-    """Whether it was asked for by name: the checkpoint, or a backend or precision of the bundle."""
     metrics: Metrics = field(default_factory=dict)
     """As `psarm.evaluation.score_detections` gives them, and `search_gt_boxes` when asked for; fractions."""
     timing: Timing | None = None
+    requested: bool = False
+    """Whether it was asked for by name: the checkpoint, or a backend or precision of the bundle."""
 
     @property
     def ok(self) -> bool:
