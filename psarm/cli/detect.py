@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from psarm.cli.engine_options import EXISTING, Frames, engine_options, open_engine
+from psarm.errors import UsageError
 
 if TYPE_CHECKING:
     from psarm.runtime import Detections, PersonSearch
@@ -36,6 +37,8 @@ def command(
     """
     from psarm.console import out, progress
 
+    if save:
+        _refuse_searched(save, paths)
     frames = Frames(paths, every, batch)
     rows: list[Row] = []
     saver = FrameSaver(save) if save else None
@@ -78,6 +81,16 @@ class FrameSaver:
         drawn = draw_boxes(image, people.boxes, [f"{score:.2f}" for score in people.scores])
         with atomic_path(self.folder / name) as temporary:
             temporary.write_bytes(encode_jpeg(drawn))
+
+
+def _refuse_searched(save: Path, paths: tuple[Path, ...]) -> None:
+    """Raise `UsageError` where what is written would be searched by the next run."""
+    for path in paths:
+        if path.is_dir() and save.resolve().is_relative_to(path.resolve()):
+            raise UsageError(
+                f"--save {save} lies in the searched folder {path}, so the next run would search the pictures written "
+                "by this one; give a folder outside it."
+            )
 
 
 def _detect(engine: PersonSearch, images: list[tuple[FrameSource, Frame]]) -> tuple[list[Detections], float]:

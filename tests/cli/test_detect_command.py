@@ -67,7 +67,7 @@ def test_conf(bundle, frames, capfd):
 def test_save_writes_beside_nothing_it_read(bundle, frames, tmp_path, capfd):
     other = shutil.copytree(frames, tmp_path / "other")
     before = (frames / "a.png").read_bytes()
-    code, *_ = psarm(capfd, "detect", bundle, frames, other / "a.png", "--save", frames)
+    code, *_ = psarm(capfd, "detect", bundle, *sorted(frames.iterdir()), other / "a.png", "--save", frames)
     assert code == 0
     saved = sorted(path.name for path in frames.glob("*.people.jpg"))
     assert saved == ["a-2.people.jpg", "a.people.jpg", "b.people.jpg", "c.people.jpg"]
@@ -75,6 +75,20 @@ def test_save_writes_beside_nothing_it_read(bundle, frames, tmp_path, capfd):
     drawn, plain = cv2.imread(str(frames / "a.people.jpg")), cv2.imread(str(frames / "a.png"))
     assert drawn.shape == plain.shape and np.abs(drawn.astype(int) - plain).max() > 50
     assert len(list(frames.iterdir())) == 3 + 4
+
+
+@pytest.mark.parametrize("folder", [".", "boxes", "deep/er", "../frames/boxes"])
+def test_save_into_a_searched_folder_is_refused(bundle, frames, capfd, monkeypatch, folder):
+    monkeypatch.chdir(frames)
+    code, out, err = psarm(capfd, "detect", bundle, frames, "--save", folder)
+    assert code == 2 and out == "" and err.count("\n") == 1
+    assert err.startswith(f"Error: --save {folder} lies in the searched folder {frames}, so ")
+    assert "give a folder outside it" in err and len(list(frames.iterdir())) == 3
+
+
+def test_save_beside_a_searched_folder_of_a_similar_name(bundle, frames, capfd):
+    code, *_ = psarm(capfd, "detect", bundle, frames, "--save", f"{frames}-boxes")
+    assert code == 0 and len(list((frames.parent / "frames-boxes").iterdir())) == 3
 
 
 def test_a_video_frame_by_frame(bundle, tmp_path, capfd):
