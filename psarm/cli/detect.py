@@ -35,7 +35,7 @@ def command(
     A PATH is a picture, a folder (searched with its subfolders) or a video. Files that cannot be read are named and
     left out, and the exit code is then 1.
     """
-    from psarm.console import out, progress
+    from psarm.console import err, out, progress
 
     if save:
         _refuse_searched(save, paths)
@@ -47,16 +47,17 @@ def command(
         for images in frames:
             people, milliseconds = _detect(engine, images)
             for (source, image), found in zip(images, people, strict=True):
-                if saver:
-                    saver.save(source, image, found)
+                saved = {"saved": str(saver.save(source, image, found))} if saver else {}
                 if as_json:
-                    click.echo(json.dumps(_record(source, image, found, milliseconds)))
+                    click.echo(json.dumps({**_record(source, image, found, milliseconds), **saved}))
                 else:
                     best = float(found.scores[0]) if len(found) else None
                     rows.append((source.name, len(found), best, milliseconds))
             bar.advance(task, len(images))
     if rows:
         out.print(_table(rows))
+    if saver:
+        err.print(f"Wrote {saver.count} {'picture' if saver.count == 1 else 'pictures'} to {save}.", markup=False)
     frames.raise_if_unreadable()
 
 
@@ -67,8 +68,13 @@ class FrameSaver:
         self.folder = folder
         self._taken: set[str] = set()
 
-    def save(self, source: FrameSource, image: Frame, people: Detections) -> None:
-        """Write one frame atomically; frames of one name from several folders are numbered."""
+    @property
+    def count(self) -> int:
+        """How many pictures were written."""
+        return len(self._taken)
+
+    def save(self, source: FrameSource, image: Frame, people: Detections) -> Path:
+        """Write one frame atomically and return its path; frames of one name from several folders are numbered."""
         from psarm.files import atomic_path
         from psarm.runtime.drawing import draw_boxes, encode_jpeg
 
@@ -81,6 +87,7 @@ class FrameSaver:
         drawn = draw_boxes(image, people.boxes, [f"{score:.2f}" for score in people.scores])
         with atomic_path(self.folder / name) as temporary:
             temporary.write_bytes(encode_jpeg(drawn))
+        return self.folder / name
 
 
 def _refuse_searched(save: Path, paths: tuple[Path, ...]) -> None:

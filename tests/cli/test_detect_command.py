@@ -53,6 +53,7 @@ def test_json_lines(bundle, frames, capfd, batch):
     assert code == 0
     assert [record["image"] for record in records] == [str(frames / f"{name}.png") for name in "abc"]
     assert [len(record["boxes"]) for record in records] == [len(r["scores"]) for r in records] == [1, 0, 2]
+    assert all("saved" not in record for record in records)
     assert all((r["width"], r["height"]) == (160, 96) and r["milliseconds"] > 0 for r in records)
     np.testing.assert_allclose(records[0]["boxes"][0], np.array(toy.cell_box(0)) + toy.SHIFT, atol=2)
 
@@ -77,6 +78,12 @@ def test_save_writes_beside_nothing_it_read(bundle, frames, tmp_path, capfd):
     assert len(list(frames.iterdir())) == 3 + 4
 
 
+def test_one_saved_picture_is_told(bundle, frames, tmp_path, capfd):
+    code, out, err = psarm(capfd, "detect", bundle, frames / "a.png", "--save", tmp_path / "out", "--json")
+    assert code == 0 and err.splitlines()[-1] == f"Wrote 1 picture to {tmp_path / 'out'}."
+    assert json.loads(out)["saved"] == str(tmp_path / "out" / "a.people.jpg")
+
+
 @pytest.mark.parametrize("folder", [".", "boxes", "deep/er", "../frames/boxes"])
 def test_save_into_a_searched_folder_is_refused(bundle, frames, capfd, monkeypatch, folder):
     monkeypatch.chdir(frames)
@@ -87,8 +94,9 @@ def test_save_into_a_searched_folder_is_refused(bundle, frames, capfd, monkeypat
 
 
 def test_save_beside_a_searched_folder_of_a_similar_name(bundle, frames, capfd):
-    code, *_ = psarm(capfd, "detect", bundle, frames, "--save", f"{frames}-boxes")
-    assert code == 0 and len(list((frames.parent / "frames-boxes").iterdir())) == 3
+    code, _, err = psarm(capfd, "detect", bundle, frames, "--save", f"{frames}-boxes")
+    assert code == 0 and err.splitlines()[-1] == f"Wrote 3 pictures to {frames}-boxes."
+    assert len(list((frames.parent / "frames-boxes").iterdir())) == 3
 
 
 def test_a_video_frame_by_frame(bundle, tmp_path, capfd):
@@ -101,10 +109,9 @@ def test_a_video_frame_by_frame(bundle, tmp_path, capfd):
     records = [json.loads(line) for line in out.splitlines()]
     assert code == 0
     assert [(r["image"], len(r["boxes"])) for r in records] == [(f"{clip}#000000", 1), (f"{clip}#000003", 0)]
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {
-        "clip_000000.people.jpg",
-        "clip_000003.people.jpg",
-    }
+    saved = ["clip_000000.people.jpg", "clip_000003.people.jpg"]
+    assert [record["saved"] for record in records] == [str(tmp_path / "out" / name) for name in saved]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == saved
 
 
 @pytest.mark.parametrize(
