@@ -24,7 +24,9 @@ Row = tuple[str, int, float | None, float]  # image, people, best score, millise
 @click.argument("paths", type=EXISTING, nargs=-1, required=True, metavar="PATH...")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a frame (JSON Lines) instead of a table.")
 @click.option(
-    "--save", type=click.Path(file_okay=False, path_type=Path), help="Write each frame with its boxes to this folder."
+    "--save",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write each frame with numbered boxes to this folder.",
 )
 @engine_options
 def command(
@@ -62,7 +64,10 @@ def command(
 
 
 class FrameSaver:
-    """Writes frames with boxes to a folder, as `NAME.people.jpg`: never over the pictures that were read."""
+    """Writes frames with boxes to a folder, as `NAME.people.jpg`: never over the pictures that were read.
+
+    Each box is labelled with its score after its number, the one that `psarm search --person` takes.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -84,7 +89,8 @@ class FrameSaver:
             count += 1
             name = f"{stem}-{count}.people.jpg"
         self._taken.add(name)
-        drawn = draw_boxes(image, people.boxes, [f"{score:.2f}" for score in people.scores])
+        labels = [f"{number} {score:.2f}" for number, score in enumerate(people.scores, start=1)]
+        drawn = draw_boxes(image, people.boxes, labels)
         with atomic_path(self.folder / name) as temporary:
             temporary.write_bytes(encode_jpeg(drawn))
         return self.folder / name

@@ -78,6 +78,20 @@ def test_save_writes_beside_nothing_it_read(bundle, frames, tmp_path, capfd):
     assert len(list(frames.iterdir())) == 3 + 4
 
 
+def test_saved_boxes_are_numbered_best_first(bundle, frames, tmp_path, capfd, monkeypatch):
+    drawn = []
+
+    def draw_boxes(image, boxes, labels):
+        drawn.append((boxes.tolist(), labels))
+        return image
+
+    monkeypatch.setattr("psarm.runtime.drawing.draw_boxes", draw_boxes)
+    _, out, _ = psarm(capfd, "detect", bundle, frames / "c.png", "--save", tmp_path / "out", "--json")
+    found = json.loads(out)
+    assert found["scores"] == sorted(found["scores"], reverse=True)
+    assert drawn == [(found["boxes"], [f"{n} {score:.2f}" for n, score in enumerate(found["scores"], start=1)])]
+
+
 def test_one_saved_picture_is_told(bundle, frames, tmp_path, capfd):
     code, out, err = psarm(capfd, "detect", bundle, frames / "a.png", "--save", tmp_path / "out", "--json")
     assert code == 0 and err.splitlines()[-1] == f"Wrote 1 picture to {tmp_path / 'out'}."
