@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,9 +45,15 @@ def parse_box(context: click.Context, parameter: click.Parameter, value: str | N
 @click.command()
 @click.argument("bundle", type=EXISTING)
 @click.argument("paths", type=EXISTING, nargs=-1, required=True, metavar="PATH...")
-@click.option("--query", "query_path", type=EXISTING, required=True, help="Picture with the person to search for.")
+@click.option(
+    "--query",
+    "query_path",
+    type=EXISTING,
+    required=True,
+    help="Picture with the person to search for; several people are listed.",
+)
 @click.option("--box", callback=parse_box, metavar="x1,y1,x2,y2", help="The person's box in the query, in pixels.")
-@click.option("--person", type=click.IntRange(min=1), help="Or the number of a person found in the query.")
+@click.option("--person", type=click.IntRange(min=1), help="Or a person's number, as listed without it.")
 @click.option("--top-k", type=click.IntRange(min=1), default=10, show_default=True, help="Hits to show.")
 @click.option("--cbgm", is_flag=True, help="Let the people around the query help (context bipartite graph matching).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
@@ -83,7 +90,7 @@ def command(
     if not frames.files:
         raise UsageError(f"Apart from the query {query_path} itself, nothing is left to search; give other pictures.")
     with open_engine(bundle, **options) as engine:
-        query = _read_query(engine, query_path, box, person)
+        query = _read_query(engine, query_path, box, person, as_json)
         embedding = engine.embed(query.image, [query.box])[0]
         context = engine.detect_around(query.image, query.box) if cbgm else None
         sources, people = _detect(engine, frames)
@@ -96,8 +103,7 @@ def command(
     frames.raise_if_unreadable()
 
 
-def _read_query(engine: PersonSearch, path: Path, box: Box | None, person: int | None) -> Query:
-    from psarm.console import err
+def _read_query(engine: PersonSearch, path: Path, box: Box | None, person: int | None, as_json: bool) -> Query:
     from psarm.runtime import read_image
 
     quiet_decoders()
@@ -108,12 +114,30 @@ def _read_query(engine: PersonSearch, path: Path, box: Box | None, person: int |
     if len(people) == 0:
         raise UsageError(f"No person was found in the query {path}; say where the person is with --box x1,y1,x2,y2.")
     if person is None and len(people) > 1:
-        err.print(_people_table(people))
-        raise UsageError(f"The query {path} shows {len(people)} people (above); choose one with --person N or --box.")
+        raise _several_people(engine, path, people, as_json)
     if person is not None and person > len(people):
         raise UsageError(f"--person is {person}, but people found in the query {path} are numbered 1 to {len(people)}.")
     x1, y1, x2, y2 = people.boxes[(person or 1) - 1].tolist()
     return Query(path, image, (x1, y1, x2, y2))
+
+
+def _several_people(engine: PersonSearch, path: Path, people: Detections, as_json: bool) -> UsageError:
+    """List the people of the query and return the error to raise."""
+    from psarm.console import err
+
+    if as_json:
+        listed = [
+            {"person": number, "box": found.box.tolist(), "score": round(found.score, 6)}
+            for number, found in enumerate(people, start=1)
+        ]
+        click.echo(json.dumps({"people": listed}))
+    else:
+        err.print(_people_table(people))
+    draw = shlex.join(["psarm", "detect", str(engine.bundle.path), str(path), "--save"])
+    return UsageError(
+        f"The query {path} shows {len(people)} people (listed {'in the JSON' if as_json else 'above'}); "
+        f"choose one with --person N or --box; {draw} DIR draws the numbers."
+    )
 
 
 def _detect(engine: PersonSearch, frames: Frames) -> tuple[list[FrameSource], list[Detections]]:

@@ -71,9 +71,10 @@ def test_a_box_chooses_the_person(bundle, gallery, tmp_path, capfd):
 
 def test_several_people_are_listed_and_one_can_be_chosen(bundle, gallery, tmp_path, capfd):
     crowd = draw(tmp_path / "crowd.png", {1: ORANGE, 2: RED})
-    code, found, err = search(capfd, bundle, "--query", crowd, gallery)
-    assert code == 2 and found is None
-    assert "shows 2 people (above); choose one with --person N or --box" in err
+    code, out, err = psarm(capfd, "search", bundle, "--query", crowd, gallery)
+    assert code == 2 and out == ""
+    assert "shows 2 people (listed above); choose one with --person N or --box; " in err
+    assert f"psarm detect {bundle} {crowd} --save DIR draws the numbers." in err
     rows = [line.split("│") for line in err.splitlines() if line.count("│") == 4]
     boxes = {row[1].strip(): row[2].strip() for row in rows}
     assert list(boxes) == ["1", "2"]
@@ -82,6 +83,21 @@ def test_several_people_are_listed_and_one_can_be_chosen(bundle, gallery, tmp_pa
     assert [round(value) for value in found["query"]["box"]] == [int(value) for value in boxes["2"].split(",")]
     code, _, err = search(capfd, bundle, "--query", crowd, gallery, "--person", 3)
     assert code == 2 and "--person is 3, but people found" in err and "numbered 1 to 2" in err
+
+
+def test_several_people_are_listed_as_json(bundle, gallery, tmp_path, capfd):
+    crowd = draw(tmp_path / "crowd.png", {1: ORANGE, 2: RED})
+    code, found, err = search(capfd, bundle, "--query", crowd, gallery)
+    assert code == 2 and list(found) == ["people"] and "│" not in err
+    assert "shows 2 people (listed in the JSON); choose one with --person N or --box" in err
+    assert [person["person"] for person in found["people"]] == [1, 2]
+    _, out, _ = psarm(capfd, "detect", bundle, crowd, "--json", "--threads", 1)
+    detected = json.loads(out)
+    assert [person["box"] for person in found["people"]] == detected["boxes"]
+    assert [person["score"] for person in found["people"]] == pytest.approx(detected["scores"], abs=1e-6)
+    for person in found["people"]:
+        _, chosen, _ = search(capfd, bundle, "--query", crowd, gallery, "--person", person["person"])
+        assert chosen["query"]["box"] == person["box"]
 
 
 def test_nobody_in_the_query(bundle, gallery, tmp_path, capfd):
