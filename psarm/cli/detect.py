@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from psarm.cli.engine_options import EXISTING, Frames, engine_options, open_engine
+from psarm.cli.engine_options import EXISTING, Frames, check_bundle_first, engine_options, open_engine
 from psarm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def command(
     """
     from psarm.console import err, out, progress
 
+    check_bundle_first(bundle, paths)
     if save:
         _refuse_searched(save, paths)
     frames = Frames(paths, every, batch)

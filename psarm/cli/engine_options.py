@@ -98,6 +98,15 @@ class Frames:
             raise error
 
 
+def check_bundle_first(bundle: Path, paths: tuple[Path, ...]) -> None:
+    """Raise `UsageError` where BUNDLE is no bundle and a PATH is one: the arguments came in the wrong order."""
+    from psarm.runtime.manifest import MANIFEST_NAME
+
+    found = next((path for path in paths if (path / MANIFEST_NAME).is_file()), None)
+    if found and not (bundle / MANIFEST_NAME).is_file():
+        raise UsageError(f"BUNDLE comes first: {bundle} is no bundle and {found} is; swap them.")
+
+
 def open_engine(bundle: Path, backend: str, precision: str, threads: int | None, conf: float | None) -> PersonSearch:
     """Open the bundle and say on stderr what runs it."""
     from psarm.console import err

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from psarm.cli.engine_options import EXISTING, Frames, engine_options, open_engine, quiet_decoders
+from psarm.cli.engine_options import EXISTING, Frames, check_bundle_first, engine_options, open_engine, quiet_decoders
 from psarm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def command(
 
     if box and person:
         raise UsageError("--box and --person both choose the person; give one of them.")
+    check_bundle_first(bundle, paths)
     frames = Frames(paths, every, batch, skip=query_path)
     if not frames.files:
         raise UsageError(f"Apart from the query {query_path} itself, nothing is left to search; give other pictures.")

@@ -164,6 +164,8 @@ def test_1x1_and_20000_px_pictures(bundle, tmp_path, capfd):
     [
         (["{bundle}", "gone.jpg"], "Path 'gone.jpg' does not exist"),
         (["gone.psarm", "{frames}"], "Path 'gone.psarm' does not exist"),
+        (["{frames}/a.png", "{bundle}"], "BUNDLE comes first: {frames}/a.png is no bundle and {bundle} is; swap them."),
+        (["{frames}", "{frames}", "{bundle}"], "BUNDLE comes first"),
         (["{bundle}"], "Missing argument 'PATH...'"),
         (["{bundle}", "{empty}"], "holds no picture or video file"),
         (["{bundle}", "{frames}", "--backend", "tensorrt"], "this version of psarm has no such backend yet"),
@@ -178,7 +180,7 @@ def test_usage_errors_exit_with_2(bundle, frames, tmp_path, capfd, arguments, sa
     empty.mkdir()
     filled = [argument.format(bundle=bundle, frames=frames, empty=empty) for argument in arguments]
     code, out, err = psarm(capfd, "detect", *filled)
-    assert code == 2 and out == "" and says in err.replace("\n", " ")
+    assert code == 2 and out == "" and says.format(bundle=bundle, frames=frames) in err.replace("\n", " ")
 
 
 def test_wrong_bundles_exit_with_1(bundle, frames, tmp_path, capfd):

@@ -171,6 +171,15 @@ def test_a_bad_picture_among_many(bundle, gallery, query, capfd):
     assert "b.png is empty" in err and err.splitlines()[-1].startswith("Error: 1 of 3 files")
 
 
+def test_bundle_comes_first(bundle, query, capfd):
+    code, out, err = psarm(capfd, "search", query, "--query", query, bundle)
+    assert (
+        code == 2
+        and out == ""
+        and err == f"Error: BUNDLE comes first: {query} is no bundle and {bundle} is; swap them.\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
