@@ -49,7 +49,8 @@ def check_boxes(boxes: Any) -> NDArray[np.float32]:
     wrong = np.flatnonzero((array[:, :2] > array[:, 2:]).any(axis=1))
     if wrong.size:
         raise UsageError(
-            f"Boxes are x1,y1,x2,y2 with x1 <= x2 and y1 <= y2, got {array[wrong[0]].tolist()} as number {wrong[0]}."
+            "Boxes are x1,y1,x2,y2 (not x,y,width,height) with x1 <= x2 and y1 <= y2, got "
+            f"{array[wrong[0]].tolist()}{f' as number {wrong[0]}' if len(array) > 1 else ''}."
         )
     return array
 
@@ -58,10 +59,11 @@ def check_person_boxes(boxes: Any, width: int, height: int) -> NDArray[np.float3
     """As `check_boxes`, and every box must have an area and lie at least partly inside the frame."""
     array = check_boxes(boxes)
     for index, (x1, y1, x2, y2) in enumerate(array.tolist()):
+        name = f"Box {index}" if len(array) > 1 else "The box"
         if x1 >= x2 or y1 >= y2:
-            raise UsageError(f"Box {index} is empty: {[x1, y1, x2, y2]}; needed x1 < x2 and y1 < y2.")
+            raise UsageError(f"{name} is empty: {[x1, y1, x2, y2]}; needed x1 < x2 and y1 < y2.")
         if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
-            raise UsageError(f"Box {index} {[x1, y1, x2, y2]} lies outside the {width}x{height} picture.")
+            raise UsageError(f"{name} {[x1, y1, x2, y2]} lies outside the {width}x{height} picture.")
     return array
 
 

@@ -110,6 +110,7 @@ def _read_query(engine: PersonSearch, path: Path, box: Box | None, person: int |
     quiet_decoders()
     image = read_image(path)
     if box:
+        _check_box(path, image, box)
         return Query(path, image, box)
     people = engine.detect(image)
     if len(people) == 0:
@@ -120,6 +121,18 @@ def _read_query(engine: PersonSearch, path: Path, box: Box | None, person: int |
         raise UsageError(f"--person is {person}, but people found in the query {path} are numbered 1 to {len(people)}.")
     x1, y1, x2, y2 = people.boxes[(person or 1) - 1].tolist()
     return Query(path, image, (x1, y1, x2, y2))
+
+
+def _check_box(path: Path, image: Frame, box: Box) -> None:
+    """Raise `UsageError` for a box without a pixel of the picture; tell of one that reaches over its border."""
+    from psarm.console import err
+    from psarm.runtime.validators import check_person_boxes
+
+    height, width = image.shape[:2]
+    ((x1, y1, x2, y2),) = check_person_boxes([box], width, height).tolist()
+    if min(x1, y1) < 0 or x2 > width or y2 > height:
+        text = _box_text([x1, y1, x2, y2])
+        err.print(f"Note: the box {text} reaches outside the {width}x{height} picture {path}.", markup=False)
 
 
 def _several_people(engine: PersonSearch, path: Path, people: Detections, as_json: bool) -> UsageError:

@@ -69,6 +69,13 @@ def test_a_box_chooses_the_person(bundle, gallery, tmp_path, capfd):
         assert found["hits"][0]["image"].endswith(colour)
 
 
+@pytest.mark.parametrize(("box", "noted"), [("-5,0,40,40", 1), ("100,40,161,97", 1), ("0,0,160,96", 0)])
+def test_a_box_partly_outside_is_noted(bundle, gallery, query, capfd, box, noted):
+    code, found, err = search(capfd, bundle, "--query", query, "--box", box, gallery)
+    assert code == 0 and found["query"]["box"] == [float(value) for value in box.split(",")]
+    assert err.splitlines().count(f"Note: the box {box} reaches outside the 160x96 picture {query}.") == noted
+
+
 def test_several_people_are_listed_and_one_can_be_chosen(bundle, gallery, tmp_path, capfd):
     crowd = draw(tmp_path / "crowd.png", {1: ORANGE, 2: RED})
     code, out, err = psarm(capfd, "search", bundle, "--query", crowd, gallery)
@@ -189,8 +196,17 @@ def test_bundle_comes_first(bundle, query, capfd):
         (["--query", "{bad}", "{gallery}"], 1, "is damaged or not a picture"),
         (["--query", "{query}", "{gallery}", "--box", "1,2,3"], 2, "not of the form x1,y1,x2,y2"),
         (["--query", "{query}", "{gallery}", "--box", "a,b,c,d"], 2, "not of the form x1,y1,x2,y2"),
-        (["--query", "{query}", "{gallery}", "--box", "9,9,5,20"], 2, "x1 <= x2"),
-        (["--query", "{query}", "{gallery}", "--box", "500,500,600,600"], 2, "outside the 160x96 picture"),
+        (
+            ["--query", "{query}", "{gallery}", "--box", "9,9,5,20"],
+            2,
+            "(not x,y,width,height) with x1 <= x2 and y1 <= y2, got [9.0, 9.0, 5.0, 20.0].",
+        ),
+        (["--query", "{query}", "{gallery}", "--box", "9,9,9,20"], 2, "The box is empty"),
+        (
+            ["--query", "{query}", "{gallery}", "--box", "500,500,600,600"],
+            2,
+            "The box [500.0, 500.0, 600.0, 600.0] lies outside the 160x96 picture",
+        ),
         (["--query", "{query}", "{gallery}", "--box", "nan,1,2,3"], 2, "finite"),
         (["--query", "{query}", "{gallery}", "--box", "1,1,5,5", "--person", "1"], 2, "give one of them"),
         (["--query", "{query}", "{query}"], 2, "nothing is left to search"),
