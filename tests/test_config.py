@@ -23,7 +23,7 @@ def refusal(call):
         call()
     message = str(caught.value)
     assert "\n" not in message
-    assert message.endswith(".")
+    assert message.endswith((".", "?"))
     return message
 
 
@@ -80,9 +80,15 @@ def test_a_file_changes_what_it_names_only(tmp_path):
     assert config.data == DataConfig()
 
 
-@pytest.mark.parametrize("text", ["", "# nothing but a comment\n", "{}", "model: {}\n"])
-def test_an_empty_file_is_the_defaults(text, tmp_path):
-    assert load_config(write(tmp_path, text)) == Config()
+def test_an_empty_group_is_the_defaults(tmp_path):
+    assert load_config(write(tmp_path, "model: {}\n")) == Config()
+
+
+@pytest.mark.parametrize("text", ["", "# nothing but a comment\n", "{}"])
+def test_an_empty_file_is_refused(text, tmp_path):
+    path = write(tmp_path, text)
+    message = refusal(lambda: load_config(path, ["train.epochs=2"]))
+    assert message == f"{path} is empty; it needs the groups model, data, train (see configs/)."
 
 
 def test_overrides(tmp_path):
@@ -113,11 +119,8 @@ def test_overrides(tmp_path):
     [
         ("train.epochs", "is not of the form group.key=value"),
         ("=4", "is not of the form group.key=value"),
-        ("train.epoch=4", "unknown key 'epoch'"),
-        ("trian.epochs=4", "unknown key 'trian'"),
-        ("epochs=4", "unknown key 'epochs'"),
-        ("train.epochs.more=4", "epochs is a value, not a group"),
-        ("train=4", "train"),
+        ("train.epochs.more=4", "train.epochs is a value, not a group"),
+        ("train=4", "train is a group; give one of its keys: output, epochs, "),
         ("train.epochs=four", "train.epochs"),
         ("train.epochs=", "train.epochs"),
         ("train.epochs=0", "train.epochs"),
@@ -128,6 +131,28 @@ def test_overrides(tmp_path):
 )
 def test_bad_overrides(override, says, tmp_path):
     assert says in refusal(lambda: load_config(write(tmp_path, "train:\n  epochs: 3\n"), [override]))
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("epochs=2", "there is no group or key 'epochs'; did you mean train.epochs?"),
+        ("trian.epochs=2", "there is no group or key 'trian'; did you mean train.epochs?"),
+        ("loss_weights.oim=2", "there is no group or key 'loss_weights'; did you mean train.loss_weights.oim?"),
+        ("train.width=1", "train has no key 'width'; did you mean model.width?"),
+        ("nothing=2", "there is no group or key 'nothing'; the groups are model, data, train."),
+        ("data.rot=x", "data has no key 'rot'; known keys are dataset, root, workers."),
+        ("data={rot: x}", "data has no key 'rot'; known keys are dataset, root, workers."),
+    ],
+)
+def test_an_unknown_key_of_an_override_is_not_blamed_on_the_file(override, says, tmp_path):
+    message = refusal(lambda: load_config(write(tmp_path, "train:\n  epochs: 3\n"), [override]))
+    assert message == f"Override {override!r}: {says}"
+
+
+def test_a_group_of_the_file_that_is_none_is_not_blamed_on_the_override(tmp_path):
+    path = write(tmp_path, "train: 3\n")
+    assert f"{path}: train: got 3" in refusal(lambda: load_config(path, ["train.epochs=4"]))
 
 
 @pytest.mark.parametrize(
@@ -161,18 +186,23 @@ def test_unknown_keys_are_answered_with_the_known_ones(tmp_path):
     assert "dataset, root, workers" in message
 
 
-@pytest.mark.parametrize("name", ["missing.yaml", "."])
-def test_files_that_cannot_be_read(name, tmp_path):
-    path = tmp_path / name
-    message = refusal(lambda: load_config(path))
-    assert "Cannot read" in message
-    assert str(path) in message
+def test_files_that_cannot_be_read(tmp_path):
+    missing = tmp_path / "missing.yaml"
+    message = refusal(lambda: load_config(missing))
+    assert message == f"There is no configuration file {missing}; configs/ of a checkout holds presets."
+    assert refusal(lambda: load_config(tmp_path)) == f"Cannot read the configuration file {tmp_path}: Is a directory."
 
 
-def test_a_file_that_is_not_text(tmp_path):
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00\x93", b"train\x00\x01"])
+def test_a_file_that_is_not_text(content, tmp_path):
     path = tmp_path / "x.yaml"
-    path.write_bytes(b"\xff\xfe\x00\x93")
-    assert "Cannot read" in refusal(lambda: load_config(path))
+    path.write_bytes(content)
+    assert refusal(lambda: load_config(path)) == f"{path} is not a text file; a YAML file in UTF-8 is needed."
+
+
+def test_a_yaml_error_is_its_place(tmp_path):
+    path = write(tmp_path, "model:\n\twidth: 1\n")
+    assert refusal(lambda: load_config(path)) == f"{path} is not valid YAML (line 2, column 1)."
 
 
 WRONG_TYPES = {

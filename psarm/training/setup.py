@@ -14,6 +14,10 @@ from psarm.data.types import PersonSearchDataset
 from psarm.errors import ConfigError, DataError, UsageError
 from psarm.training.state import STATE_FILE
 
+WHERE_DATA_COMES_FROM = (
+    "give the folder of the data set with --data-root; `psarm data synth DIR --format prw` makes one."
+)
+
 
 def check_output(output: Path, resume: bool, overwrite: bool) -> None:
     """Raise `UsageError` where starting or resuming in `output` cannot be meant."""
@@ -34,9 +38,9 @@ def check_output(output: Path, resume: bool, overwrite: bool) -> None:
 def read_dataset(config: DataConfig) -> PersonSearchDataset:
     """The data set of a configuration; raises `ConfigError` without a root and `DataError` where it cannot be read."""
     if not config.root:
-        raise ConfigError("data.root is empty; give the folder of the data set with --data-root.")
+        raise ConfigError(f"data.root is empty; {WHERE_DATA_COMES_FROM}")
     if not Path(config.root).exists():
-        raise ConfigError(f"data.root {config.root} does not exist; give the data set's folder with --data-root.")
+        raise ConfigError(f"data.root {config.root} does not exist; {WHERE_DATA_COMES_FROM}")
     return readers.read_dataset(config.dataset, config.root)
 
 

@@ -79,16 +79,19 @@ def test_a_used_folder_needs_resume_or_overwrite(train):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["-o", "train.epoch=1"], "unknown key 'epoch'"),
+        (["-o", "train.epoch=1"], "train has no key 'epoch'; known keys are"),
         (["-o", "train.epochs"], "not of the form group.key=value"),
         (["-o", "train.lr=fast"], "train.lr is 'fast'"),
         (["-o", "train.batch_size=9"], "train.batch_size is 9; needed at most the 4 training frames"),
         (["-o", "train.amp=fp16"], "train.amp is fp16, which needs a GPU"),
         (["-o", "train.init=imagenet"], "ImageNet weights need width 1"),
         (["--resume"], "There is no training to resume in"),
-        (["--config", "missing.yaml"], "Cannot read the configuration file missing.yaml"),
-        (["--data-root", "missing"], "data.root missing does not exist"),
-        (["--data-root", ""], "data.root is empty; give the folder of the data set with --data-root"),
+        (["--config", "missing.yaml"], "There is no configuration file missing.yaml; configs/ of"),
+        (["--data-root", "missing"], "data.root missing does not exist; give the folder"),
+        (
+            ["--data-root", ""],
+            "data.root is empty; give the folder of the data set with --data-root; `psarm data synth",
+        ),
     ],
 )
 def test_what_cannot_work_is_one_sentence_and_writes_nothing(train, tmp_path, arguments, sentence):
