@@ -31,6 +31,7 @@ from psarm.files import atomic_path
 _GALLERY_KEYS = {"counts": "gallery_counts", "boxes": "boxes", "scores": "scores", "embeddings": "embeddings"}
 _CONTEXT_KEYS = {key: f"context_{key}" for key in _GALLERY_KEYS}
 _KINDS = {"text": "U", "whole numbers": "iu", "numbers": "iuf"}
+_ZIP, _NPY = b"PK", b"\x93NUMPY"  # how archives (.npz) and single arrays (.npy) begin
 _ROUNDING = 1e-5  # how far rounding may carry a score beyond 0 or 1
 
 Arrays = dict[str, NDArray[Any]]
@@ -90,6 +91,9 @@ def _load(path: Path) -> Arrays:
         raise DataError(f"{path} is not a file; pass a detections file (.npz).")
     try:
         with path.open("rb") as file:
+            if not file.read(len(_NPY)).startswith((_ZIP, _NPY)):
+                raise DataError(f"{path} is not an .npz file of detections; see docs/design.md.")
+            file.seek(0)
             content = np.load(file, allow_pickle=False)
             if isinstance(content, np.ndarray):
                 raise DataError(f"{path} holds a single array; a detections file is an .npz of named arrays.")
@@ -98,8 +102,9 @@ def _load(path: Path) -> Arrays:
     except DataError:
         raise
     except Exception as error:  # numpy and zipfile raise whatever damaged bytes lead them into
+        # Without numpy's own words, which advise to allow pickles.
         raise DataError(
-            f"{path} cannot be read as an .npz of plain arrays ({error}); write it with numpy.savez, without objects."
+            f"{path} is damaged or holds Python objects; write it again with numpy.savez, plain arrays only."
         ) from error
 
 

@@ -165,6 +165,8 @@ def test_a_detections_file_of_wrong_shapes_names_the_array(capsys, root, detecti
 
 
 def test_a_text_file_is_no_detections_file(capsys, root, tmp_path):
-    (tmp_path / "a.npz").write_text("hello")
-    code, _, err = bench(capsys, "--data-root", root, "--detections", tmp_path / "a.npz")
-    assert code == 1 and "cannot be read as an .npz" in err
+    note = tmp_path / "note.txt"
+    note.write_text("hello")
+    code, _, err = bench(capsys, "--data-root", root, "--detections", note)
+    assert code == 1
+    assert err.strip() == f"Error: {note} is not an .npz file of detections; see docs/design.md."

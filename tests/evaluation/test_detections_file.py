@@ -171,8 +171,9 @@ def test_damaged_files_and_pickles_are_refused(arrays, tmp_path):
     ]
     for content in contents:
         path.write_bytes(content)
-        with pytest.raises(DataError, match=r"bad\.npz"):
+        with pytest.raises(DataError, match=r"bad\.npz") as caught:
             read_detections(path)
+        assert "allow_pickle" not in str(caught.value)
     assert not victim.exists()
     for missing in (tmp_path / "none.npz", tmp_path):
         with pytest.raises(DataError, match="is not a file"):
