@@ -73,6 +73,11 @@ class PersonSearch:
         return self._backend.precision
 
     @property
+    def summary(self) -> str:
+        """What runs, for people: `ONNX Runtime, CPU, 4 threads, fp32`; `reason` also says why."""
+        return f"{self._backend.title}, {self.device}, {self.precision}"
+
+    @property
     def embedding_dim(self) -> int:
         """D."""
         return self.bundle.manifest.embedding.size

@@ -113,7 +113,7 @@ def open_engine(bundle: Path, backend: str, precision: str, threads: int | None,
     from psarm.runtime import PersonSearch
 
     engine = PersonSearch(bundle, backend, precision, threads, conf)
-    err.print(f"Running on {engine.reason}.", markup=False)
+    err.print(f"Running on {engine.summary}.", markup=False)
     return engine
 
 

@@ -41,6 +41,8 @@ class Backend(ABC):
 
     name: str
     """As in `psarm.runtime.backends.BACKENDS`."""
+    title: str
+    """The name for people: `ONNX Runtime`."""
     device: str
     """Where it runs, for people: `CPU, 4 threads`."""
 

@@ -38,6 +38,7 @@ class OnnxRuntimeBackend(Backend):
     """Both graphs as ONNX Runtime sessions."""
 
     name = "onnxruntime"
+    title = "ONNX Runtime"
 
     def __init__(self, bundle: Bundle, precision: str, threads: int | None = None) -> None:
         """Load the graphs of `precision`, with `threads` CPU threads (None: every core this process may use).

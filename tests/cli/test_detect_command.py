@@ -43,7 +43,7 @@ def test_a_table_of_a_folder(bundle, frames, capfd, monkeypatch):
     cells = [[cell.strip() for cell in row.strip("│").split("│")] for row in rows]
     assert code == 0
     assert [row[:2] for row in cells] == [["frames/a.png", "1"], ["frames/b.png", "0"], ["frames/c.png", "2"]]
-    assert "Running on onnxruntime, CPU, 1 thread, fp32" in err
+    assert err == "Running on ONNX Runtime, CPU, 1 thread, fp32.\n"
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
