@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from psarm.cli.checkpoint_path import CheckpointPath
 from psarm.errors import DataError, PsarmError, UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ SCORING_PARAMETERS = ("dataset", "data_root", "detections", "cbgm", "cross_camer
 @click.argument("bundle", required=False, type=click.Path(exists=True, path_type=Path))
 @click.option("--dataset", type=click.Choice(["prw", "cuhk-sysu"]), default="prw", show_default=True, help="Data set.")
 @click.option("--data-root", required=True, type=DIRECTORY, metavar="DIR", help="Folder of the data set.")
-@click.option("--checkpoint", type=FILE, metavar="CKPT", help="PyTorch model to compare with: the bundle's origin.")
+@click.option(
+    "--checkpoint", type=CheckpointPath(), metavar="CKPT", help="PyTorch model to compare with: the bundle's origin."
+)
 @click.option("--detections", type=FILE, metavar="FILE.npz", help="Score this detections file; no model is run.")
 @click.option("--backend", "backends", multiple=True, metavar="NAME", help="Only this backend (repeatable).")
 @click.option("--precision", "precisions", multiple=True, metavar="NAME", help="Only this precision (repeatable).")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from psarm.cli.checkpoint_path import CheckpointPath
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("checkpoint", type=CheckpointPath())
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Directory of the bundle to make.")
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Compare the graphs with the model.")
 @click.option("--simplify", is_flag=True, help="Run onnxslim over the graphs before they are verified.")

@@ -80,6 +80,11 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise CheckpointError(
             f"There is no checkpoint at {path}; give a .safetensors file of psarm or a released .pth file."
         )
+    if (path / "manifest.json").is_file():
+        raise CheckpointError(
+            f"{path} is a bundle (it has a manifest.json); give the checkpoint it was made from, such as "
+            "model.safetensors."
+        )
     if path.is_dir():
         raise CheckpointError(
             f"{path} is a folder; give the checkpoint file itself (psarm train writes model.safetensors)."

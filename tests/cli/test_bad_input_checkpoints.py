@@ -102,6 +102,17 @@ def test_a_folder(command, tmp_path, capfd):
     assert f"{folder} is a folder; give the checkpoint file itself" in failing(capfd, *command("train", folder))
 
 
+@pytest.mark.parametrize(("name", "code"), [("export", 2), ("bench", 2), ("train", 1)])
+def test_a_bundle_for_a_checkpoint(command, tmp_path, capfd, name, code):
+    folder = tmp_path / "small.psarm"
+    folder.mkdir()
+    (folder / "manifest.json").write_text("{}")
+    assert failing(capfd, *command(name, folder), code=code) == (
+        f"Error: {folder} is a bundle (it has a manifest.json); give the checkpoint it was made from, such as "
+        "model.safetensors."
+    )
+
+
 def test_a_training_state_with_other_keys(command, tmp_path, capfd):
     (tmp_path / "out").mkdir()
     torch.save({"schema": 1, "epoch": 1, "weights": {}}, tmp_path / "out" / "last.pt")

@@ -1,0 +1,27 @@
+"""The path of a checkpoint as an argument: a file, and no bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from psarm.errors import UsageError
+from psarm.runtime.manifest import MANIFEST_NAME
+
+
+class CheckpointPath(click.Path):
+    """An existing file; a bundle, the likeliest folder to be given instead, gets its own sentence."""
+
+    def __init__(self) -> None:
+        super().__init__(exists=True, dir_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path; raises `UsageError` for a bundle and click's `BadParameter` for what else is no file."""
+        if (Path(value) / MANIFEST_NAME).is_file():
+            raise UsageError(
+                f"{value} is a bundle (it has a {MANIFEST_NAME}); give the checkpoint it was made from, such as "
+                "model.safetensors."
+            )
+        return super().convert(value, param, ctx)
