@@ -49,8 +49,8 @@ def command(
     _say_failed_writes_once()
     try:
         summary = _train(config, resume, overwrite)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(_how_to_go_on(config, overwrite)) from None
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(str(stop) or _how_to_go_on(config, overwrite)) from None
     if as_json:
         click.echo(json.dumps(summary, indent=2))
     else:
@@ -87,18 +87,16 @@ def _summary(result: TrainingResult) -> dict[str, Any]:
 def _show(summary: dict[str, Any]) -> None:
     from rich.table import Table
 
+    from psarm.benchmarks.table import print_metrics
     from psarm.console import out
 
-    losses = Table("loss", "last epoch", title=f"Trained {summary['epochs']} epochs", title_justify="left")
+    losses = Table("loss", title=f"Trained {summary['epochs']} epochs", title_justify="left")
+    losses.add_column("last epoch", justify="right")
     for name, value in summary["losses"].items():
         losses.add_row(name, f"{value:.4f}")
     out.print(losses)
     if summary["metrics"] is not None:
-        metrics = Table("test split", "metric", "%", title_justify="left")
-        for part, values in summary["metrics"].items():
-            for name, value in values.items():
-                metrics.add_row(part.replace("_", " "), name, f"{100 * value:.1f}")
-        out.print(metrics)
+        print_metrics(summary["metrics"], out)
     checkpoint = summary["checkpoint"]
     out.print(f"Checkpoint: {checkpoint}", soft_wrap=True)
     out.print(f"Next: psarm export {checkpoint} --out {Path(checkpoint).parent / 'bundle.psarm'}", soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +82,7 @@ def train(config: Config, resume: bool = False, overwrite: bool = False) -> Trai
         DataError: the data set cannot be read, or has nothing to evaluate on.
         TrainingError: a loss or gradient is not finite; the last checkpoint stays.
         OSError: the disk is full; the last checkpoint stays.
+        KeyboardInterrupt: with a sentence where only the evaluation was left to do.
     """
     output = Path(config.train.output)
     check_output(output, resume, overwrite)
@@ -101,9 +103,20 @@ def train(config: Config, resume: bool = False, overwrite: bool = False) -> Trai
     seconds = run.fit()
     metrics = None
     if config.train.evaluate and run.accelerator.is_main_process:
-        metrics = evaluate(run.model, dataset, workers=config.data.workers)
+        try:
+            metrics = evaluate(run.model, dataset, workers=config.data.workers)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(_how_to_evaluate(config)) from None
         write_json(output / METRICS_FILE, metrics)
     return TrainingResult(output / MODEL_FILE, run.epoch, run.means, metrics, seconds)
+
+
+def _how_to_evaluate(config: Config) -> str:
+    checkpoint = Path(config.train.output) / MODEL_FILE
+    command = ["psarm", "bench", "--checkpoint", str(checkpoint), "--data-root", config.data.root]
+    return (
+        f"Training is complete: {checkpoint} is written; only the evaluation was left ({shlex.join(command)} makes it)."
+    )
 
 
 def _tell_changes(saved: TrainingState, config: Config) -> None:

@@ -42,7 +42,7 @@ def test_trains_and_says_what_next(train, tmp_path):
     code, out, err = train(epochs=2)
     run_folder = tmp_path / "run"
     assert code == 0, err
-    for word in ("Trained 2 epochs", "detection_reg", "oim", "search", "mAP", "top10"):
+    for word in ("Trained 2 epochs", "detection_reg", "oim", "search", "mAP", "top-10", "Detection: AP"):
         assert word in out
     assert f"Next: psarm export {run_folder / 'model.safetensors'} --out" in out
     assert "psarm on resnet18" in err and "epoch 1/2 total" in err and "epoch 2/2 total" in err
@@ -173,6 +173,22 @@ def test_interrupted_before_and_after_the_first_checkpoint(train, tmp_path, monk
     assert code == 130 and "with --resume in place of --overwrite" in err
     monkeypatch.setattr(Report, "iteration", shown)
     assert train("--resume", "-o", "train.evaluate=false", epochs=2)[0] == 0
+
+
+def test_interrupted_in_the_evaluation(train, prw, tmp_path, monkeypatch):
+    from psarm.training import trainer
+
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, "evaluate", interrupted)
+    code, out, err = train()
+    checkpoint = tmp_path / "run" / "model.safetensors"
+    assert (code, out) == (130, "") and checkpoint.exists()
+    assert err.endswith(
+        f"Interrupted. Training is complete: {checkpoint} is written; only the evaluation was left "
+        f"(psarm bench --checkpoint {checkpoint} --data-root {prw} makes it)."
+    )
 
 
 @pytest.mark.slow
