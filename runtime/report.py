@@ -31,6 +31,7 @@ class RankedPicture:
 
     picture: Picture
     similarity: float
+    score: float  # of the detection head
 
 
 def search_page(query: Picture, hits: Iterable[RankedPicture], notes: Sequence[str] = ()) -> str:
@@ -57,6 +58,8 @@ def _card(rank: int, hit: RankedPicture) -> str:
         similarity=similarity,
         percent=round(100 * min(1.0, max(0.0, hit.similarity))),
         name=html.escape(hit.picture.name),
+        box=",".join(f"{value:.0f}" for value in hit.picture.box.tolist()),
+        score=f"{hit.score:.3f}",
         crop=_crop(hit.picture, f"person at rank {rank}"),
         frame=_frame(hit.picture, f"frame at rank {rank}", similarity, GREEN),
     )

@@ -29,6 +29,7 @@ aside .frame { width: 100%; }
 .bar { height: 6px; border-radius: 3px; background: var(--line); overflow: hidden; }
 .bar span { display: block; height: 100%; background: var(--good); }
 .name { grid-column: 1 / -1; color: var(--soft); font-size: 13px; overflow-wrap: anywhere; }
+.detail { grid-column: 1 / -1; color: var(--soft); font-size: 12px; font-variant-numeric: tabular-nums; }
 .nobody { color: var(--soft); }
 footer { padding: 8px 24px 28px; color: var(--soft); font-size: 13px; }
 @media (max-width: 760px) { main { grid-template-columns: 1fr; } aside { position: static; }
@@ -71,6 +72,7 @@ CARD = """<article>
 <span class="similarity" title="similarity">{similarity}</span>
 <span class="bar"><span style="width:{percent}%"></span></span>
 <span class="name">{name}</span>
+<span class="detail">box {box} · detection score {score}</span>
 </div>
 </article>"""
 

@@ -236,8 +236,9 @@ def _write_page(html: Path, query: Query, sources: list[FrameSource], hits: list
     def pictures() -> Iterator[RankedPicture]:
         for hit in hits:  # read again, one at a time: a gallery does not fit in memory
             source = sources[hit.frame]
-            yield RankedPicture(Picture(source.name, source.read(), hit.box), hit.similarity)
+            yield RankedPicture(Picture(source.name, source.read(), hit.box), hit.similarity, hit.score)
 
     picture = Picture(str(query.path), query.image, np.asarray(query.box, np.float32))
-    notes = [f"{key}: {value}" for key, value in facts.items()]
+    shown = {**facts, "cbgm": "yes" if facts["cbgm"] else "no"}
+    notes = [f"{key}: {value}" for key, value in shown.items()]
     write_text(html, search_page(picture, pictures(), notes))

@@ -150,12 +150,15 @@ def test_no_hits(bundle, query, tmp_path, capfd):
     assert "Nobody was found" in (tmp_path / "page.html").read_text()
 
 
-def test_the_page(bundle, gallery, query, tmp_path, capfd):
+@pytest.mark.parametrize(("options", "cbgm"), [([], "no"), (["--cbgm"], "yes")])
+def test_the_page(bundle, gallery, query, tmp_path, capfd, options, cbgm):
     page = tmp_path / "out" / "page.html"
-    code, _, err = psarm(capfd, "search", bundle, "--query", query, gallery, "--html", page)
+    code, _, err = psarm(capfd, "search", bundle, "--query", query, gallery, "--html", page, *options)
     text = page.read_text()
     assert code == 0 and f"Wrote {page}." in err
     assert text.count("data:image/jpeg;base64,") == 2 * 5 and str(gallery / "c.png") in text
+    assert f"cbgm: {cbgm} " in text.partition("<footer>")[2]
+    assert text.count("detection score ") == 4
     assert [path.name for path in page.parent.iterdir()] == ["page.html"]
 
 

@@ -45,12 +45,13 @@ class Page(HTMLParser):
 
 
 def test_the_page_holds_everything_in_order_and_loads_nothing():
-    hits = [RankedPicture(picture(f"frames/{n}.jpg"), 0.9 - n / 10) for n in range(3)]
+    hits = [RankedPicture(picture(f"frames/{n}.jpg"), 0.9 - n / 10, 0.98) for n in range(3)]
     text = search_page(picture("query.jpg"), hits, ["backend: onnxruntime", "frames: 12"])
     page = Page(text)
     assert page.linked == [] and "http" not in text and "url(" not in text
     assert all(source.startswith("data:image/jpeg;base64,") for source in page.sources)
     assert len(page.pictures) == 2 * 4 and all(image is not None for image in page.pictures)
+    assert page.text.count("box 50,20,90,110 · detection score 0.980") == 3
     words = ["query.jpg", "3 hits", "0.900", "frames/0.jpg", "0.800", "frames/1.jpg", "0.700", "backend: onnxruntime"]
     places = [page.text.index(word) for word in words]
     assert places == sorted(places)
@@ -58,14 +59,14 @@ def test_the_page_holds_everything_in_order_and_loads_nothing():
 
 def test_names_are_escaped():
     name = '<script>alert("1")</script>&.jpg'
-    text = search_page(picture(name), [RankedPicture(picture(name), 0.5)], [name])
+    text = search_page(picture(name), [RankedPicture(picture(name), 0.5, 0.9)], [name])
     assert "<script" not in text
     assert Page(text).text.count(name) == 4
 
 
 def test_large_frames_are_scaled_down_with_their_boxes():
     large = picture(height=3000, width=4000, box=(1000, 500, 2000, 2500))
-    page = Page(search_page(large, [RankedPicture(large, 1.0)]))
+    page = Page(search_page(large, [RankedPicture(large, 1.0, 0.9)]))
     assert max(max(image.shape) for image in page.pictures) == 960
     frame = page.pictures[3]  # query crop, query frame, hit crop, hit frame
     green = (frame[..., 1].astype(int) - frame[..., 2] > 60) & (frame[..., 1] > 120)
@@ -78,7 +79,7 @@ def test_large_frames_are_scaled_down_with_their_boxes():
     "box", [(-20, -20, 10, 10), (190, 110, 400, 300), (60, 60, 60, 60), (300, 300, 400, 400), (0, 0, 200, 120)]
 )
 def test_boxes_at_and_over_the_border(box):
-    page = Page(search_page(picture(box=box), [RankedPicture(picture(box=box), -0.2)]))
+    page = Page(search_page(picture(box=box), [RankedPicture(picture(box=box), -0.2, 0.9)]))
     assert len(page.pictures) == 4 and all(image is not None for image in page.pictures)
     assert "-0.200" in page.text and re.search("1 hit\\b", page.text)
 
