@@ -18,6 +18,7 @@ from typing import Any
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 
 from psarm.benchmarks.baselines import HISTOGRAM, UNTRAINED
 from psarm.benchmarks.report import Metrics
@@ -29,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs/demo.yaml"
 RELEASE = ROOT / "release/psarm-resnet18-synthetic.safetensors"
 BACKEND = "onnxruntime"
+WIDTH, HEIGHT = 640, 360
 GOAL_AP = 0.80
 GOAL_MAP = 0.60
 GOAL_OVER_HISTOGRAM = 2.0
@@ -79,7 +81,7 @@ class Demo:
         """All steps in order; raises `PsarmError` where one fails."""
         size = self.size
         data = ["--frames", str(size.frames), "--identities", str(size.identities), "--seed", str(size.seed)]
-        self._step("Draw a street", "data", "synth", self.data, "--size", "640x360", *data, "--overwrite")
+        self._step("Draw a street", "data", "synth", self.data, "--size", f"{WIDTH}x{HEIGHT}", *data, "--overwrite")
         trained = self.training / "model.safetensors"
         self._step(
             "Fine-tune the small PS-ARM on its training half",
@@ -134,9 +136,9 @@ class Demo:
             raise PsarmError(f"psarm {words[0]} ended with exit code {code}; the demo stops here.")
 
     def _query(self) -> tuple[Path, str, Path]:
-        """The query that shows most of its person, its box, and a folder with the test frames to search in."""
+        """The largest query clear of the picture's edges, its box, and a folder with the test frames to search in."""
         dataset = read_prw(self.data)
-        query = max(dataset.queries, key=lambda query: float(np.prod(query.box[2:] - query.box[:2])))
+        query = max(dataset.queries, key=lambda query: visible_area(query.box))
         gallery = self.folder / "gallery"
         shutil.rmtree(gallery, ignore_errors=True)
         gallery.mkdir(parents=True)
@@ -144,6 +146,13 @@ class Demo:
             if frame.name != query.name:
                 shutil.copy(frame.path, gallery / frame.name)
         return query.path, ",".join(f"{side:.0f}" for side in query.box), gallery
+
+
+def visible_area(box: NDArray[np.float32]) -> float:
+    """Area of a box [4] xyxy, negative where it touches the picture's edge: somebody there may be cut off."""
+    area = float(np.prod(box[2:] - box[:2]))
+    inside = box.min() > 2 and box[2] < WIDTH - 2 and box[3] < HEIGHT - 2
+    return area if inside else -1 / (1 + area)
 
 
 def measured(rows: list[dict[str, Any]], name: str) -> Metrics:

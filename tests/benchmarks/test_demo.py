@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from psarm.benchmarks import demo as module
-from psarm.benchmarks.demo import Demo, DemoSize, goals_missed
+from psarm.benchmarks.demo import Demo, DemoSize, goals_missed, visible_area
 from psarm.errors import PsarmError
 
 NAMES = ("PyTorch", "onnxruntime", "colour histogram", "untrained network")
@@ -85,3 +86,9 @@ def test_a_step_that_fails_ends_the_demo(tmp_path, monkeypatch):
     monkeypatch.setattr(module.subprocess, "run", lambda words, check: SimpleNamespace(returncode=3))
     with pytest.raises(PsarmError, match="psarm data ended with exit code 3"):
         Demo(tmp_path, DemoSize()).run()
+
+
+def test_the_query_shown_is_the_largest_that_is_not_cut_off():
+    cut, small, large = [560, 100, 639, 300], [10, 10, 30, 60], [300, 100, 360, 260]
+    areas = [visible_area(np.array(box, np.float32)) for box in (cut, small, large)]
+    assert areas[0] < 0 < areas[1] < areas[2]
