@@ -1,5 +1,6 @@
 """The README's commands run, and print what it says they print."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -63,3 +64,23 @@ def test_files_named_exist():
         assert (ROOT / target).exists(), target
     for config in re.findall(r"configs/\w+\.yaml", README):
         assert (ROOT / config).exists(), config
+
+
+def test_demo_table_is_the_measured_one():
+    report = json.loads((ROOT / "benchmarks/results/demo.json").read_text(encoding="utf-8"))
+    measured = {row["name"]: row for row in report["rows"]}
+    labels = {
+        "PyTorch, eager": "PyTorch",
+        "ONNX Runtime": "onnxruntime",
+        "colour histograms of the same boxes": "colour histogram",
+        "the network untrained": "untrained network",
+    }
+    for label, name in labels.items():
+        [cells] = re.findall(rf"^\| {label} \|(.*)\|$", README, re.MULTILINE)
+        cells = [cell.strip() for cell in cells.split("|")]
+        metrics, timing = measured[name]["metrics"], measured[name]["timing"]
+        fractions = [metrics["search"]["mAP"], metrics["search"]["top1"]]
+        assert cells[:2] == [f"{value:.1%}"[:-1] for value in fractions], label
+        assert cells[4:6] == [f"{metrics['detection'][key]:.1%}"[:-1] for key in ("ap", "recall")], label
+        if timing:
+            assert cells[11:13] == [f"{timing['total_ms']:.1f}", f"{timing['fps']:.1f}"], label
