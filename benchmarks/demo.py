@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from psarm.benchmarks.baselines import HISTOGRAM, UNTRAINED
 from psarm.benchmarks.report import Metrics
+from psarm.benchmarks.script import run
 from psarm.console import out
 from psarm.data.prw import read_prw
 from psarm.errors import PsarmError, UsageError
@@ -180,11 +181,4 @@ def goals_missed(metrics: Metrics, histogram_map: float) -> list[str]:
 
 
 if __name__ == "__main__":
-    try:
-        main(standalone_mode=False)
-    except (PsarmError, click.ClickException) as error:
-        click.echo(f"Error: {error.format_message() if isinstance(error, click.ClickException) else error}", err=True)
-        sys.exit(getattr(error, "exit_code", 1))
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("Interrupted; run `make demo` again to start over.", err=True)
-        sys.exit(130)
+    run(main)

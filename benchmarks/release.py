@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
+from psarm.benchmarks.script import run
 from psarm.console import out
-from psarm.errors import PsarmError
 from psarm.extras import require
 
 
@@ -25,8 +24,4 @@ def main(checkpoint: Path, release: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(standalone_mode=False)
-    except (PsarmError, click.ClickException) as error:
-        click.echo(f"Error: {error.format_message() if isinstance(error, click.ClickException) else error}", err=True)
-        sys.exit(error.exit_code)
+    run(main)
