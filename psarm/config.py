@@ -118,7 +118,7 @@ class ModelConfig:
 class DataConfig:
     """Which data set to read, and how."""
 
-    dataset: Literal["prw"] = "prw"
+    dataset: Literal["prw", "cuhk-sysu", "visits"] = "prw"
     root: str = ""
     """Folder of the data set."""
     workers: int = 2

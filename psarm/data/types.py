@@ -6,7 +6,8 @@ person without one. Identity numbering never assumes 1…N: `PersonSearchDataset
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -48,6 +49,12 @@ class PersonSearchDataset:
     train: list[Frame]
     gallery: list[Frame]
     queries: list[Query]
+    galleries: Mapping[str, Sequence[NDArray[np.int64]]] = field(default_factory=dict)
+    """Name (`100`, `visits`) → for every query, the indices into `gallery` of the frames it is searched in."""
+    default_gallery: str | None = None
+    """The one of `galleries` that figures are quoted for; None: every gallery frame but the query's own."""
+    cbgm: tuple[int, int] = (30, 4)
+    """k1 and k2 of context matching on this data set."""
 
     @cached_property
     def train_labels(self) -> dict[int, int]:
