@@ -1,93 +1,54 @@
-"""ResNet in two parts: res1–res4 over the image, res5 over every RoI (SeqNet and PS-ARM, paper Fig. 2).
+"""The backbones by name, each in two parts: stages up to stride 16 over the image, the last stage ("res5") over RoIs.
 
-Blocks are torchvision's; stages are laid out here so that the channel width can be scaled. With width 1 the names and
-shapes of the parameters are torchvision's own. N images, R RoIs, C channels.
+N images, R RoIs, C channels.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import TypeAlias
 
-from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
+from torch import nn
+
+from psarm.model.convnext import CONVNEXTS, ConvNeXt, make_last_stage
+from psarm.model.resnet import FIRST_PLANES, RESNETS, ResNet, make_layer4
 
 STRIDE = 16
 """Input pixels a cell of the feature map."""
+BACKBONES = (*RESNETS, *CONVNEXTS)
+"""Every name that `model.backbone` takes."""
+Backbone: TypeAlias = ResNet | ConvNeXt
+"""[N,3,H,W] → [N,C,H/16,W/16], with `out_channels` (C) and `freeze_stem()`."""
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """Block type and number of blocks of the four stages."""
-
-    block: type[BasicBlock] | type[Bottleneck]
-    blocks: tuple[int, int, int, int]
+def make_backbone(name: str, width: float) -> Backbone:
+    """A freshly initialised backbone; `width` multiplies torchvision's channels."""
+    channels = _stage_channels(name, width)
+    return ResNet(RESNETS[name], channels) if name in RESNETS else ConvNeXt(CONVNEXTS[name], channels)
 
 
-ARCHITECTURES = {
-    "resnet18": Architecture(BasicBlock, (2, 2, 2, 2)),
-    "resnet50": Architecture(Bottleneck, (3, 4, 6, 3)),
-}
+def make_res5(name: str, width: float) -> nn.Sequential:
+    """A freshly initialised last stage: [R,C,h,w] → [R,C5,h/2,w/2]; ResNets round odd sizes up, ConvNeXts down."""
+    channels = _stage_channels(name, width)
+    return make_layer4(RESNETS[name], channels) if name in RESNETS else make_last_stage(CONVNEXTS[name], channels)
 
 
-class Backbone(nn.Module):
-    """conv1 … layer3 of a ResNet: [N,3,H,W] → [N,C,H/16,W/16]."""
-
-    def __init__(self, architecture: Architecture, width: float) -> None:
-        super().__init__()
-        planes = stage_planes(width)
-        self.conv1 = nn.Conv2d(3, planes[0], 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(planes[0])
-        self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        expansion = architecture.block.expansion
-        self.layer1 = make_stage(architecture, 0, planes[0], planes[0])
-        self.layer2 = make_stage(architecture, 1, planes[0] * expansion, planes[1])
-        self.layer3 = make_stage(architecture, 2, planes[1] * expansion, planes[2])
-        self.out_channels = planes[2] * expansion
-        init_convolutions(self)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Feature map at stride 16."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        features: Tensor = self.layer3(self.layer2(self.layer1(x)))
-        return features
-
-    def freeze_stem(self) -> None:
-        """Stop training conv1's weight and bn1's affine, as the released recipe does with ImageNet weights."""
-        for parameter in (*self.conv1.parameters(), *self.bn1.parameters()):
-            parameter.requires_grad_(False)
+def res5_channels(name: str, width: float) -> int:
+    """C5, the channels of what leaves the last stage."""
+    expansion = RESNETS[name].block.expansion if name in RESNETS else 1
+    return _stage_channels(name, width)[3] * expansion
 
 
-def make_stage(architecture: Architecture, stage: int, in_channels: int, planes: int) -> nn.Sequential:
-    """Stage `stage` (0 = layer1 … 3 = layer4); every stage but the first halves the resolution."""
-    block = architecture.block
-    out_channels = planes * block.expansion
-    stride = 1 if stage == 0 else 2
-    downsample = None
-    if stride != 1 or in_channels != out_channels:
-        downsample = nn.Sequential(
-            nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False), nn.BatchNorm2d(out_channels)
-        )
-    first = block(in_channels, planes, stride, downsample)
-    return nn.Sequential(first, *(block(out_channels, planes) for _ in range(architecture.blocks[stage] - 1)))
+def torchvision_name(name: str) -> str:
+    """Where the parameter `name` of a torchvision model is kept: in the backbone or, from `layer4.` on, in res5."""
+    for index in (0, 1):  # ConvNeXt's last downsampling and stage; ResNet's layer4 is called so already
+        prefix = f"features.{6 + index}."
+        if name.startswith(prefix):
+            return f"layer4.{index}.{name.removeprefix(prefix)}"
+    return name
 
 
-def make_res5(architecture: Architecture, width: float) -> nn.Sequential:
-    """A fresh layer4: [R,C,h,w] → [R,2C,h/2,w/2]."""
-    planes = stage_planes(width)
-    stage = make_stage(architecture, 3, planes[2] * architecture.block.expansion, planes[3])
-    init_convolutions(stage)
-    return stage
-
-
-def stage_planes(width: float) -> tuple[int, int, int, int]:
-    """Channels of the four stages before the block's expansion."""
-    base = max(8, round(64 * width / 8) * 8)
+def _stage_channels(name: str, width: float) -> tuple[int, int, int, int]:
+    """Channels of the four stages (a ResNet's before the expansion), the first a multiple of 8."""
+    first = FIRST_PLANES if name in RESNETS else CONVNEXTS[name].first_channels
+    base = max(8, round(first * width / 8) * 8)
     return base, 2 * base, 4 * base, 8 * base
-
-
-def init_convolutions(module: nn.Module) -> None:
-    """He initialisation (fan out), as torchvision's ResNet."""
-    for part in module.modules():
-        if isinstance(part, nn.Conv2d):
-            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")

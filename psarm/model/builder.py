@@ -7,7 +7,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from psarm.config import ModelConfig
 from psarm.model.arm import Arm
-from psarm.model.backbone import ARCHITECTURES, Architecture, Backbone, make_res5, stage_planes
+from psarm.model.backbone import make_backbone, make_res5, res5_channels
 from psarm.model.nae import NormAwareEmbedding
 from psarm.model.oim import OnlineInstanceMatching
 from psarm.model.person_search import PersonSearchModel
@@ -21,25 +21,24 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 
 def build_model(config: ModelConfig) -> PersonSearchModel:
     """A freshly initialised model in train mode."""
-    architecture = ARCHITECTURES[config.backbone]
-    backbone = Backbone(architecture, config.width)
+    backbone = make_backbone(config.backbone, config.width)
     return PersonSearchModel(
         config,
         GeneralizedRCNNTransform(config.min_size, config.max_size, list(IMAGE_MEAN), list(IMAGE_STD)),
         backbone,
         build_rpn(backbone.out_channels, config),
-        _build_heads(architecture, backbone.out_channels, config),
+        _build_heads(backbone.out_channels, config),
     )
 
 
-def _build_heads(architecture: Architecture, channels: int, config: ModelConfig) -> PersonSearchHeads:
-    res5_channels = stage_planes(config.width)[3] * architecture.block.expansion
+def _build_heads(channels: int, config: ModelConfig) -> PersonSearchHeads:
+    deep = res5_channels(config.backbone, config.width)
     return PersonSearchHeads(
-        box_head=_build_trunk(architecture, channels, config),
-        faster_rcnn_predictor=FastRCNNPredictor(res5_channels, 2),
-        reid_head=_build_trunk(architecture, channels, config),
-        box_predictor=BoxRegressor(res5_channels),
-        embedding_head=NormAwareEmbedding(channels, res5_channels, config.embedding_dim),
+        box_head=_build_trunk(channels, config),
+        faster_rcnn_predictor=FastRCNNPredictor(deep, 2),
+        reid_head=_build_trunk(channels, config),
+        box_predictor=BoxRegressor(deep),
+        embedding_head=NormAwareEmbedding(channels, deep, config.embedding_dim),
         reid_loss=OnlineInstanceMatching(
             config.embedding_dim, config.num_identities, config.queue_size, config.oim_momentum, config.oim_scalar
         ),
@@ -52,9 +51,9 @@ def _build_heads(architecture: Architecture, channels: int, config: ModelConfig)
     )
 
 
-def _build_trunk(architecture: Architecture, channels: int, config: ModelConfig) -> RoIFeatures:
+def _build_trunk(channels: int, config: ModelConfig) -> RoIFeatures:
     arm = None
     if config.variant == "psarm":
         reduced = max(1, channels // config.arm_reduction)
         arm = Arm(channels, reduced, config.roi_size**2, config.arm_dropout, config.arm_layout)
-    return RoIFeatures(arm, make_res5(architecture, config.width))
+    return RoIFeatures(arm, make_res5(config.backbone, config.width))

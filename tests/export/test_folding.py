@@ -8,7 +8,8 @@ from small_models import randomise
 from torch import nn
 
 from psarm.export.folding import fold_convolution, fold_linear, fold_norms, fold_pointwise, linear
-from psarm.model.backbone import ARCHITECTURES, Backbone, make_res5
+from psarm.model.backbone import make_backbone, make_res5
+from psarm.model.resnet import RESNETS
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 
@@ -45,9 +46,9 @@ def test_linear_without_its_norm_is_refused():
         fold_linear(nn.Sequential(nn.Linear(6, 4), nn.ReLU()))
 
 
-@pytest.mark.parametrize("name", list(ARCHITECTURES))
+@pytest.mark.parametrize("name", RESNETS)
 def test_every_norm_of_the_backbone_and_res5(name):
-    for module, channels in ((Backbone(ARCHITECTURES[name], 0.125), 3), (make_res5(ARCHITECTURES[name], 0.125), None)):
+    for module, channels in ((make_backbone(name, 0.125), 3), (make_res5(name, 0.125), None)):
         module = prepared(module)
         channels = channels or module[0].conv1.in_channels
         folded = copy.deepcopy(module)
