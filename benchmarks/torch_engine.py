@@ -103,15 +103,17 @@ class _StageClock:
 
     def __init__(self, model: PersonSearchModel, device: torch.device) -> None:
         heads = model.roi_heads
+        predictors: list[nn.Module] = [head.box_predictor for head in heads.reid_heads]
+        if heads.faster_rcnn_predictor is not None:
+            predictors.append(heads.faster_rcnn_predictor)
         self._device = device
         self._ends: dict[str, float] = {}
         self._begun = 0.0
         self._pools = 0
         self._handles = [
-            self._at_end(model.transform, "preprocess"),
-            self._at_end(heads.faster_rcnn_predictor, "detect"),
-            heads.roi_align.register_forward_pre_hook(self._second_pool),
-            self._at_end(heads.box_predictor, "reid"),
+            model.transform.register_forward_hook(self._preprocessed),
+            heads.roi_align.register_forward_pre_hook(self._pool),
+            *(predictor.register_forward_hook(self._head_done) for predictor in predictors),
         ]
 
     def start(self) -> None:
@@ -132,16 +134,17 @@ class _StageClock:
         for handle in self._handles:
             handle.remove()
 
-    def _at_end(self, module: nn.Module, stage: str) -> torch.utils.hooks.RemovableHandle:
-        def note(*_: Any) -> None:
-            self._ends[stage] = self._now()
+    def _preprocessed(self, *_: Any) -> None:
+        self._ends["preprocess"] = self._now()
 
-        return module.register_forward_hook(note)
-
-    def _second_pool(self, *_: Any) -> None:
+    def _pool(self, *_: Any) -> None:
         self._pools += 1
         if self._pools == 2:
             self._ends["nms"] = self._now()
+
+    def _head_done(self, *_: Any) -> None:
+        # The first head takes the first pool; what follows NMS is re-identification.
+        self._ends["detect" if self._pools == 1 else "reid"] = self._now()
 
     def _now(self) -> float:
         if self._device.type == "cuda":

@@ -14,8 +14,8 @@ import onnx
 from psarm import __version__
 from psarm.errors import ExportError, UsageError
 from psarm.export.comparison import LIMITS, Comparison
-from psarm.export.graphs import DetectGraph, ReidGraph
-from psarm.export.tracing import OPSET, SIZE_DIVISOR, TracedGraph, first_line, simplified, trace_detect, trace_reid
+from psarm.export.graphs import DetectGraph, RefineGraph, ReidGraph
+from psarm.export.tracing import OPSET, SIZE_DIVISOR, TracedGraph, first_line, simplified, trace_detect, trace_heads
 from psarm.export.verify import verify_bundle
 from psarm.files import atomic_directory
 from psarm.model.builder import IMAGE_MEAN, IMAGE_STD, build_model
@@ -80,11 +80,7 @@ def export_bundle(
     out = Path(out)
     _check_target(out, overwrite)
     model, dataset = _load(source)
-    say("tracing detect…")
-    detect = trace_detect(DetectGraph(model))
-    say("tracing reid…")
-    channels = detect.spec.outputs["features"].shape[1]
-    graphs = [detect, trace_reid(ReidGraph(model), int(channels))]
+    graphs = _trace_all(model, say)
     with atomic_directory(out) as directory:
         files = {graph.name: f"{graph.name}.onnx" for graph in graphs}
         models = {graph.name: simplified(graph.model) if simplify else graph.model for graph in graphs}
@@ -96,6 +92,18 @@ def export_bundle(
     nodes = {name: len(graph_model.graph.node) for name, graph_model in models.items()}
     sizes = {name: (out / file).stat().st_size for name, file in files.items()}
     return ExportReport(out, sizes, nodes, comparisons)
+
+
+def _trace_all(model: PersonSearchModel, say: Callable[[str], None]) -> list[TracedGraph]:
+    """All graphs of the model's bundle, in the order they run."""
+    say("tracing detect…")
+    graphs = [trace_detect(DetectGraph(model))]
+    channels = int(graphs[0].spec.outputs["features"].shape[1])
+    if len(model.roi_heads.reid_heads) > 1:
+        say("tracing refine…")
+        graphs.append(trace_heads("refine", RefineGraph(model, 0), channels))
+    say("tracing reid…")
+    return [*graphs, trace_heads("reid", ReidGraph(model), channels)]
 
 
 def _check_graph(name: str, graph: onnx.ModelProto) -> None:

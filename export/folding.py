@@ -55,8 +55,8 @@ def fold_norms(module: nn.Module) -> None:
 
 
 @torch.no_grad()
-def fold_pointwise(pointwise: nn.Conv2d, convolution: nn.Conv2d, size: int) -> nn.Module:
-    """One module that computes `convolution(pointwise(x))` for x of `size` x `size` cells.
+def fold_pointwise(pointwise: nn.Conv2d, convolution: nn.Conv2d, shape: tuple[int, int]) -> nn.Module:
+    """One module that computes `convolution(pointwise(x))` for x of `shape` (height, width) cells.
 
     The pointwise bias reaches padded borders weaker than the middle, so where the convolution pads, it becomes a map.
     """
@@ -65,7 +65,7 @@ def fold_pointwise(pointwise: nn.Conv2d, convolution: nn.Conv2d, size: int) -> n
     constant = pointwise.weight.new_zeros(len(inner), dtype=torch.float64)
     if pointwise.bias is not None:
         constant = pointwise.bias.double()
-    flat = constant[None, :, None, None].expand(1, -1, size, size)
+    flat = constant[None, :, None, None].expand(1, -1, *shape)
     bias_map = functional.conv2d(
         flat,
         outer,

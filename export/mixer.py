@@ -5,6 +5,8 @@ R RoIs, T = H·W tokens, C channels (reduced).
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -13,14 +15,21 @@ from psarm.export.folding import fold_convolution
 from psarm.model.arm import ChannelGate, Mixer, RelationMixer, SpatialGate, simam, to_map, to_tokens
 
 
+def mixer_graph(mixer: nn.Module) -> nn.Module:
+    """The form to export of what stands between ARM's two 1x1 convolutions: [R,C,H,W] → [R,C,H,W]."""
+    return MixerGraph(mixer) if isinstance(mixer, RelationMixer) else copy.deepcopy(mixer)
+
+
 class MixerGraph(nn.Module):
     """What `RelationMixer` computes; gates work on tokens where the layout allows it."""
 
     def __init__(self, mixer: RelationMixer) -> None:
         super().__init__()
         self.layout = mixer.layout
-        self.spatial_gate = SpatialGateGraph(mixer.token_mixer.gate)
-        self.channel_gate = ChannelGateGraph(mixer.channel_mixer.gate)
+        self.reuse, self.attend = mixer.reuse, mixer.attend
+        spatial, channel = mixer.token_mixer.gate, mixer.channel_mixer.gate
+        self.spatial_gate = None if spatial is None else SpatialGateGraph(spatial)
+        self.channel_gate = None if channel is None else ChannelGateGraph(channel)
         self.token_mixer = mixer.token_mixer
         self.channel_mixer = mixer.channel_mixer
 
@@ -30,10 +39,15 @@ class MixerGraph(nn.Module):
         tokens = to_tokens(x)
         tokens = tokens + self._mix_tokens(self._gate(tokens, self.spatial_gate, self.token_mixer, height, width))
         tokens = tokens + self._mix_channels(self._gate(tokens, self.channel_gate, self.channel_mixer, height, width))
-        return to_map(tokens, height, width, self.layout) + simam(x) + x
+        mixed = to_map(tokens, height, width, self.layout)
+        if self.attend:
+            mixed = mixed + simam(x)
+        return mixed + x if self.reuse else mixed
 
-    def _gate(self, tokens: Tensor, gate: nn.Module, mixer: Mixer, height: int, width: int) -> Tensor:
+    def _gate(self, tokens: Tensor, gate: nn.Module | None, mixer: Mixer, height: int, width: int) -> Tensor:
         """Gated and normed tokens [R,T,C]."""
+        if gate is None:
+            return mixer.norm(tokens)  # type: ignore[no-any-return]
         if self.layout == "paper":
             return mixer.norm(tokens * gate(tokens, 2, height, width))  # type: ignore[no-any-return]
         scrambled = to_map(tokens, height, width, "released").flatten(2)  # [R,C,T]

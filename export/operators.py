@@ -39,19 +39,21 @@ def _(boxes: Tensor, valid: Tensor, threshold: float, limit: int) -> Tensor:
 
 
 @torch.library.custom_op("psarm::align_rois", mutates_args=())
-def align_rois(features: Tensor, boxes: Tensor, batch_indices: Tensor, size: int, scale: float) -> Tensor:
-    """RoIAlign (not aligned): features [N,C,h,w], boxes [R,4], image of each int64 [R] → [R,C,size,size].
+def align_rois(features: Tensor, boxes: Tensor, batch_indices: Tensor, height: int, width: int, scale: float) -> Tensor:
+    """RoIAlign (not aligned): features [N,C,h,w], boxes [R,4], image of each int64 [R] → [R,C,height,width].
 
     Apart from torchvision's in that image numbers stay integers.
     """
     rois = torch.cat([batch_indices[:, None].to(boxes.dtype), boxes], dim=1)
-    aligned: Tensor = roi_align(features, rois, size, spatial_scale=scale, sampling_ratio=SAMPLES, aligned=False)
+    aligned: Tensor = roi_align(
+        features, rois, (height, width), spatial_scale=scale, sampling_ratio=SAMPLES, aligned=False
+    )
     return aligned
 
 
 @align_rois.register_fake
-def _(features: Tensor, boxes: Tensor, batch_indices: Tensor, size: int, scale: float) -> Tensor:
-    return features.new_empty(boxes.shape[0], features.shape[1], size, size)
+def _(features: Tensor, boxes: Tensor, batch_indices: Tensor, height: int, width: int, scale: float) -> Tensor:
+    return features.new_empty(boxes.shape[0], features.shape[1], height, width)
 
 
 def onnx_nms_mask(boxes: Any, valid: Any, threshold: float, limit: int) -> Any:
@@ -79,7 +81,7 @@ def onnx_nms_mask(boxes: Any, valid: Any, threshold: float, limit: int) -> Any:
     return op.Greater(op.ScatterND(zeros, positions, ones), op.Constant(value_float=0.5))
 
 
-def onnx_align_rois(features: Any, boxes: Any, batch_indices: Any, size: int, scale: float) -> Any:
+def onnx_align_rois(features: Any, boxes: Any, batch_indices: Any, height: int, width: int, scale: float) -> Any:
     """`align_rois` in ONNX."""
     op = _opset()
 
@@ -89,8 +91,8 @@ def onnx_align_rois(features: Any, boxes: Any, batch_indices: Any, size: int, sc
         batch_indices,
         coordinate_transformation_mode="output_half_pixel",
         mode="avg",
-        output_height=size,
-        output_width=size,
+        output_height=height,
+        output_width=width,
         sampling_ratio=SAMPLES,
         spatial_scale=scale,
     )

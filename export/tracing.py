@@ -20,6 +20,7 @@ from torch.export import Dim
 
 from psarm import __version__
 from psarm.errors import ExportError
+from psarm.export.graphs import DetectGraph
 from psarm.export.operators import translations
 from psarm.runtime.manifest import GRAPH_INPUTS, GRAPH_OUTPUTS, GraphSpec, TensorSpec
 
@@ -36,11 +37,12 @@ _DIMS: dict[str, dict[int, str]] = {
     "image_sizes": {0: "N"},
     "features": {0: "N", **_FEATURE_DIMS},
     "counts": {0: "N"},
+    "regions": {0: "N"},
     "batch_indices": {0: "R"},
     "refined_boxes": {0: "R"},
     "embeddings": {0: "R"},
 }
-_BOX_DIM = {"detect": {0: "N"}, "reid": {0: "R"}}
+_BOX_DIM = {"detect": {0: "N"}, "refine": {0: "R"}, "reid": {0: "R"}}
 
 
 @dataclass(frozen=True)
@@ -52,23 +54,26 @@ class TracedGraph:
     spec: GraphSpec
 
 
-def trace_detect(graph: nn.Module) -> TracedGraph:
-    """Trace a `DetectGraph`; batch and image size stay dynamic."""
+def trace_detect(graph: DetectGraph) -> TracedGraph:
+    """Trace the detect graph; batch and image size stay dynamic."""
     images, sizes = torch.randn(2, 3, 96, 128), torch.tensor([[96, 120], [80, 128]])
     batch = Dim("N", min=1, max=4096)
     height, width = (SIZE_DIVISOR * Dim(name, min=1, max=4096) for name in ("h", "w"))
     shapes = {"images": {0: batch, 2: height, 3: width}, "image_sizes": {0: batch}}
-    return _trace("detect", graph, (images, sizes), shapes, PROBES)
+    return _trace("detect", graph, (images, sizes), shapes, graph.outputs, PROBES)
 
 
-def trace_reid(graph: nn.Module, channels: int) -> TracedGraph:
-    """Trace a `ReidGraph` whose features have the given channels; batch, map size and number of boxes stay dynamic."""
+def trace_heads(name: str, graph: nn.Module, channels: int) -> TracedGraph:
+    """Trace the graph `refine` or `reid` on features of the given channels.
+
+    Batch, map size and number of boxes stay dynamic.
+    """
     boxes = torch.tensor([[0.0, 0.0, 40.0, 90.0], [20.0, 10.0, 70.0, 60.0], [5.0, 3.0, 90.0, 50.0]])
     inputs = (torch.randn(2, channels, 6, 8), boxes, torch.tensor([0, 1, 1]))
     batch, rois = Dim("N", min=1, max=4096), Dim("R", min=1, max=1 << 20)
     height, width = (2 * Dim(name, min=1, max=4096) for name in ("h", "w"))
     shapes = {"features": {0: batch, 2: height, 3: width}, "boxes": {0: rois}, "batch_indices": {0: rois}}
-    return _trace("reid", graph, inputs, shapes, ())
+    return _trace(name, graph, inputs, shapes, GRAPH_OUTPUTS[name], ())
 
 
 def simplified(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -91,9 +96,13 @@ def first_line(error: BaseException) -> str:
 
 
 def _trace(
-    name: str, graph: nn.Module, inputs: tuple[Tensor, ...], shapes: dict[str, Any], probes: Sequence[str]
+    name: str,
+    graph: nn.Module,
+    inputs: tuple[Tensor, ...],
+    shapes: dict[str, Any],
+    outputs: Sequence[str],
+    probes: Sequence[str],
 ) -> TracedGraph:
-    outputs = GRAPH_OUTPUTS[name]
     try:
         with _quiet():
             program = torch.onnx.export(

@@ -9,7 +9,7 @@ import numpy as np
 
 from psarm.errors import ExportError
 from psarm.export.comparison import Comparison
-from psarm.export.verify_graphs import GraphRunner, compare_detect, compare_reid, detect_runner
+from psarm.export.verify_graphs import GraphRunner, compare_detect, compare_heads, detect_runner
 from psarm.export.verify_inputs import batch_cases
 from psarm.export.verify_people import CASES, compare_embed, compare_people
 from psarm.model.person_search import PersonSearchModel
@@ -25,13 +25,15 @@ def verify_bundle(
     `say` gets a line before each part. Raises `ExportError` naming every case where a limit does not hold; people are
     looked at only where the graphs are right.
     """
-    detect, reid = detect_runner(bundle), GraphRunner(bundle / "reid.onnx", "reid")
+    detect = detect_runner(bundle)
+    names = ["refine", "reid"] if len(model.roi_heads.reid_heads) > 1 else ["reid"]
+    heads = {name: GraphRunner(bundle / f"{name}.onnx", name) for name in names}
     rng = np.random.default_rng(SEED)
     cases = batch_cases(rng)
     say("verifying detect…")
     graphs = [compare_detect(model, detect, case) for case in cases]
-    say("verifying reid…")
-    graphs += [compare_reid(model, detect, reid, case, rng) for case in cases]
+    say(f"verifying {' and '.join(names)}…")
+    graphs += [comparison for case in cases for comparison in compare_heads(model, detect, heads, case, rng)]
     _require_limits(graphs)
     say("verifying the whole bundle…")
     people = [compare_people(model, bundle, case, SEED + number) for number, case in enumerate(CASES)]

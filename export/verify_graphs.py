@@ -26,7 +26,6 @@ from psarm.export.comparison import Comparison, largest_error, worst
 from psarm.export.tracing import PROBES, first_line
 from psarm.export.verify_inputs import BatchCase, border_boxes
 from psarm.model.person_search import PersonSearchModel
-from psarm.runtime.manifest import GRAPH_OUTPUTS
 
 Outputs = dict[str, Tensor]
 
@@ -50,7 +49,7 @@ class GraphRunner:
                 f"ONNX Runtime {onnxruntime.__version__} cannot load the exported {graph} graph ({first_line(error)}); "
                 "this is a fault of psarm or, with --simplify, of onnxslim."
             ) from error
-        self.names = [*GRAPH_OUTPUTS[graph], *probes]
+        self.names = [*(output.name for output in model.graph.output)]
 
     def run(self, **inputs: Tensor) -> Outputs:
         """Outputs by name."""
@@ -65,13 +64,15 @@ def detect_runner(bundle: Path) -> GraphRunner:
 
 @torch.no_grad()
 def compare_detect(model: PersonSearchModel, runner: GraphRunner, case: BatchCase) -> Comparison:
-    """The detect graph on one batch: RPN maps, candidates, the choice of proposals, and the detection head."""
+    """The detect graph on one batch: RPN maps, candidates, the choice of proposals, and the first head."""
     graph = runner.run(images=case.images, image_sizes=torch.tensor(case.sizes))
     features = model.backbone(case.images)
     batch = ImageList(case.images, case.sizes)
     rpn_boxes, rpn_scores = _rpn_errors(model, graph, batch, features)
     candidates, problem = _proposal_errors(model, graph, batch, features)
     boxes, scores = _head_errors(model, graph, case.sizes, features)
+    if "regions" in graph and not torch.equal(graph["regions"], graph["proposals"]):
+        problem = problem or "the regions are not the proposals"
     return Comparison(
         "detect",
         case.name,
@@ -83,27 +84,34 @@ def compare_detect(model: PersonSearchModel, runner: GraphRunner, case: BatchCas
 
 
 @torch.no_grad()
-def compare_reid(
-    model: PersonSearchModel, detect: GraphRunner, reid: GraphRunner, case: BatchCase, rng: np.random.Generator
-) -> Comparison:
-    """The re-id graph on the detect graph's features, with boxes at all borders; the first image has none."""
-    graph_features = detect.run(images=case.images, image_sizes=torch.tensor(case.sizes))["features"]
+def compare_heads(
+    model: PersonSearchModel,
+    detect: GraphRunner,
+    heads: dict[str, GraphRunner],
+    case: BatchCase,
+    rng: np.random.Generator,
+) -> list[Comparison]:
+    """The graphs of the re-id heads on the detect graph's features, with boxes at all borders; the first image has none.
+
+    `heads` are the graphs by name, in the order they run: `refine` where the bundle has it, then `reid`.
+    """
+    features = detect.run(images=case.images, image_sizes=torch.tensor(case.sizes))["features"]
     padded = (case.images.shape[2], case.images.shape[3])
     boxes = [border_boxes(size, padded, rng) for size in case.sizes]
     if len(boxes) > 1:
         boxes[0] = boxes[0][:0]
     counts = torch.tensor([len(part) for part in boxes])
     indices = torch.repeat_interleave(torch.arange(len(boxes)), counts)
-    graph = reid.run(features=graph_features, boxes=torch.cat(boxes), batch_indices=indices)
-    deltas, embeddings, _ = model.roi_heads.reid_outputs(model.backbone(case.images), boxes)
-    refined = model.roi_heads.box_coder.decode(deltas, boxes)[:, 1]
-    return Comparison(
-        "reid",
-        case.name,
-        len(indices),
-        boxes=largest_error(graph["refined_boxes"], refined),
-        embeddings=largest_error(graph["embeddings"], embeddings),
-    )
+    rois = model.roi_heads.roi_align(model.backbone(case.images), boxes)
+    comparisons = []
+    for (name, runner), head in zip(heads.items(), model.roi_heads.reid_heads, strict=True):
+        graph = runner.run(features=features, boxes=torch.cat(boxes), batch_indices=indices)
+        deltas, embeddings, _ = head.outputs(rois)
+        refined = model.roi_heads.box_coder.decode(deltas, boxes)[:, 1]
+        drift = largest_error(graph["embeddings"], embeddings) if "embeddings" in graph else None
+        error = largest_error(graph["refined_boxes"], refined)
+        comparisons.append(Comparison(name, case.name, len(indices), boxes=error, embeddings=drift))
+    return comparisons
 
 
 def _rpn_errors(model: PersonSearchModel, graph: Outputs, batch: ImageList, features: Tensor) -> tuple[float, float]:
@@ -137,16 +145,15 @@ def _proposal_errors(
 def _head_errors(
     model: PersonSearchModel, graph: Outputs, sizes: list[tuple[int, int]], features: Tensor
 ) -> tuple[float, float]:
-    """The detection head on the graph's proposals."""
+    """The first head on the graph's proposals."""
     counts = graph["counts"].tolist()
     if sum(counts) == 0:
         return 0.0, 0.0
     heads = model.roi_heads
     proposals = [rows[:count] for rows, count in zip(graph["proposals"], counts, strict=True)]
-    logits, deltas = heads.detection_outputs(features, proposals)
+    scores, deltas = heads.score(features, proposals)
     boxes = torch.cat(heads.decode_foreground(deltas, proposals, sizes))
     real = torch.arange(graph["scores"].shape[1]) < graph["counts"][:, None]
-    scores = torch.softmax(logits, dim=1)[:, 1]
     return largest_error(graph["boxes"][real], boxes), largest_error(graph["scores"][real], scores)
 
 

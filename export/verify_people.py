@@ -144,12 +144,11 @@ def _is_sure(
 
 
 def _head_scores(model: PersonSearchModel, images: list[Tensor]) -> Tensor:
-    """Scores of the detection head for every proposal of all images."""
+    """Scores of the first head for every proposal of all images."""
     batch, _ = model.transform(images)
     features = model.backbone(batch.tensors)
     proposals, _ = model.rpn(batch, OrderedDict(map=features))
-    logits, _ = model.roi_heads.detection_outputs(features, proposals)
-    return torch.softmax(logits, dim=1)[:, 1]
+    return model.roi_heads.score(features, proposals)[0]
 
 
 def _frame_sizes(model: PersonSearchModel, count: int, rng: np.random.Generator) -> list[tuple[int, int]]:

@@ -15,6 +15,39 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from psarm.errors import ConfigError
 
+Mixing = Literal[
+    "arm", "relation_mixer", "spatially_attended", "channel_attended", "mlp_mixer", "transformer", "spatio_channel"
+]
+"""What mixes the cells of a RoI; `arm` is the relation mixer with spatio-channel attention."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What a model's heads are made of."""
+
+    heads: Literal["nae", "seqnet", "cascaded"]
+    """nae: one head detects and embeds; seqnet: a detection head, then a re-id head; cascaded: one more re-id head."""
+    mixing: Mixing | None = None
+    """What stands before res5 of every head."""
+
+
+VARIANTS = {
+    "nae": Variant("nae"),
+    "nae_arm": Variant("nae", "arm"),
+    "seqnet": Variant("seqnet"),
+    "psarm": Variant("seqnet", "arm"),
+    "cascaded_psarm": Variant("cascaded", "arm"),
+    "seqnet_mlp_mixer": Variant("seqnet", "mlp_mixer"),
+    "seqnet_transformer": Variant("seqnet", "transformer"),
+    "seqnet_spatio_channel": Variant("seqnet", "spatio_channel"),
+    "seqnet_channel_attended": Variant("seqnet", "channel_attended"),
+    "seqnet_spatially_attended": Variant("seqnet", "spatially_attended"),
+    "seqnet_relation_mixer": Variant("seqnet", "relation_mixer"),
+}
+"""The rows of the paper's Tables 1 and 2 by the name that `model.variant` takes."""
+GATED = ("arm", "relation_mixer", "spatially_attended", "channel_attended")
+"""Mixings with an attention gate; only these differ between the two layouts."""
+
 Group = TypeVar("Group")
 # Numbers that YAML 1.1 reads as text: it wants 1.0e-4 and 1.5e+3.
 _EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
@@ -27,11 +60,11 @@ class ModelConfig:
     Defaults are the published PS-ARM (ResNet-50, 900x1500, 14x14 RoIs) with the paper's ARM layout.
     """
 
-    variant: Literal["psarm", "seqnet"] = "psarm"
-    """psarm: SeqNet plus the attention-aware relation mixer; seqnet: without it."""
-    backbone: Literal["resnet18", "resnet50"] = "resnet50"
+    variant: str = "psarm"
+    """A name of `VARIANTS`. psarm: SeqNet plus the attention-aware relation mixer; seqnet: without it; …"""
+    backbone: Literal["resnet18", "resnet50", "resnet101", "convnext_tiny", "convnext_base"] = "resnet50"
     width: float = 1.0
-    """Channel multiplier of the backbone; 1 is torchvision's ResNet."""
+    """Channel multiplier of the backbone; 1 is torchvision's network."""
     arm_layout: Literal["paper", "released"] = "paper"
     """paper: gates see the feature map; released: gates see the scrambled map the released weights were trained on."""
     arm_reduction: int = 4
@@ -51,7 +84,8 @@ class ModelConfig:
     rpn_nms_thresh: float = 0.7
     rpn_batch_size: int = 256
     """Anchors sampled an image for the RPN losses, half of them positive at most."""
-    roi_size: int = 14
+    roi_size: int | tuple[int, ...] = 14
+    """Cells of a RoI: a side, or [height, width] as in [24, 8]."""
     roi_batch_size: int = 128
     """RoIs sampled an image for each head's losses, half of them positive at most."""
     score_thresh: float = 0.5
@@ -69,6 +103,17 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_values(self, "model")
+        _require(self.variant in VARIANTS, "model.variant", self.variant, "one of " + ", ".join(VARIANTS))
+        mixing = self.parts.mixing
+        if self.arm_layout == "released" and mixing is not None and mixing not in GATED:
+            raise ConfigError(
+                f"model.arm_layout is 'released' with model.variant {self.variant!r}, whose mixing has no gate and only "
+                "one layout; leave it at 'paper'."
+            )
+        rois = self.roi_size if isinstance(self.roi_size, tuple) else (self.roi_size,) * 2
+        _require(
+            len(rois) == 2 and min(rois) > 0, "model.roi_size", self.roi_size, "a side or [height, width], above 0"
+        )
         _require(self.width > 0, "model.width", self.width, "more than 0")
         _require(0 < self.min_size <= self.max_size, "model.min_size", self.min_size, "between 1 and model.max_size")
         _require(
@@ -90,7 +135,6 @@ class ModelConfig:
             "ratios above 0",
         )
         for name in (
-            "roi_size",
             "roi_batch_size",
             "rpn_batch_size",
             "num_identities",
@@ -112,6 +156,19 @@ class ModelConfig:
             "arm_dropout",
         ):
             _require(0 <= getattr(self, name) <= 1, f"model.{name}", getattr(self, name), "between 0 and 1")
+
+    @property
+    def parts(self) -> Variant:
+        """What the variant's heads are made of."""
+        return VARIANTS[self.variant]
+
+    @property
+    def roi_shape(self) -> tuple[int, int]:
+        """Height and width of a RoI in cells."""
+        if isinstance(self.roi_size, int):
+            return self.roi_size, self.roi_size
+        height, width = self.roi_size
+        return height, width
 
 
 @dataclass(frozen=True)
@@ -143,6 +200,10 @@ class LossWeights:
 
     def __post_init__(self) -> None:
         check_values(self, "train.loss_weights")
+
+    def of(self, loss: str) -> float:
+        """The weight of a loss; a further re-id head's (`oim_2`) are weighted as the first's."""
+        return float(getattr(self, loss.removesuffix("_2")))
 
 
 @dataclass(frozen=True)
@@ -246,6 +307,9 @@ def _value(kind: Any, value: Any, where: str) -> Any:
 
 
 def _plain(kind: Any, value: Any) -> Any:
+    if isinstance(kind, types.UnionType):
+        lists = [option for option in get_args(kind) if get_origin(option) is tuple]
+        return _plain(lists[0], value) if lists else value
     if get_origin(kind) is tuple and isinstance(value, list):
         return tuple(_plain(get_args(kind)[0], item) for item in value)
     if kind is float and isinstance(value, str) and _EXPONENT.fullmatch(value):
@@ -270,6 +334,8 @@ def _describe(kind: Any) -> str:
         return "one of " + ", ".join(map(str, get_args(kind)))
     if get_origin(kind) is tuple:
         return f"a list of {get_args(kind)[0].__name__}"
+    if isinstance(kind, types.UnionType):
+        return " or ".join(map(_describe, get_args(kind)))
     return f"a value of type {getattr(kind, '__name__', kind)}"
 
 

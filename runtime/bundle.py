@@ -68,10 +68,10 @@ class Bundle:
         return precision
 
     def graph_path(self, precision: str, graph: str) -> Path:
-        """The ONNX file of the graph `detect` or `reid`."""
+        """The ONNX file of the graph `detect`, `refine` or `reid`."""
         return self.path / self.manifest.precisions[precision][graph]
 
     def graph_bytes(self, precision: str) -> int:
-        """Size on disk of both graphs."""
+        """Size on disk of all graphs."""
         names = set(self.manifest.precisions[precision].values())
         return sum(self.manifest.files[name].size for name in names)

@@ -1,4 +1,4 @@
-"""`PersonSearch`: frame → preprocess → detect graph → NMS → re-id graph → NMS → `Detections`.
+"""`PersonSearch`: frame → preprocess → detect graph → NMS → (refine graph →) re-id graph → NMS → `Detections`.
 
 N frames, n people of one frame, R people of all frames together, D embedding dimensions. Frames are uint8 [H,W,3] BGR
 (OpenCV's order), boxes float32 [n,4] xyxy in frame pixels.
@@ -171,11 +171,14 @@ class PersonSearch:
     def _proposals(
         self, outputs: DetectOutputs, timer: StageTimer
     ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """Regions [k,4] and scores [k] of every image that go on to the next graph."""
+        chosen = []
         with timer.stage("nms"):
-            return [
-                postprocess.select_proposals(boxes[:count], scores[:count], self._thresholds)
-                for boxes, scores, count in zip(outputs.boxes, outputs.scores, outputs.counts, strict=True)
-            ]
+            for image, count in enumerate(outputs.counts):
+                boxes, scores = outputs.boxes[image, :count], outputs.scores[image, :count]
+                rows = postprocess.select_proposals(boxes, scores, self._thresholds)
+                chosen.append((outputs.regions[image, rows], scores[rows]))
+        return chosen
 
     def _reid_stage(
         self,
@@ -187,8 +190,13 @@ class PersonSearch:
         """People of every image: refined boxes, clipped and sifted, and unit-length embeddings."""
         boxes = np.concatenate([b for b, _ in proposals])  # [R,4]
         counts = [len(b) for b, _ in proposals]
+        indices = np.repeat(np.arange(len(counts)), counts)
         with timer.stage("reid"):
-            refined, embeddings = self._reid(outputs.features, boxes, np.repeat(np.arange(len(counts)), counts))
+            if self._backend.refines and len(boxes):
+                limits = np.asarray(sizes, np.float32)[indices]  # height, width
+                boxes = self._backend.run_refine(outputs.features, boxes, indices)
+                boxes = np.clip(boxes, np.float32(0), limits[:, [1, 0, 1, 0]])
+            refined, embeddings = self._reid(outputs.features, boxes, indices)
         with timer.stage("post"):
             ends = np.cumsum(counts)[:-1]
             people = [

@@ -19,8 +19,20 @@ from psarm.files import sha256, write_json
 
 SCHEMA = 1
 MANIFEST_NAME = "manifest.json"
-GRAPH_INPUTS = {"detect": ("images", "image_sizes"), "reid": ("features", "boxes", "batch_indices")}
-GRAPH_OUTPUTS = {"detect": ("boxes", "scores", "counts", "features"), "reid": ("refined_boxes", "embeddings")}
+GRAPH_INPUTS = {
+    "detect": ("images", "image_sizes"),
+    "refine": ("features", "boxes", "batch_indices"),
+    "reid": ("features", "boxes", "batch_indices"),
+}
+GRAPH_OUTPUTS = {
+    "detect": ("boxes", "scores", "counts", "features"),
+    "refine": ("refined_boxes",),
+    "reid": ("refined_boxes", "embeddings"),
+}
+OPTIONAL_GRAPHS = ("refine",)
+"""Runs between the other two where a bundle has it: boxes are refined once more before they are embedded."""
+OPTIONAL_OUTPUTS = {"detect": ("regions",)}
+"""`regions`: where the graphs that follow look for each of `boxes`; the boxes themselves where a bundle has none."""
 
 
 @dataclass(frozen=True)
@@ -185,13 +197,16 @@ def _check_values(manifest: Manifest) -> None:
 
 def _check_graphs(manifest: Manifest) -> None:
     for name, inputs in GRAPH_INPUTS.items():
+        if name in OPTIONAL_GRAPHS and name not in manifest.graphs:
+            continue
         _require(name in manifest.graphs, "graphs", sorted(manifest.graphs), f"a graph {name!r}")
         graph = manifest.graphs[name]
         _require(set(graph.inputs) == set(inputs), f"graphs.{name}.inputs", sorted(graph.inputs), ", ".join(inputs))
         outputs = GRAPH_OUTPUTS[name]
-        _require(
-            set(graph.outputs) == set(outputs), f"graphs.{name}.outputs", sorted(graph.outputs), ", ".join(outputs)
-        )
+        found = set(graph.outputs) - set(OPTIONAL_OUTPUTS.get(name, ()))
+        _require(found == set(outputs), f"graphs.{name}.outputs", sorted(graph.outputs), ", ".join(outputs))
+    unknown = sorted(set(manifest.graphs) - set(GRAPH_INPUTS))
+    _require(not unknown, "graphs", sorted(manifest.graphs), f"no graphs but {', '.join(GRAPH_INPUTS)}")
     embeddings = manifest.graphs["reid"].outputs["embeddings"].shape
     _require(
         embeddings[-1:] == (manifest.embedding.size,),
@@ -200,17 +215,19 @@ def _check_graphs(manifest: Manifest) -> None:
         f"[R, {manifest.embedding.size}], as embedding.size says",
     )
     given = manifest.graphs["detect"].outputs["features"].shape
-    taken = manifest.graphs["reid"].inputs["features"].shape
-    same = len(given) == len(taken) and all(
-        isinstance(a, str) or isinstance(b, str) or a == b for a, b in zip(given, taken, strict=True)
-    )
-    _require(same, "graphs.reid.inputs.features.shape", list(taken), f"{list(given)}, what the detect graph gives")
+    for name in manifest.graphs.keys() - {"detect"}:
+        taken = manifest.graphs[name].inputs["features"].shape
+        same = len(given) == len(taken) and all(
+            isinstance(a, str) or isinstance(b, str) or a == b for a, b in zip(given, taken, strict=True)
+        )
+        key = f"graphs.{name}.inputs.features.shape"
+        _require(same, key, list(taken), f"{list(given)}, what the detect graph gives")
 
 
 def _check_files(manifest: Manifest) -> None:
     _require(bool(manifest.precisions), "precisions", manifest.precisions, "at least one precision")
     for precision, graphs in manifest.precisions.items():
-        for name in GRAPH_INPUTS:
+        for name in manifest.graphs:
             _require(name in graphs, f"precisions.{precision}", sorted(graphs), f"a file for the graph {name!r}")
         for file in graphs.values():
             _require(file in manifest.files, f"precisions.{precision}", file, "a file listed under files")

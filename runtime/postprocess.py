@@ -1,4 +1,4 @@
-"""The steps between the two graphs and after them, as the PyTorch model does them (released SeqNet / PS-ARM rules).
+"""The steps between the graphs and after them, as the PyTorch model does them (released SeqNet / PS-ARM rules).
 
 P proposals, k kept of one image, D embedding dimensions. Boxes are float32 [k,4] xyxy in pixels of the resized image.
 """
@@ -25,12 +25,10 @@ class Kept:
 
 def select_proposals(
     boxes: NDArray[np.float32], scores: NDArray[np.float32], thresholds: Thresholds
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Detection-head boxes [P,4] and scores [P] → those that go to the re-id graph, best first."""
-    keep = _candidates(boxes, scores, thresholds)
-    boxes, scores = boxes[keep], scores[keep]
-    keep_nms = nms(boxes, scores, thresholds.detection_nms)[: thresholds.detections_per_image]
-    return boxes[keep_nms], scores[keep_nms]
+) -> NDArray[np.int64]:
+    """First-head boxes [P,4] and scores [P] → rows of those that go on to the next graph, best first."""
+    rows = np.flatnonzero(_candidates(boxes, scores, thresholds))
+    return rows[nms(boxes[rows], scores[rows], thresholds.detection_nms)[: thresholds.detections_per_image]]
 
 
 def clip_boxes(boxes: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""The attention-aware relation mixer, ARM (PS-ARM, section 3.2, Fig. 3 and 4).
+"""The attention-aware relation mixer, ARM (PS-ARM, section 3.2, Fig. 3 and 4), and what Table 2 puts in its place.
 
 A 1x1 convolution reduces the channels, a relation mixer mixes tokens and then channels, each behind its own attention
 gate, SimAM adds joint spatio-channel attention, and a 1x1 convolution restores the channels.
@@ -7,7 +7,7 @@ Two layouts. ``paper``: gates see the feature map and multiply it (F'' = F' ⊙ 
 weights were trained with. There, tokens are read as a map by reinterpreting their memory ([R,T,C] as [R,C,H,W], no
 transpose), so the gates see a scrambled map, and the gated map is added to the gate's input.
 
-R RoIs, C channels (reduced), H x W cells, T = H·W tokens.
+R RoIs, C channels (reduced), H x W cells (any two numbers), T = H·W tokens.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+from psarm.config import Mixing
 
 Layout = Literal["paper", "released"]
 
@@ -86,9 +88,9 @@ class Mlp(nn.Module):
 
 
 class Mixer(nn.Module):
-    """Gate, LayerNorm over channels, MLP over tokens (spatial mixer) or channels, residual from before the gate."""
+    """Gate (or none), LayerNorm over channels, MLP over tokens or channels, residual from before the gate."""
 
-    def __init__(self, gate: nn.Module, channels: int, mlp: Mlp, over_tokens: bool, layout: Layout) -> None:
+    def __init__(self, gate: nn.Module | None, channels: int, mlp: Mlp, over_tokens: bool, layout: Layout) -> None:
         super().__init__()
         self.gate = gate
         self.norm = nn.LayerNorm(channels)
@@ -98,37 +100,133 @@ class Mixer(nn.Module):
 
     def forward(self, tokens: Tensor, height: int, width: int) -> Tensor:
         """[R,T,C] → [R,T,C]."""
-        gated = to_tokens(self.gate(to_map(tokens, height, width, self.layout)))
-        normed: Tensor = self.norm(gated + tokens if self.layout == "released" else gated)
+        normed: Tensor = self.norm(self._gated(tokens, height, width))
         mixed: Tensor = self.mlp(normed.transpose(1, 2)).transpose(1, 2) if self.over_tokens else self.mlp(normed)
         return tokens + mixed
 
+    def _gated(self, tokens: Tensor, height: int, width: int) -> Tensor:
+        if self.gate is None:
+            return tokens
+        gated = to_tokens(self.gate(to_map(tokens, height, width, self.layout)))
+        return gated + tokens if self.layout == "released" else gated
+
 
 class RelationMixer(nn.Module):
-    """Spatially attended spatial mixing, channel-wise attended channel mixing, plus SimAM and the input."""
+    """Spatial mixing, then channel mixing; `reuse` adds the input, `attend` adds SimAM of the input.
 
-    def __init__(self, channels: int, cells: int, dropout: float, layout: Layout) -> None:
+    With both gates and `reuse` it is the paper's relation mixer, with `attend` too all of ARM between its two 1x1
+    convolutions; with none of these it is MLP-Mixer (Tolstikhin et al., NeurIPS 2021).
+    """
+
+    def __init__(self, token_mixer: Mixer, channel_mixer: Mixer, layout: Layout, reuse: bool, attend: bool) -> None:
         super().__init__()
+        self.token_mixer = token_mixer
+        self.channel_mixer = channel_mixer
         self.layout = layout
-        self.token_mixer = Mixer(SpatialGate(), channels, Mlp(cells, 3 * cells, dropout), True, layout)
-        self.channel_mixer = Mixer(ChannelGate(channels), channels, Mlp(channels, 3 * channels, dropout), False, layout)
+        self.reuse = reuse
+        self.attend = attend
 
     def forward(self, x: Tensor) -> Tensor:
         """[R,C,H,W] → [R,C,H,W]."""
         height, width = x.shape[2:]
         tokens = self.channel_mixer(self.token_mixer(to_tokens(x), height, width), height, width)
-        return to_map(tokens, height, width, self.layout) + simam(x) + x
+        mixed = to_map(tokens, height, width, self.layout)
+        if self.attend:
+            mixed = mixed + simam(x)
+        return mixed + x if self.reuse else mixed
+
+
+class SpatioChannelAttention(nn.Module):
+    """The joint spatio-channel attention layer alone: SimAM."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[R,C,H,W] → [R,C,H,W]."""
+        return simam(x)
+
+
+class TransformerMixer(nn.Module):
+    """One encoder block of ViT (Dosovitskiy et al., ICLR 2021) over the cells: attention, then an MLP, norms first.
+
+    Positions are learned; heads are 32 channels wide; the MLP is as wide as ARM's.
+    """
+
+    def __init__(self, channels: int, cells: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = max(1, channels // 32)
+        while channels % self.heads:
+            self.heads -= 1
+        self.position = nn.Parameter(torch.empty(cells, channels))
+        nn.init.trunc_normal_(self.position, std=0.02)
+        self.norm1 = nn.LayerNorm(channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.project = nn.Linear(channels, channels)
+        self.norm2 = nn.LayerNorm(channels)
+        self.mlp = Mlp(channels, 3 * channels, dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[R,C,H,W] → [R,C,H,W]."""
+        tokens = to_tokens(x) + self.position
+        tokens = tokens + self._attend(self.norm1(tokens))
+        tokens = tokens + self.mlp(self.norm2(tokens))
+        return to_map(tokens, x.shape[2], x.shape[3], "paper")
+
+    def _attend(self, tokens: Tensor) -> Tensor:
+        count, cells, channels = tokens.shape
+        parts = self.qkv(tokens).reshape(count, cells, 3, self.heads, channels // self.heads)
+        query, key, value = parts.permute(2, 0, 3, 1, 4).unbind(0)  # [R,heads,T,C/heads] each
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value)
+        return self.project(mixed.transpose(1, 2).reshape(count, cells, channels))  # type: ignore[no-any-return]
 
 
 class Arm(nn.Module):
-    """ARM between RoIAlign and res5: reduce → relation mixer → expand."""
+    """ARM between RoIAlign and the head's layers: reduce → relation mixer → expand.
 
-    def __init__(self, channels: int, reduced: int, cells: int, dropout: float, layout: Layout) -> None:
+    It fits in front of any RoI head, on torchvision's Faster R-CNN for instance::
+
+        model.roi_heads.box_head = nn.Sequential(Arm(256, 7), model.roi_heads.box_head)
+
+    Args:
+        channels: of the RoI features.
+        size: cells of a RoI, a side or (height, width).
+        reduced: channels it works on; None: a quarter of `channels`, as in the paper.
+        dropout: after each layer of the two MLPs.
+        layout: `paper`, or `released` for weights of the published code.
+        mixing: `arm`, or a row of the paper's Table 2.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        size: int | tuple[int, int] = 14,
+        reduced: int | None = None,
+        dropout: float = 0.5,
+        layout: Layout = "paper",
+        mixing: Mixing = "arm",
+    ) -> None:
         super().__init__()
+        reduced = max(1, channels // 4) if reduced is None else reduced
+        height, width = (size, size) if isinstance(size, int) else size
         self.reduce = nn.Conv2d(channels, reduced, 1)
-        self.mixer = RelationMixer(reduced, cells, dropout, layout)
+        self.mixer = make_mixer(mixing, reduced, height * width, dropout, layout)
         self.expand = nn.Conv2d(reduced, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """RoI features [R,C,H,W] → enriched RoI features [R,C,H,W]."""
         return self.expand(self.mixer(self.reduce(x)))  # type: ignore[no-any-return]
+
+
+def make_mixer(mixing: Mixing, channels: int, cells: int, dropout: float, layout: Layout) -> nn.Module:
+    """What stands between ARM's two 1x1 convolutions: [R,C,H,W] → [R,C,H,W] with H·W = `cells`."""
+    if mixing == "spatio_channel":
+        return SpatioChannelAttention()
+    if mixing == "transformer":
+        return TransformerMixer(channels, cells, dropout)
+    spatial = SpatialGate() if mixing in ("arm", "relation_mixer", "spatially_attended") else None
+    channel = ChannelGate(channels) if mixing in ("arm", "relation_mixer", "channel_attended") else None
+    return RelationMixer(
+        Mixer(spatial, channels, Mlp(cells, 3 * cells, dropout), True, layout),
+        Mixer(channel, channels, Mlp(channels, 3 * channels, dropout), False, layout),
+        layout,
+        reuse=mixing != "mlp_mixer",
+        attend=mixing == "arm",
+    )

@@ -11,7 +11,7 @@ from psarm.model.backbone import make_backbone, make_res5, res5_channels
 from psarm.model.nae import NormAwareEmbedding
 from psarm.model.oim import OnlineInstanceMatching
 from psarm.model.person_search import PersonSearchModel
-from psarm.model.roi_heads import BoxRegressor, PersonSearchHeads, RoIAlign, RoIFeatures, make_box_coder
+from psarm.model.roi_heads import BoxRegressor, PersonSearchHeads, ReidHead, RoIAlign, RoIFeatures, make_box_coder
 from psarm.model.rpn import build_rpn
 from psarm.model.sampling import RoISampler
 
@@ -32,17 +32,13 @@ def build_model(config: ModelConfig) -> PersonSearchModel:
 
 
 def _build_heads(channels: int, config: ModelConfig) -> PersonSearchHeads:
-    deep = res5_channels(config.backbone, config.width)
+    detects_first = config.parts.heads != "nae"
     return PersonSearchHeads(
-        box_head=_build_trunk(channels, config),
-        faster_rcnn_predictor=FastRCNNPredictor(deep, 2),
-        reid_head=_build_trunk(channels, config),
-        box_predictor=BoxRegressor(deep),
-        embedding_head=NormAwareEmbedding(channels, deep, config.embedding_dim),
-        reid_loss=OnlineInstanceMatching(
-            config.embedding_dim, config.num_identities, config.queue_size, config.oim_momentum, config.oim_scalar
-        ),
-        roi_align=RoIAlign(config.roi_size),
+        box_head=_build_trunk(channels, config) if detects_first else None,
+        faster_rcnn_predictor=FastRCNNPredictor(_deep(config), 2) if detects_first else None,
+        reid=_build_reid_head(channels, config),
+        further=[_build_reid_head(channels, config)] if config.parts.heads == "cascaded" else [],
+        roi_align=RoIAlign(config.roi_shape),
         sampler=RoISampler(config.roi_batch_size, make_box_coder()),
         score_thresh=config.score_thresh,
         detection_nms_thresh=config.detection_nms_thresh,
@@ -51,9 +47,24 @@ def _build_heads(channels: int, config: ModelConfig) -> PersonSearchHeads:
     )
 
 
+def _build_reid_head(channels: int, config: ModelConfig) -> ReidHead:
+    return ReidHead(
+        reid_head=_build_trunk(channels, config),
+        box_predictor=BoxRegressor(_deep(config)),
+        embedding_head=NormAwareEmbedding(channels, _deep(config), config.embedding_dim),
+        reid_loss=OnlineInstanceMatching(
+            config.embedding_dim, config.num_identities, config.queue_size, config.oim_momentum, config.oim_scalar
+        ),
+    )
+
+
 def _build_trunk(channels: int, config: ModelConfig) -> RoIFeatures:
     arm = None
-    if config.variant == "psarm":
+    if config.parts.mixing is not None:
         reduced = max(1, channels // config.arm_reduction)
-        arm = Arm(channels, reduced, config.roi_size**2, config.arm_dropout, config.arm_layout)
+        arm = Arm(channels, config.roi_shape, reduced, config.arm_dropout, config.arm_layout, config.parts.mixing)
     return RoIFeatures(arm, make_res5(config.backbone, config.width))
+
+
+def _deep(config: ModelConfig) -> int:
+    return res5_channels(config.backbone, config.width)

@@ -1,4 +1,7 @@
-"""The two RoI heads of SeqNet and PS-ARM: the detection head, then the re-id head on the boxes it predicted (Fig. 2).
+"""The RoI heads of NAE, SeqNet, PS-ARM and its cascade (Fig. 2).
+
+A detection head scores and refines the proposals; NMS thins them out; re-id heads refine what is left once more and
+embed it. NAE's single head does both jobs: it scores the proposals, and embeds those that are left.
 
 N images, R RoIs (all images together), n people of one image, C channels, D embedding dimensions. Boxes are float [R,4]
 xyxy in pixels of the resized image.
@@ -6,6 +9,7 @@ xyxy in pixels of the resized image.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,7 +33,7 @@ MIN_BOX_SIDE = 1e-2  # pixels; smaller boxes are dropped after either head
 class RoIFeatures(nn.Module):
     """ARM (or nothing) and res5 over RoI features, each max-pooled: the trunk of one head."""
 
-    def __init__(self, arm: Arm | None, res5: nn.Sequential) -> None:
+    def __init__(self, arm: Arm | None, res5: nn.Module) -> None:
         super().__init__()
         self.arm = arm
         self.layer4 = res5
@@ -45,12 +49,12 @@ class RoIFeatures(nn.Module):
 class RoIAlign(nn.Module):
     """RoIAlign on the stride-16 map, two samples a bin, not aligned (the released setting)."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: tuple[int, int]) -> None:
         super().__init__()
-        self.size = size
+        self.size = size  # height, width
 
     def forward(self, features: Tensor, boxes: list[Tensor]) -> Tensor:
-        """[N,C,H,W] and a list of [r,4] → [R,C,size,size]."""
+        """[N,C,H,W] and a list of [r,4] → [R,C,*size]."""
         pooled: Tensor = roi_align(
             features, boxes, self.size, spatial_scale=1 / STRIDE, sampling_ratio=2, aligned=False
         )
@@ -76,17 +80,43 @@ class People:
     embeddings: Tensor  # [n,D]
 
 
-class PersonSearchHeads(nn.Module):
-    """Detection head, NMS, re-id head, NMS; and the five losses of the two heads."""
+class ReidHead(nn.Module):
+    """Refines the boxes it is given, embeds them, and tells people from background by the embedding's norm."""
 
     def __init__(
         self,
-        box_head: RoIFeatures,
-        faster_rcnn_predictor: FastRCNNPredictor,
         reid_head: RoIFeatures,
         box_predictor: BoxRegressor,
         embedding_head: NormAwareEmbedding,
         reid_loss: OnlineInstanceMatching,
+    ) -> None:
+        super().__init__()
+        self.reid_head = reid_head
+        self.box_predictor = box_predictor
+        self.embedding_head = embedding_head
+        self.reid_loss = reid_loss
+
+    def outputs(self, rois: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """RoI features [R,C,h,w] → deltas [R,8], unit embeddings [R,D] and person logits [R]."""
+        res4, res5 = self.reid_head(rois)
+        embeddings, logits = self.embedding_head(res4, res5)
+        return self.box_predictor(res5), embeddings, logits
+
+
+class PersonSearchHeads(ReidHead):
+    """All heads of a model, from proposals to people, and their losses.
+
+    Besides its own re-id head there may be a detection head before it (`box_head` and `faster_rcnn_predictor`: SeqNet,
+    PS-ARM; without them it is NAE) and `further` re-id heads after it, each on the boxes that the one before refined
+    (Cascaded PS-ARM). Embeddings are those of the last.
+    """
+
+    def __init__(
+        self,
+        box_head: RoIFeatures | None,
+        faster_rcnn_predictor: FastRCNNPredictor | None,
+        reid: ReidHead,
+        further: Sequence[ReidHead],
         roi_align: RoIAlign,
         sampler: RoISampler,
         score_thresh: float,
@@ -94,13 +124,11 @@ class PersonSearchHeads(nn.Module):
         final_nms_thresh: float,
         detections_per_image: int,
     ) -> None:
-        super().__init__()
+        # Under the released names, not under `reid.`.
+        super().__init__(reid.reid_head, reid.box_predictor, reid.embedding_head, reid.reid_loss)
         self.box_head = box_head
         self.faster_rcnn_predictor = faster_rcnn_predictor
-        self.reid_head = reid_head
-        self.box_predictor = box_predictor
-        self.embedding_head = embedding_head
-        self.reid_loss = reid_loss
+        self.further = nn.ModuleList(further)
         self.roi_align = roi_align
         self.sampler = sampler
         self.box_coder = sampler.box_coder
@@ -109,25 +137,44 @@ class PersonSearchHeads(nn.Module):
         self.final_nms_thresh = final_nms_thresh
         self.detections_per_image = detections_per_image
 
+    @property
+    def reid_heads(self) -> list[ReidHead]:
+        """The re-id heads in the order they run."""
+        further: list[ReidHead] = list(self.further)  # type: ignore[arg-type]
+        return [self, *further]
+
+    @property
+    def embedding_dim(self) -> int:
+        """D."""
+        return int(self.reid_loss.lut.shape[1])
+
     def losses(
         self, features: Tensor, proposals: list[Tensor], sizes: Sizes, targets: list[dict[str, Tensor]]
     ) -> dict[str, Tensor]:
-        """Losses of both heads; `targets` hold boxes [n,4] and labels [n] (-1 = person without identity)."""
-        first = self.sampler.sample(proposals, targets)
-        class_logits, deltas = self.detection_outputs(features, first.boxes)
-        with torch.no_grad():
-            # RoIAlign reads outside the map where a box is NaN; the losses of this head still carry the NaN out.
-            refined = self.decode_foreground(deltas.detach().nan_to_num(), first.boxes, sizes)
-        second = self.sampler.sample(refined, targets)
-        reid_deltas, embeddings, person_logits = self.reid_outputs(features, second.boxes)
-        is_person = second.labels != BACKGROUND
-        return {
-            "detection_cls": functional.cross_entropy(class_logits, (first.labels != BACKGROUND).long()),
-            "detection_reg": box_loss(deltas, first),
-            "reid_cls": functional.binary_cross_entropy_with_logits(person_logits, is_person.to(person_logits.dtype)),
-            "reid_reg": box_loss(reid_deltas, second),
-            "oim": self.reid_loss(embeddings, second.labels),
-        }
+        """Losses of all heads; `targets` hold boxes [n,4] and labels [n] (-1 = person without identity).
+
+        Names of a second re-id head's losses end in `_2`.
+        """
+        losses: dict[str, Tensor] = {}
+        boxes = proposals
+        if self.box_head is not None:
+            sampled = self.sampler.sample(boxes, targets)
+            logits, deltas = self.detection_outputs(features, sampled.boxes)
+            losses["detection_cls"] = functional.cross_entropy(logits, (sampled.labels != BACKGROUND).long())
+            losses["detection_reg"] = box_loss(deltas, sampled)
+            boxes = self._next_boxes(deltas, sampled, sizes)
+        heads = self.reid_heads
+        for number, head in enumerate(heads, start=1):
+            sampled = self.sampler.sample(boxes, targets)
+            deltas, embeddings, logits = head.outputs(self.roi_align(features, sampled.boxes))
+            ending = "" if number == 1 else f"_{number}"
+            is_person = (sampled.labels != BACKGROUND).to(logits.dtype)
+            losses[f"reid_cls{ending}"] = functional.binary_cross_entropy_with_logits(logits, is_person)
+            losses[f"reid_reg{ending}"] = box_loss(deltas, sampled)
+            losses[f"oim{ending}"] = head.reid_loss(embeddings, sampled.labels)
+            if number < len(heads):
+                boxes = self._next_boxes(deltas, sampled, sizes)
+        return losses
 
     def detect(
         self, features: Tensor, proposals: list[Tensor], sizes: Sizes, given: list[Tensor] | None = None
@@ -137,11 +184,8 @@ class PersonSearchHeads(nn.Module):
         With `given` (one box [1,4] an image) the image is a query's context (for CBGM): the box is forced in with
         score 1 and comes first, and embeddings are not weighted by the score.
         """
-        class_logits, deltas = self.detection_outputs(features, proposals)
-        scores = torch.split(functional.softmax(class_logits, dim=-1)[:, 1], [len(p) for p in proposals])
-        boxes = self.decode_foreground(deltas, proposals, sizes)
-        kept = [self._between_heads(b, s) for b, s in zip(boxes, scores, strict=True)]
-        people = [self._sift(p) for p in self._refine(features, kept, sizes, weighted=given is None)]
+        kept = self._first_head(features, proposals, sizes)
+        people = [self._sift(p) for p in self._embed_people(features, kept, sizes, weighted=given is None)]
         if given is not None:
             forced = self.embed(features, given)
             people = [self._with_given(p, box, e) for p, box, e in zip(people, given, forced, strict=True)]
@@ -155,22 +199,25 @@ class PersonSearchHeads(nn.Module):
         _, embeddings, _ = self.reid_outputs(features, boxes)
         return list(torch.split(embeddings, counts))
 
-    @property
-    def embedding_dim(self) -> int:
-        """D."""
-        return int(self.reid_loss.lut.shape[1])
-
     def detection_outputs(self, features: Tensor, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Class logits [R,2] and deltas [R,8] of the detection head."""
+        if self.box_head is None or self.faster_rcnn_predictor is None:
+            raise RuntimeError("This model has no detection head: its re-id head scores the proposals.")
         _, res5 = self.box_head(self.roi_align(features, boxes))
         logits, deltas = self.faster_rcnn_predictor(res5)
         return logits, deltas
 
     def reid_outputs(self, features: Tensor, boxes: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Deltas [R,8], unit embeddings [R,D] and person logits [R] of the re-id head."""
-        res4, res5 = self.reid_head(self.roi_align(features, boxes))
-        embeddings, logits = self.embedding_head(res4, res5)
-        return self.box_predictor(res5), embeddings, logits
+        """Deltas [R,8], unit embeddings [R,D] and person logits [R] of the last re-id head."""
+        return self.reid_heads[-1].outputs(self.roi_align(features, boxes))
+
+    def score(self, features: Tensor, proposals: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Probability of being a person [R] and deltas [R,8], by the first head."""
+        if self.box_head is None:
+            deltas, _, logits = self.outputs(self.roi_align(features, proposals))
+            return torch.sigmoid(logits), deltas
+        logits, deltas = self.detection_outputs(features, proposals)
+        return functional.softmax(logits, dim=-1)[:, 1], deltas
 
     def decode_foreground(self, deltas: Tensor, boxes: list[Tensor], sizes: Sizes) -> list[Tensor]:
         """Foreground deltas [R,8] applied to boxes and clipped to the images."""
@@ -178,29 +225,47 @@ class PersonSearchHeads(nn.Module):
         parts = torch.split(decoded, [len(b) for b in boxes])
         return [box_ops.clip_boxes_to_image(part, size) for part, size in zip(parts, sizes, strict=True)]
 
-    def _between_heads(self, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    @torch.no_grad()
+    def _next_boxes(self, deltas: Tensor, sampled: RoITargets, sizes: Sizes) -> list[Tensor]:
+        """What the next head is trained on: the boxes this one refined."""
+        # RoIAlign reads outside the map where a box is NaN; the losses of this head still carry the NaN out.
+        return self.decode_foreground(deltas.detach().nan_to_num(), sampled.boxes, sizes)
+
+    def _first_head(self, features: Tensor, proposals: list[Tensor], sizes: Sizes) -> list[tuple[Tensor, Tensor]]:
+        """Where the re-id heads look [n,4], and the scores [n], of every image: what NMS leaves of the proposals."""
+        scores, deltas = self.score(features, proposals)
+        boxes = self.decode_foreground(deltas, proposals, sizes)
+        looks = proposals if self.box_head is None else boxes
+        kept = []
+        for image, part in enumerate(torch.split(scores, [len(p) for p in proposals])):
+            rows = self._between_heads(boxes[image], part)
+            kept.append((looks[image][rows], part[rows]))
+        return kept
+
+    def _between_heads(self, boxes: Tensor, scores: Tensor) -> Tensor:
         keep = self._candidates(boxes, scores)
-        order = box_ops.nms(boxes[keep], scores[keep], self.detection_nms_thresh)[: self.detections_per_image]
-        return boxes[keep[order]], scores[keep[order]]
+        return keep[box_ops.nms(boxes[keep], scores[keep], self.detection_nms_thresh)[: self.detections_per_image]]
 
     def _candidates(self, boxes: Tensor, scores: Tensor) -> Tensor:
         """Indices of what scores above the threshold and has some width and height."""
         keep = torch.where(scores > self.score_thresh)[0]
         return keep[box_ops.remove_small_boxes(boxes[keep], MIN_BOX_SIDE)]
 
-    def _refine(
+    def _embed_people(
         self, features: Tensor, kept: list[tuple[Tensor, Tensor]], sizes: Sizes, weighted: bool
     ) -> list[People]:
         boxes, scores = [b for b, _ in kept], [s for _, s in kept]
-        if sum(map(len, boxes)) == 0:
+        counts = [len(b) for b in boxes]
+        if sum(counts) == 0:
             nobody = features.new_zeros(0, self.embedding_dim)
             return [People(b, s, nobody) for b, s in kept]
-        deltas, embeddings, _ = self.reid_outputs(features, boxes)
+        for head in self.reid_heads:
+            deltas, embeddings, _ = head.outputs(self.roi_align(features, boxes))
+            boxes = self.decode_foreground(deltas, boxes, sizes)
         if weighted:
             embeddings = embeddings * torch.cat(scores)[:, None]
-        refined = self.decode_foreground(deltas, boxes, sizes)
-        parts = torch.split(embeddings, [len(b) for b in boxes])
-        return [People(b, s, e) for b, s, e in zip(refined, scores, parts, strict=True)]
+        parts = torch.split(embeddings, counts)
+        return [People(b, s, e) for b, s, e in zip(boxes, scores, parts, strict=True)]
 
     def _sift(self, people: People) -> People:
         # Before a given box joins, which stays whatever the threshold. Clipping leaves no width of a box refined out of

@@ -220,7 +220,7 @@ class TrainingRun:
             group["lr"] = lr
         weights = self.recipe.loss_weights
         unweighted = self.losses([image.float().div(255) for image in images], targets)
-        losses = {name: getattr(weights, name) * loss for name, loss in unweighted.items()}
+        losses = {name: weights.of(name) * loss for name, loss in unweighted.items()}
         total = torch.stack(list(losses.values())).sum()
         values = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
         self._check_finite(values, iteration)

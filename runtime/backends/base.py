@@ -1,4 +1,4 @@
-"""What every backend offers: the two graphs of a bundle, with inputs and outputs checked against the manifest.
+"""What every backend offers: the graphs of a bundle, with inputs and outputs checked against the manifest.
 
 N images, P proposals an image, R boxes of all images together, D embedding dimensions, [h,w] the feature map.
 """
@@ -27,6 +27,7 @@ class DetectOutputs(NamedTuple):
     scores: NDArray[np.float32]  # [N,P]
     counts: NDArray[np.int64]  # [N] valid proposals, the rest is padding
     features: NDArray[np.float32]  # [N,C,h,w]
+    regions: NDArray[np.float32]  # [N,P,4] where the graphs that follow look for each of `boxes`
 
 
 class ReidOutputs(NamedTuple):
@@ -37,7 +38,7 @@ class ReidOutputs(NamedTuple):
 
 
 class Backend(ABC):
-    """The two graphs of a bundle, loaded and ready; a context manager."""
+    """The graphs of a bundle, loaded and ready; a context manager."""
 
     name: str
     """As in `psarm.runtime.backends.BACKENDS`."""
@@ -53,16 +54,24 @@ class Backend(ABC):
     def run_detect(self, images: NDArray[np.float32], image_sizes: NDArray[np.int64]) -> DetectOutputs:
         """Detection stage: `images` [N,3,H,W] normalised and padded, `image_sizes` [N,2] valid height and width."""
         outputs = self._checked("detect", {"images": images, "image_sizes": image_sizes})
-        return DetectOutputs(*(outputs[name] for name in DetectOutputs._fields))
+        return DetectOutputs(**{"regions": outputs["boxes"], **outputs})
+
+    @property
+    def refines(self) -> bool:
+        """Whether the bundle has a `refine` graph, to be run on boxes before they are embedded."""
+        return "refine" in self.graphs
+
+    def run_refine(
+        self, features: NDArray[np.float32], boxes: NDArray[np.float32], batch_indices: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Refined boxes [R,4], not clipped; the arguments are those of `run_reid`."""
+        return self._run_heads("refine", features, boxes, batch_indices)["refined_boxes"]
 
     def run_reid(
         self, features: NDArray[np.float32], boxes: NDArray[np.float32], batch_indices: NDArray[np.int64]
     ) -> ReidOutputs:
         """Re-id stage: `boxes` [R,4] in resized pixels, `batch_indices` [R] the image of each; R must not be 0."""
-        if len(boxes) == 0:
-            raise UsageError("The re-id graph needs at least one box, got none.")
-        feeds: Tensors = {"features": features, "boxes": boxes, "batch_indices": batch_indices}
-        outputs = self._checked("reid", feeds)
+        outputs = self._run_heads("reid", features, boxes, batch_indices)
         return ReidOutputs(outputs["refined_boxes"], outputs["embeddings"])
 
     @abstractmethod
@@ -72,6 +81,13 @@ class Backend(ABC):
     @abstractmethod
     def _run(self, graph: str, feeds: Tensors) -> Tensors:
         """Run `graph` on checked inputs and return its outputs by name."""
+
+    def _run_heads(
+        self, graph: str, features: NDArray[np.float32], boxes: NDArray[np.float32], batch_indices: NDArray[np.int64]
+    ) -> Tensors:
+        if len(boxes) == 0:
+            raise UsageError(f"The {graph} graph needs at least one box, got none.")
+        return self._checked(graph, {"features": features, "boxes": boxes, "batch_indices": batch_indices})
 
     def _checked(self, graph: str, feeds: Tensors) -> Tensors:
         spec = self.graphs[graph]

@@ -11,7 +11,7 @@ from psarm.errors import BundleError, PsarmError
 from psarm.machine import usable_cores
 from psarm.runtime.backends.base import Backend, Tensors
 from psarm.runtime.bundle import Bundle
-from psarm.runtime.manifest import GRAPH_INPUTS, GraphSpec, TensorSpec
+from psarm.runtime.manifest import GraphSpec, TensorSpec
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -35,7 +35,7 @@ IDENTITY_MODEL = base64.b64decode(
 
 
 class OnnxRuntimeBackend(Backend):
-    """Both graphs as ONNX Runtime sessions."""
+    """The graphs as ONNX Runtime sessions."""
 
     name = "onnxruntime"
     title = "ONNX Runtime"
@@ -50,14 +50,14 @@ class OnnxRuntimeBackend(Backend):
         cuda_works, _ = probe_cuda()
         self.device = "CUDA" if cuda_works else f"CPU, {self.threads} {'thread' if self.threads == 1 else 'threads'}"
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
-        for graph in GRAPH_INPUTS:
+        for graph in self.graphs:
             path = str(bundle.graph_path(precision, graph))
             session = _load(path, self.threads, cuda_works)
             _check_session(path, session, self.graphs[graph])
             self._sessions[graph] = session
 
     def close(self) -> None:
-        """Free both sessions."""
+        """Free the sessions."""
         self._sessions.clear()
 
     def _run(self, graph: str, feeds: Tensors) -> Tensors:
