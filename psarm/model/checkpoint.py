@@ -7,15 +7,12 @@ trained on. Loading never runs code from the file (weights_only) and is strict a
 from __future__ import annotations
 
 import json
-import pickle
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -26,6 +23,7 @@ from psarm.files import atomic_path
 from psarm.model.builder import build_model
 from psarm.model.person_search import PersonSearchModel
 from psarm.model.released import is_psarm, looks_released, released_config, rename
+from psarm.model.weights_file import WeightsFile, first_sentence, read_weights
 
 FORMAT = 1
 
@@ -52,7 +50,7 @@ def load_model(path: str | Path, device: str = "cpu") -> PersonSearchModel:
     try:
         return model.eval().to(device)
     except (RuntimeError, AssertionError) as error:  # torch has no error of its own for a device that is not there
-        raise UsageError(f"Device {device!r} cannot be used ({_first_sentence(error)}); use 'cpu'.") from error
+        raise UsageError(f"Device {device!r} cannot be used ({first_sentence(error)}); use 'cpu'.") from error
 
 
 def save_model(
@@ -75,28 +73,22 @@ def save_model(
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint file of any known kind without building the model; tensors come back as float32."""
-    path = Path(path)
-    if not path.exists():
+    return checkpoint_of(read_weights(path), path)
+
+
+def checkpoint_of(file: WeightsFile, path: str | Path) -> Checkpoint:
+    """What a file read from `path` is a checkpoint of; CheckpointError where it is no model's."""
+    if file.kind == "safetensors":
+        return _ours(file, path)
+    config = file.about.get("config")
+    if isinstance(config, dict) and config.get("model") is not None:  # a training state of ours
+        return Checkpoint(_config(config["model"], path), file.state, file.about.get("dataset"))
+    if not looks_released(file.state):
         raise CheckpointError(
-            f"There is no checkpoint at {path}; give a .safetensors file of psarm or a released .pth file."
+            f"{path} holds a model of another architecture (first parameter: {next(iter(file.state))}); psarm loads "
+            "its own checkpoints and the released SeqNet and PS-ARM files."
         )
-    if (path / "manifest.json").is_file():
-        raise CheckpointError(
-            f"{path} is a bundle (it has a manifest.json); give the checkpoint it was made from, such as "
-            "model.safetensors."
-        )
-    if path.is_dir():
-        raise CheckpointError(
-            f"{path} is a folder; give the checkpoint file itself (psarm train writes model.safetensors)."
-        )
-    with path.open("rb") as file:
-        start = file.read(9)
-    if len(start) == 9 and start[8:9] == b"{":
-        return _read_safetensors(path)
-    if start.startswith((b"PK", b"\x80")):  # a zip archive of torch.save, or a pickle
-        return _read_pickled(path)
-    kind = "not a checkpoint" if start else "empty"
-    raise CheckpointError(f"{path} is {kind}; give a .safetensors file of psarm or a released .pth file.")
+    return _released(file.state, path)
 
 
 def load_state(model: PersonSearchModel, state: Mapping[str, Tensor], source: str) -> None:
@@ -121,15 +113,8 @@ def load_state(model: PersonSearchModel, state: Mapping[str, Tensor], source: st
     model.load_state_dict(dict(state), strict=True)
 
 
-def _read_safetensors(path: Path) -> Checkpoint:
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = (file.metadata() or {}).get("psarm")
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is not a readable safetensors file ({error}); copy or write it again."
-        ) from error
+def _ours(file: WeightsFile, path: str | Path) -> Checkpoint:
+    about = file.about.get("psarm")
     if about is None:
         raise CheckpointError(
             f"{path} is a safetensors file without psarm's metadata; give one written by psarm train."
@@ -143,43 +128,10 @@ def _read_safetensors(path: Path) -> Checkpoint:
         ) from error
     if version != FORMAT:
         raise CheckpointError(f"{path} has checkpoint format {version}, this psarm reads {FORMAT}; upgrade psarm.")
-    return Checkpoint(_config(config, path), _float32(state), dataset)
+    return Checkpoint(_config(config, path), file.state, dataset)
 
 
-def _read_pickled(path: Path) -> Checkpoint:
-    try:
-        with warnings.catch_warnings(action="ignore"):  # torch warns of pickle protocols it then refuses
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} holds more than tensors and plain values; psarm refuses it because loading it could run code. "
-            "Save the state dict alone, or get the checkpoint from its authors again."
-        ) from error
-    except Exception as error:  # the unpickler raises whatever damaged bytes lead it into
-        raise CheckpointError(
-            f"{path} is damaged or not a checkpoint ({type(error).__name__}: {_first_sentence(error)}); copy it again."
-        ) from error
-    state, values = _state_of(content, path)
-    if values is not None:  # a training state of ours
-        return Checkpoint(_config(values, path), _float32(state), content.get("dataset"))
-    if not looks_released(state):
-        raise CheckpointError(
-            f"{path} holds a model of another architecture (first parameter: {next(iter(state))}); psarm loads its own "
-            "checkpoints and the released SeqNet and PS-ARM files."
-        )
-    return _released(state, path)
-
-
-def _state_of(content: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """The state dict in what torch.load gave, and our configuration where the file is a training state."""
-    state = content.get("model", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not state or not all(_is_parameter(*item) for item in state.items()):
-        raise CheckpointError(f"{path} holds no model weights; needed a dict of tensors, or one under the key 'model'.")
-    config = content.get("config")
-    return state, config.get("model") if isinstance(config, dict) else None
-
-
-def _released(state: Mapping[str, Tensor], path: Path) -> Checkpoint:
+def _released(state: Mapping[str, Tensor], path: str | Path) -> Checkpoint:
     renamed = rename(state)
     for name in ("roi_heads.reid_loss.lut", "roi_heads.reid_loss.cq"):
         table = renamed.get(name)
@@ -188,22 +140,10 @@ def _released(state: Mapping[str, Tensor], path: Path) -> Checkpoint:
             raise CheckpointError(f"{path}: the OIM table {name} {found}; give the released file unchanged.")
     # Not stored by the released code.
     renamed.setdefault("roi_heads.reid_loss.header", torch.zeros((), dtype=torch.int64))
-    return Checkpoint(released_config(renamed, is_psarm(state)), _float32(renamed), None)
+    return Checkpoint(released_config(renamed, is_psarm(state)), renamed, None)
 
 
-def _is_parameter(name: Any, value: Any) -> bool:
-    return isinstance(name, str) and isinstance(value, Tensor)
-
-
-def _first_sentence(error: BaseException) -> str:
-    return (str(error).splitlines() or ["no reason given"])[0].split(". ")[0][:120]
-
-
-def _float32(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
-
-
-def _config(values: Any, path: Path) -> ModelConfig:
+def _config(values: Any, path: str | Path) -> ModelConfig:
     try:
         return from_dict(ModelConfig, values, f"{path}: model")
     except ConfigError as error:
