@@ -1,15 +1,24 @@
-"""The PRW search protocol as arrays: who is where in the gallery, and who is searched for."""
+"""The search protocol as arrays: who is where in the gallery, who is searched for, and in which images.
+
+A data set may list, under a name, the gallery images each query is searched in (CUHK-SYSU: `100`, a hundred images a
+query). "full" is on every data set: all gallery images but the query's own, PRW's only gallery.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from psarm.errors import DataError
+from psarm.errors import DataError, UsageError
+from psarm.evaluation.cbgm import PRW_K1, PRW_K2
+
+FULL = ("full", "-1")
+"""Names of the gallery of every image but the query's own; -1 is what the released code calls it."""
 
 
 class FrameLike(Protocol):
@@ -63,10 +72,22 @@ class DatasetLike(Protocol):
     def queries(self) -> Sequence[QueryLike]:
         """People searched for."""
 
+    @property
+    def galleries(self) -> Mapping[str, Sequence[NDArray[Any]]]:
+        """Name → for every query, the indices into `gallery` of the images it is searched in."""
+
+    @property
+    def default_gallery(self) -> str | None:
+        """The one of `galleries` that figures are quoted for; None: every gallery image but the query's own."""
+
+    @property
+    def cbgm(self) -> tuple[int, int]:
+        """k1 and k2 of context matching."""
+
 
 @dataclass(frozen=True, eq=False)
 class SearchProtocol:
-    """Gallery images with their ground truth, one image after the other, and the queries.
+    """Gallery images with their ground truth, one image after the other, the queries, and where each is searched.
 
     Legend: G gallery images, T ground-truth boxes of all of them, Q queries.
     """
@@ -80,13 +101,20 @@ class SearchProtocol:
     query_cameras: NDArray[np.int64]  # [Q]
     query_boxes: NDArray[np.float64]  # [Q,4] xyxy pixels
     query_identities: NDArray[np.int64]  # [Q]
+    galleries: Mapping[str, Sequence[NDArray[np.int64]]] = field(default_factory=dict)
+    """Name → for each of the Q queries, int64 indices of gallery images, in any order."""
+    default_gallery: str | None = None
+    """The one of `galleries` that is searched where none is named; None = "full"."""
+    cbgm: tuple[int, int] = (PRW_K1, PRW_K2)
+    """k1 and k2 of context matching."""
 
     @classmethod
     def from_dataset(cls, dataset: DatasetLike) -> SearchProtocol:
-        """The protocol of a data set: every query is searched in every gallery image but its own.
+        """The protocol of a data set.
 
         Raises:
-            DataError: there is no query, or no person in the gallery, so there is nothing to measure.
+            DataError: there is no query, or no person in the gallery, so there is nothing to measure; or the galleries
+                of the queries do not fit the data set.
         """
         gallery, queries = dataset.gallery, dataset.queries
         if not queries or not any(len(frame.identities) for frame in gallery):
@@ -105,4 +133,59 @@ class SearchProtocol:
             query_cameras=np.array([query.camera for query in queries], np.int64),
             query_boxes=np.stack([query.box for query in queries]).astype(np.float64),
             query_identities=np.array([query.identity for query in queries], np.int64),
+            galleries=_checked_galleries(dataset),
+            default_gallery=dataset.default_gallery,
+            cbgm=dataset.cbgm,
         )
+
+    @property
+    def cross_camera(self) -> bool:
+        """Whether searching only other cameras' images means something: with several cameras, and on PRW always."""
+        return not self.galleries or len(np.unique(self.gallery_cameras)) > 1
+
+    def check_gallery(self, name: str) -> None:
+        """Raise `UsageError` unless `name` is a gallery of this protocol ("full" and "-1" always are)."""
+        if name not in FULL and name not in self.galleries:
+            known = ", ".join([*self.galleries, FULL[0]])
+            raise UsageError(f"--gallery-size {name}: this data set has no such gallery; it has {known}.")
+
+    def searched(self, query: int, gallery: str | None = None, cross_camera: bool = False) -> NDArray[np.bool_]:
+        """Which images one query is searched in; bool [G], a new array. Its own image is never one of them.
+
+        Args:
+            query: index of the query.
+            gallery: a name of `galleries` or of `FULL`; None = the default.
+            cross_camera: leave out the images of the query's camera.
+        """
+        name = self.default_gallery if gallery is None else gallery
+        if name is None or name in FULL:
+            images = np.ones(len(self.gallery_names), bool)
+        else:
+            images = np.zeros(len(self.gallery_names), bool)
+            images[self.galleries[name][query]] = True
+        own = self._own_images[query]
+        if own >= 0:
+            images[own] = False
+        if cross_camera:
+            images &= self.gallery_cameras != self.query_cameras[query]
+        return images
+
+    @cached_property
+    def _own_images(self) -> NDArray[np.int64]:
+        """int64 [Q]: the gallery image a query was cut from, -1 where the gallery does not hold it."""
+        place = {name: index for index, name in enumerate(self.gallery_names)}
+        return np.array([place.get(name, -1) for name in self.query_names], np.int64)
+
+
+def _checked_galleries(dataset: DatasetLike) -> dict[str, list[NDArray[np.int64]]]:
+    queries, images = len(dataset.queries), len(dataset.gallery)
+    for name, listed in dataset.galleries.items():
+        if len(listed) != queries:
+            raise DataError(f"gallery {name} lists images for {len(listed)} queries, but the data set has {queries}.")
+        for query, indices in enumerate(listed):
+            if len(indices) and not 0 <= indices.min() <= indices.max() < images:
+                raise DataError(f"gallery {name} of query {query} lists an image outside 0…{images - 1}.")
+    if dataset.default_gallery is not None and dataset.default_gallery not in dataset.galleries:
+        known = ", ".join(dataset.galleries) or "none"
+        raise DataError(f"the default gallery {dataset.default_gallery} is not one of the data set's ({known}).")
+    return {name: [np.asarray(i, np.int64) for i in listed] for name, listed in dataset.galleries.items()}

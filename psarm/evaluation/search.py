@@ -1,7 +1,8 @@
-"""Person search mAP and top-k on the PRW protocol, with and without CBGM.
+"""Person search mAP and top-k, with and without CBGM.
 
-For each query the gallery is every test image except the query's own (with `cross_camera`: only those of other
-cameras). Similarity is the dot product of the query's embedding with the (weighted) embeddings of the detections.
+Each query is searched in its own gallery, without its own image (`SearchProtocol.searched`): on PRW every other test
+image, on CUHK-SYSU those the protocol lists. What lies outside counts nowhere, neither as negative nor as ground truth
+nor in CBGM. Similarity is the dot product of the query's embedding with the (weighted) embeddings of the detections.
 
 - In an image that holds the person, the most similar detection among those with IoU ≥ min(0.5, w·h/((w+10)(h+10))) of
   the ground truth w × h is the image's one true positive; every other detection is a negative. If an image lists the
@@ -13,18 +14,20 @@ cameras). Similarity is the dot product of the query's embedding with the (weigh
 Ties: AP takes equal similarities together. Everywhere else the earlier detection comes first: by the gallery's order of
 images, then the order within the image.
 
-Legend: Q queries, M gallery detections, T ground-truth boxes, E entries (an identity in an image), D embedding size.
+Legend: Q queries, G gallery images, M their detections, E entries (an identity in an image), C candidates (detections
+that overlap an entry enough), D embedding size.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from psarm.errors import UsageError
-from psarm.evaluation.cbgm import PRW_K1, PRW_K2, rerank
+from psarm.evaluation.cbgm import rerank
 from psarm.evaluation.pairs import first_best, paired_iou, same_image_pairs
 from psarm.evaluation.protocol import SearchProtocol
 from psarm.evaluation.types import DetectionSet, Floating, QueryRanks, SearchMetrics
@@ -32,6 +35,8 @@ from psarm.evaluation.types import DetectionSet, Floating, QueryRanks, SearchMet
 SCORE_THRESHOLD = 0.5
 # Queries whose similarities are computed in one matrix product: 256 x 40k float32 is 40 MB.
 _CHUNK = 256
+# One product with all detections is quicker than picking the gallery's, unless those are fewer than one in so many.
+_SPARSE = 32
 
 
 def evaluate_search(
@@ -39,14 +44,22 @@ def evaluate_search(
     detections: DetectionSet,
     query_embeddings: Floating,
     *,
+    gallery: str | None = None,
     context: DetectionSet | None = None,
-    k1: int = PRW_K1,
-    k2: int = PRW_K2,
+    k1: int | None = None,
+    k2: int | None = None,
     cross_camera: bool = False,
 ) -> SearchMetrics:
-    """mAP and top-1, 5, 10 over all queries; the arguments are those of `rank_queries`."""
+    """Mean over all queries of what `rank_queries`, which takes the same arguments, finds for each."""
     ranks = rank_queries(
-        protocol, detections, query_embeddings, context=context, k1=k1, k2=k2, cross_camera=cross_camera
+        protocol,
+        detections,
+        query_embeddings,
+        gallery=gallery,
+        context=context,
+        k1=k1,
+        k2=k2,
+        cross_camera=cross_camera,
     )
     return ranks.metrics()
 
@@ -56,9 +69,10 @@ def rank_queries(
     detections: DetectionSet,
     query_embeddings: Floating,
     *,
+    gallery: str | None = None,
     context: DetectionSet | None = None,
-    k1: int = PRW_K1,
-    k2: int = PRW_K2,
+    k1: int | None = None,
+    k2: int | None = None,
     cross_camera: bool = False,
 ) -> QueryRanks:
     """AP and rank of the best true positive of every query.
@@ -67,29 +81,34 @@ def rank_queries(
         protocol: gallery, ground truth and queries.
         detections: detections of every gallery image, in the protocol's order; scores below 0.5 are ignored.
         query_embeddings: [Q,D], in the protocol's order.
+        gallery: a name of the protocol's galleries, or "full"; None = its default.
         context: people in each query's image, the query first, not weighted; given, similarities go through CBGM.
-        k1: CBGM matches the images of the k1 most similar detections.
-        k2: CBGM uses the first k2 people of the context.
+        k1: CBGM matches the images of the k1 most similar detections; None = as the protocol has it.
+        k2: CBGM uses the first k2 people of the context; None = as the protocol has it.
         cross_camera: search only images of other cameras than the query's.
 
     Raises:
-        UsageError: the arrays do not belong to this protocol (numbers of images or queries, embedding size).
+        UsageError: the arrays do not belong to this protocol (numbers of images or queries, embedding size), or it has
+            no such gallery.
     """
     _check(protocol, detections, query_embeddings, context)
-    gallery = detections.at_least(SCORE_THRESHOLD)
-    truth = _truth(protocol, gallery)
-    hidden = _hidden_images(protocol, cross_camera)
+    if gallery is not None:
+        protocol.check_gallery(gallery)
+    k1, k2 = protocol.cbgm[0] if k1 is None else k1, protocol.cbgm[1] if k2 is None else k2
+    people = detections.at_least(SCORE_THRESHOLD)
+    truth = _truth(protocol, people)
     aps = np.zeros(len(query_embeddings))
     ranks = np.full(len(query_embeddings), -1, np.int64)
     for start in range(0, len(query_embeddings), _CHUNK):
-        block = query_embeddings[start : start + _CHUNK] @ gallery.embeddings.T  # [chunk,M]
-        for query, row in enumerate(block, start):
-            row[hidden[query][gallery.images]] = -np.inf
+        block = query_embeddings[start : start + _CHUNK]
+        searched = [protocol.searched(query, gallery, cross_camera) for query in range(start, start + len(block))]
+        for query, row in enumerate(_rows(people, block, searched), start):
+            similarities = row.similarities
             if context is not None:
-                people = context.of_image(query).embeddings
-                row = rerank(row, gallery.offsets, gallery.embeddings, people, k1, k2)
-            person = truth.of_identity(int(protocol.query_identities[query]))
-            aps[query], ranks[query] = _score(row, person, ~hidden[query][person.entry_images])
+                around = context.of_image(query).embeddings
+                similarities = rerank(similarities, row.offsets, row.embeddings, around, k1, k2)
+            person = truth.of_identity(int(protocol.query_identities[query]), searched[query - start])
+            aps[query], ranks[query] = _score(similarities, person, row.places(person.candidates))
     return QueryRanks(aps, ranks)
 
 
@@ -135,17 +154,52 @@ class _Truth:
     candidate_entries: NDArray[np.int64]  # [C]
     candidates: NDArray[np.int64]  # [C] detections
 
-    def of_identity(self, identity: int) -> _Truth:
-        """The part of one identity (empty when the gallery does not hold it)."""
+    def of_identity(self, identity: int, searched: NDArray[np.bool_]) -> _Person:
+        """Where one identity appears in the images searched, bool [G]."""
         first, last = np.searchsorted(self.identities, [identity, identity + 1])
         rows = slice(self.candidate_offsets[first], self.candidate_offsets[last])
-        return _Truth(
-            self.identities[first:last],
-            self.entry_images[first:last],
-            self.candidate_offsets[first : last + 1] - self.candidate_offsets[first],
-            self.candidate_entries[rows] - first,
-            self.candidates[rows],
-        )
+        seen = searched[self.entry_images[first:last]]
+        keep = seen[self.candidate_entries[rows] - first]
+        entries, candidates = self.candidate_entries[rows][keep], self.candidates[rows][keep]
+        return _Person(int(np.count_nonzero(seen)), entries, candidates)
+
+
+@dataclass(frozen=True, eq=False)
+class _Person:
+    """One identity in one query's gallery."""
+
+    images: int  # that hold it
+    candidate_entries: NDArray[np.int64]  # [C] rising: which image each candidate lies in
+    candidates: NDArray[np.int64]  # [C] detections
+
+
+@dataclass(frozen=True, eq=False)
+class _Row:
+    """One query beside the detections of its gallery, or beside all, those outside its gallery at -inf."""
+
+    similarities: Floating  # [m]
+    offsets: NDArray[np.int64]  # [g+1] of the images these lie in
+    embeddings: Floating  # [m,D]
+    detections: NDArray[np.int64] | None = None  # [m] rising, which ones these are; None = all
+
+    def places(self, detections: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where detections of the gallery stand in the row."""
+        return detections if self.detections is None else np.searchsorted(self.detections, detections)
+
+
+def _rows(people: DetectionSet, queries: Floating, searched: Sequence[NDArray[np.bool_]]) -> Iterator[_Row]:
+    """Similarities of each of a block of queries [q,D] with the images it is searched in, bool [G] each."""
+    if _SPARSE * sum(int(np.count_nonzero(images)) for images in searched) < len(searched) * len(people.counts):
+        for query, images in zip(queries, searched, strict=True):
+            listed = np.flatnonzero(images)
+            rows = people.rows_of(listed)
+            embeddings = people.embeddings[rows]
+            offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(people.counts[listed])])
+            yield _Row(embeddings @ query, offsets, embeddings, rows)
+        return
+    for similarities, images in zip(queries @ people.embeddings.T, searched, strict=True):
+        similarities[~images[people.images]] = -np.inf
+        yield _Row(similarities, people.offsets, people.embeddings)
 
 
 def _truth(protocol: SearchProtocol, gallery: DetectionSet) -> _Truth:
@@ -162,37 +216,23 @@ def _truth(protocol: SearchProtocol, gallery: DetectionSet) -> _Truth:
     return _Truth(identities, images, offsets, entries, found)
 
 
-def _hidden_images(protocol: SearchProtocol, cross_camera: bool) -> NDArray[np.bool_]:
-    """bool [Q,G]: which images are not in a query's gallery."""
-    place = {name: index for index, name in enumerate(protocol.gallery_names)}
-    hidden = np.zeros((len(protocol.query_names), len(place)), bool)
-    if cross_camera:
-        hidden |= protocol.query_cameras[:, None] == protocol.gallery_cameras
-    for query, name in enumerate(protocol.query_names):
-        if name in place:
-            hidden[query, place[name]] = True
-    return hidden
-
-
-def _score(row: Floating, person: _Truth, visible: NDArray[np.bool_]) -> tuple[float, int]:
+def _score(row: Floating, person: _Person, places: NDArray[np.int64]) -> tuple[float, int]:
     """AP scaled by recall and best rank (-1: none) of one query.
 
     Args:
-        row: [M] similarities, -inf outside the query's gallery.
+        row: [m] similarities, -inf outside the query's gallery.
         person: the query's identity in the gallery.
-        visible: bool [E], which of its entries lie in the query's gallery.
+        places: int64 [C], where its candidates stand in the row.
     """
-    best = first_best(person.candidate_entries, row[person.candidates])
-    best = best[visible[person.candidate_entries[best]]]
-    if len(best) == 0:
+    if len(places) == 0:
         return 0.0, -1
-    positives = person.candidates[best]
+    positives = places[first_best(person.candidate_entries, row[places])]
     similarity = row[positives]
     ranking = np.sort(row)
     not_worse = len(row) - np.searchsorted(ranking, similarity, side="left")
     true_not_worse = len(positives) - np.searchsorted(np.sort(similarity), similarity, side="left")
-    # Each true positive adds 1/positives of recall at the precision of its similarity; times positives/visible images.
-    ap = float(np.sum(true_not_worse / not_worse) / np.count_nonzero(visible))
+    # Each true positive adds 1/positives of recall at the precision of its similarity; times positives/images with it.
+    ap = float(np.sum(true_not_worse / not_worse) / person.images)
     top = similarity.max()
     first = positives[similarity == top].min()
     better = len(row) - np.searchsorted(ranking, top, side="right")

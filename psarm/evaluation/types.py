@@ -75,11 +75,16 @@ class DetectionSet:
         """Only the detections with a score of at least `score`; all images stay."""
         return self._keep(self.scores >= score)
 
+    def rows_of(self, images: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The rows of the detections of some images (int64 [n]), one image after the other, in the given order."""
+        starts, counts = self.offsets[images], self.counts[images]
+        rows: NDArray[np.int64] = np.repeat(starts - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+        return rows
+
     def reordered(self, order: NDArray[np.int64]) -> DetectionSet:
         """The same detections with image `order[i]` at place i."""
-        starts, counts = self.offsets[order], self.counts[order]
-        rows = np.repeat(starts - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
-        return DetectionSet(counts, self.boxes[rows], self.scores[rows], self.embeddings[rows])
+        rows = self.rows_of(order)
+        return DetectionSet(self.counts[order], self.boxes[rows], self.scores[rows], self.embeddings[rows])
 
     def _keep(self, mask: NDArray[np.bool_]) -> DetectionSet:
         counts = np.bincount(self.images[mask], minlength=len(self.counts)).astype(np.int64)

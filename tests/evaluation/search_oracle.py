@@ -1,6 +1,6 @@
 """Search and detection metrics as slow, literal loops, and random small protocols to try them on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import permutations
 
 import numpy as np
@@ -29,6 +29,9 @@ class Query:
 class Dataset:
     gallery: list
     queries: list
+    galleries: dict = field(default_factory=dict)
+    default_gallery: str | None = None
+    cbgm: tuple = (30, 4)
 
 
 @dataclass

@@ -3,9 +3,10 @@ import pickle
 
 import numpy as np
 import pytest
+from gallery_oracle import gallery_oracle, random_lists_case
 from search_oracle import Dataset, Frame, Query, detection_oracle, random_case, search_oracle
 
-from psarm.errors import DataError
+from psarm.errors import DataError, UsageError
 from psarm.evaluation import (
     DetectionSet,
     DetectionsFile,
@@ -203,3 +204,23 @@ def test_a_data_set_without_people_is_refused():
     nobody = Frame("a.jpg", 1, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
     with pytest.raises(DataError, match="at least one query and one annotated person"):
         score_detections(Dataset([nobody], []), content_of(random_case(0)))
+
+
+def test_galleries_are_scored_by_the_names_asked_for():
+    case = random_lists_case(6)
+    sizes = ["3", "full", "-1", "mixed"]
+    got = score_detections(case.dataset, content_of(case), gallery_sizes=sizes)
+    searches = [f"{key}{suffix}" for key in ("search", *(f"search_{s}" for s in sizes)) for suffix in ("", "_cbgm")]
+    assert list(got) == ["detection", *searches, "search_cross_camera"]
+    for key in searches:
+        _, _, size = key.removesuffix("_cbgm").partition("search")
+        expected = gallery_oracle(case, size[1:] or "7", (4, 3) if key.endswith("_cbgm") else None)
+        assert got[key]["mAP"] == pytest.approx(np.mean([ap for ap, _ in expected]), abs=1e-9), key
+    expected = gallery_oracle(case, "7", cross_camera=True)
+    assert got["search_cross_camera"]["mAP"] == pytest.approx(np.mean([ap for ap, _ in expected]), abs=1e-9)
+    for frame in case.dataset.gallery:
+        frame.camera = 0
+    plain = score_detections(case.dataset, content_of(case, context=False), gallery_sizes=["3"])
+    assert list(plain) == ["detection", "search", "search_3"]
+    with pytest.raises(UsageError, match="it has 3, 7, mixed, full"):
+        score_detections(case.dataset, content_of(case), gallery_sizes=["3", "50"])

@@ -1,0 +1,187 @@
+"""Search in galleries listed per query, against literal loops."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from gallery_oracle import gallery_names, gallery_oracle, random_lists_case
+from search_oracle import random_case
+
+from psarm.errors import DataError, UsageError
+from psarm.evaluation import ImageDetections, SearchProtocol, ground_truth_detections, rank_queries
+from psarm.evaluation import search as search_module
+
+GALLERIES = ("3", "7", "mixed", "full", "-1")
+
+
+@pytest.fixture(params=["picked", "all"])
+def way(request, monkeypatch):
+    """Both ways to the similarities: the gallery's detections picked out, or those of all images."""
+    monkeypatch.setattr(search_module, "_SPARSE", 0.5 if request.param == "picked" else 1e9)
+
+
+def check(case, gallery, cbgm=None, cross_camera=False):
+    protocol = SearchProtocol.from_dataset(case.dataset)
+    context = case.context if cbgm else None
+    k1, k2 = cbgm or (None, None)
+    got = rank_queries(
+        protocol,
+        case.detections,
+        case.query_embeddings,
+        gallery=gallery,
+        context=context,
+        k1=k1,
+        k2=k2,
+        cross_camera=cross_camera,
+    )
+    expected = gallery_oracle(case, gallery or case.dataset.default_gallery, cbgm, cross_camera)
+    np.testing.assert_allclose(got.average_precisions, [ap for ap, _ in expected], rtol=0, atol=1e-9)
+    assert got.first_ranks.tolist() == [rank for _, rank in expected]
+    return got
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("cross_camera", [False, True])
+def test_equals_the_oracle(ties, cross_camera):
+    found = nowhere = 0
+    for seed in range(12):
+        case = random_lists_case(seed, ties, frames=11 + seed % 3, queries=7)
+        for gallery in (None, *GALLERIES):
+            ranks = check(case, gallery, cross_camera=cross_camera).first_ranks
+            found, nowhere = found + (ranks >= 0).sum(), nowhere + (ranks < 0).sum()
+    assert found > 50 and nowhere > 50
+
+
+# Ties are left out: which of several equally good matchings is taken, nobody says.
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("cbgm", [(10, 3), (4, 3), (1, 2), (30, 4)])
+def test_cbgm_equals_the_oracle(cbgm):
+    changed = 0
+    for seed in range(100, 108):
+        case = random_lists_case(seed)
+        for gallery in GALLERIES:
+            matched, plain = check(case, gallery, cbgm), check(case, gallery)
+            changed += (matched.average_precisions != plain.average_precisions).sum()
+        check(case, "mixed", cbgm, cross_camera=True)
+    assert changed > 0
+
+
+def test_the_protocol_says_k1_k2_and_the_gallery():
+    case = random_lists_case(3, queries=150, frames=40)
+    case.dataset = replace(case.dataset, cbgm=(5, 2))
+    protocol = SearchProtocol.from_dataset(case.dataset)
+
+    def precisions(**options):
+        ranks = rank_queries(protocol, case.detections, case.query_embeddings, context=case.context, **options)
+        return ranks.average_precisions.tolist()
+
+    assert precisions() == precisions(gallery="7", k1=5, k2=2)
+    others = [precisions(gallery="full"), precisions(k1=30), precisions(k1=30, k2=4), precisions(k1=30, k2=1)]
+    assert all(precisions() != other for other in others)
+
+
+def test_both_ways_when_lists_are_few_and_many(monkeypatch):
+    """Queries beyond one block; the choice between the two ways is left as it is."""
+    case = random_lists_case(5, frames=120, queries=300)
+    ways = []
+    rows = search_module._rows
+    monkeypatch.setattr(
+        search_module, "_rows", lambda *a: (ways.append(row.detections is None) or row for row in rows(*a))
+    )
+    check(case, "3")
+    assert ways == [False] * 300
+    check(case, "full")
+    assert ways[300:] == [True] * 300
+
+
+def test_ground_truth_boxes():
+    case = random_lists_case(8)
+    protocol = SearchProtocol.from_dataset(case.dataset)
+    embeddings = np.random.default_rng(0).normal(size=(len(protocol.gt_boxes), 5))
+    rows = np.split(embeddings, np.cumsum([len(frame.boxes) for frame in case.dataset.gallery])[:-1])
+    case.images = [
+        ImageDetections(f.boxes, np.ones(len(f.boxes)), e) for f, e in zip(case.dataset.gallery, rows, strict=True)
+    ]
+    detections = ground_truth_detections(protocol, embeddings)
+    for gallery in GALLERIES:
+        for cbgm in (None, (4, 3)):
+            expected = check(case, gallery, cbgm)
+            context, (k1, k2) = (case.context, cbgm) if cbgm else (None, (None, None))
+            got = rank_queries(
+                protocol, detections, case.query_embeddings, gallery=gallery, context=context, k1=k1, k2=k2
+            )
+            assert got.average_precisions.tolist() == expected.average_precisions.tolist()
+
+
+def test_searched_is_the_list_without_the_own_image():
+    case = random_lists_case(2)
+    protocol = SearchProtocol.from_dataset(case.dataset)
+    own_listed = 0
+    for gallery in GALLERIES:
+        for query, wanted in enumerate(case.dataset.queries):
+            names = [protocol.gallery_names[i] for i in np.flatnonzero(protocol.searched(query, gallery))]
+            assert names == gallery_names(case, query, gallery)
+            if gallery in case.dataset.galleries:
+                listed = case.dataset.galleries[gallery][query]
+                own_listed += wanted.name in [protocol.gallery_names[i] for i in listed]
+    assert own_listed > 0
+    protocol.searched(0, "full")[:] = False  # a new array each time
+    assert protocol.searched(0, "full").sum() >= 11
+
+
+def test_what_lies_outside_a_gallery_changes_nothing():
+    case = random_lists_case(4)
+    protocol = SearchProtocol.from_dataset(case.dataset)
+    used = np.logical_or.reduce([protocol.searched(query, "3") for query in range(3)])
+    case.dataset = replace(
+        case.dataset,
+        queries=case.dataset.queries[:3],
+        galleries={"3": case.dataset.galleries["3"][:3]},
+        default_gallery="3",
+    )
+    case.query_embeddings, case.contexts = case.query_embeddings[:3], case.contexts[:3]
+    before = check(case, "3", (10, 3)).average_precisions
+    assert not used.all()
+    for index in np.flatnonzero(~used):
+        found = case.images[index]
+        case.images[index] = ImageDetections(found.boxes, np.ones(len(found.scores)), found.embeddings + 100)
+        case.dataset.gallery[index].identities[:] = case.dataset.queries[0].identity
+    assert check(case, "3", (10, 3)).average_precisions.tolist() == before.tolist()
+
+
+def test_galleries_that_do_not_exist_are_named():
+    case = random_lists_case(1)
+    protocol = SearchProtocol.from_dataset(case.dataset)
+    with pytest.raises(UsageError, match=r"--gallery-size 70: .*; it has 3, 7, mixed, full\.$"):
+        rank_queries(protocol, case.detections, case.query_embeddings, gallery="70")
+    prw = SearchProtocol.from_dataset(random_case(1).dataset)
+    for name in ("full", "-1"):
+        prw.check_gallery(name)
+    with pytest.raises(UsageError, match=r"--gallery-size 100: .*; it has full\.$"):
+        prw.check_gallery("100")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"galleries": {"3": [np.zeros(1, int)] * 7}, "default_gallery": "3"}, "for 7 queries, but the data set has 8"),
+        ({"galleries": {"3": [np.array([0, 12])] * 8}, "default_gallery": "3"}, r"of query 0 lists .* outside 0…11"),
+        ({"galleries": {"3": [np.array([-1])] * 8}, "default_gallery": "3"}, r"of query 0 lists .* outside 0…11"),
+        ({"default_gallery": "100"}, r"default gallery 100 is not one of the data set's \(3, 7, mixed\)"),
+        ({"galleries": {}}, r"default gallery 7 is not one of the data set's \(none\)"),
+    ],
+)
+def test_galleries_that_do_not_fit_the_data_set(change, sentence):
+    with pytest.raises(DataError, match=sentence):
+        SearchProtocol.from_dataset(replace(random_lists_case(1).dataset, **change))
+
+
+def test_cross_camera_needs_cameras_unless_no_galleries_are_listed():
+    listed, plain = random_lists_case(1).dataset, random_case(1).dataset
+    assert SearchProtocol.from_dataset(listed).cross_camera and SearchProtocol.from_dataset(plain).cross_camera
+    for dataset in (listed, plain):
+        for frame in dataset.gallery:
+            frame.camera = 1
+    assert not SearchProtocol.from_dataset(listed).cross_camera
+    assert SearchProtocol.from_dataset(plain).cross_camera
