@@ -91,7 +91,7 @@ def compare_heads(
     case: BatchCase,
     rng: np.random.Generator,
 ) -> list[Comparison]:
-    """The graphs of the re-id heads on the detect graph's features, with boxes at all borders; the first image has none.
+    """The graphs of the re-id heads on the detect graph's features, with boxes at all borders, the first image without.
 
     `heads` are the graphs by name, in the order they run: `refine` where the bundle has it, then `reid`.
     """

@@ -107,8 +107,8 @@ class ModelConfig:
         mixing = self.parts.mixing
         if self.arm_layout == "released" and mixing is not None and mixing not in GATED:
             raise ConfigError(
-                f"model.arm_layout is 'released' with model.variant {self.variant!r}, whose mixing has no gate and only "
-                "one layout; leave it at 'paper'."
+                f"model.arm_layout is 'released' with model.variant {self.variant!r}, whose mixing has no gate and "
+                "only one layout; leave it at 'paper'."
             )
         rois = self.roi_size if isinstance(self.roi_size, tuple) else (self.roi_size,) * 2
         _require(

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from psarm.config import VARIANTS as PAPER_VARIANTS
 from psarm.config import ModelConfig
 from psarm.model import PersonSearchModel, build_model
 
@@ -32,6 +33,16 @@ VARIANTS = {
     "seqnet": {"variant": "seqnet"},
 }
 """Changes to SMALL that between them cover both models, both ARM layouts and both kinds of residual block."""
+EVERY = {
+    **{name: {"variant": name} for name in PAPER_VARIANTS},
+    "psarm_24x8": {"roi_size": (12, 4)},
+    "psarm_24x8_released": {"roi_size": (12, 4), "arm_layout": "released"},
+    "psarm_resnet50": {"backbone": "resnet50", "width": 0.125},
+    "cascaded_psarm_resnet101": {"variant": "cascaded_psarm", "backbone": "resnet101", "width": 0.125},
+    "nae_arm_convnext": {"variant": "nae_arm", "backbone": "convnext_tiny", "width": 0.125},
+    "psarm_convnext": {"backbone": "convnext_base", "width": 0.0625, "roi_size": 7},
+}
+"""Changes to SMALL for every row of the paper, RoIs that are not square, and every kind of backbone."""
 
 
 def small_model(seed: int = 0, **changes: object) -> PersonSearchModel:

@@ -208,7 +208,7 @@ def test_a_yaml_error_is_its_place(tmp_path):
 WRONG_TYPES = {
     "model": {
         "variant": ["psram", 3, None, True, ["psarm"]],
-        "backbone": ["resnet101"],
+        "backbone": ["resnet152"],
         "arm_layout": ["straight"],
         "width": ["wide", None, True, [1]],
         "min_size": [900.5, "900", None, True],
@@ -244,7 +244,7 @@ BAD_VALUES = {
         "embedding_dim": [0, 255, -2],
         "anchor_sizes": [[], [0], [32, -1]],
         "anchor_ratios": [[], [0]],
-        "roi_size": [0],
+        "roi_size": [0, [7], [0, 3], [24, 8, 1]],
         "roi_batch_size": [0],
         "rpn_batch_size": [-1],
         "num_identities": [0],

@@ -27,4 +27,4 @@ def quick(tmp_path_factory, monkeypatch):
     specs = Bundle.open(bundle).manifest.graphs
     graphs = {name: TracedGraph(name, onnx.load(bundle / f"{name}.onnx"), specs[name]) for name in specs}
     monkeypatch.setattr(exporter, "trace_detect", lambda graph: graphs["detect"])
-    monkeypatch.setattr(exporter, "trace_reid", lambda graph, channels: graphs["reid"])
+    monkeypatch.setattr(exporter, "trace_heads", lambda name, graph, channels: graphs[name])

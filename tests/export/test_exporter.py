@@ -29,7 +29,7 @@ def skip_tracing(bundle, monkeypatch):
         return TracedGraph(name, onnx.load(bundle / f"{name}.onnx"), specs[name])
 
     monkeypatch.setattr(exporter, "trace_detect", lambda graph: traced("detect"))
-    monkeypatch.setattr(exporter, "trace_reid", lambda graph, channels: traced("reid"))
+    monkeypatch.setattr(exporter, "trace_heads", lambda name, graph, channels: traced(name))
 
 
 def test_checkpoint_with_its_data_set(quick, tmp_path):
@@ -154,6 +154,8 @@ def test_tracing_failure_is_one_sentence(monkeypatch, small_bundle):
     from psarm.export import tracing
 
     class Broken(torch.nn.Module):
+        outputs = ("boxes", "scores", "counts", "features")
+
         def forward(self, images, image_sizes):
             return images if images.sum() > 0 else image_sizes
 

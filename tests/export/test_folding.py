@@ -66,10 +66,10 @@ def test_a_norm_with_no_convolution_before_it_is_refused():
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("kernel, stride, padding", [(1, 1, 0), (1, 2, 0), (3, 1, 1), (3, 2, 1)])
-@pytest.mark.parametrize("size", [14, 7])
-def test_pointwise_into_the_next_convolution(kernel, stride, padding, bias, size):
+@pytest.mark.parametrize("shape", [(14, 14), (7, 7), (12, 5)])
+def test_pointwise_into_the_next_convolution(kernel, stride, padding, bias, shape):
     pointwise = nn.Conv2d(4, 12, 1, bias=bias).double()
     convolution = nn.Conv2d(12, 6, kernel, stride=stride, padding=padding, bias=bias).double()
-    x = torch.randn(3, 4, size, size, dtype=torch.float64)
-    folded = fold_pointwise(pointwise, convolution, size)
+    x = torch.randn(3, 4, *shape, dtype=torch.float64)
+    folded = fold_pointwise(pointwise, convolution, shape)
     torch.testing.assert_close(folded(x), convolution(pointwise(x)), **EXACT)

@@ -1,16 +1,17 @@
-"""Both graphs as modules against the model, in float64: every rewrite is exact."""
+"""The graphs as modules against the model, in float64: every rewrite is exact."""
 
 from collections import OrderedDict
 
 import pytest
 import torch
-from small_models import SMALL, VARIANTS, small_model
+from small_models import EVERY, SMALL, small_model
 from torchvision.models.detection.image_list import ImageList
 
-from psarm.export.graphs import DetectGraph, ReidGraph, TrunkGraph
+from psarm.export.graphs import DetectGraph, RefineGraph, ReidGraph
+from psarm.export.heads import TrunkGraph
 
 MORE = {
-    "paper-resnet50": {"backbone": "resnet50"},
+    "released": {"arm_layout": "released", "backbone": "resnet50", "width": 0.125},
     "released-resnet18": {"arm_layout": "released"},
     "seqnet-resnet50": {"variant": "seqnet", "backbone": "resnet50"},
     "roi7": {"roi_size": 7, "arm_reduction": 2},
@@ -18,9 +19,9 @@ MORE = {
 SIZES = [(96, 150), (80, 129), (17, 40)]
 
 
-@pytest.fixture(scope="module", params=[*VARIANTS, *MORE])
+@pytest.fixture(scope="module", params=[*EVERY, *MORE])
 def model(request):
-    return small_model(1, **{**VARIANTS, **MORE}[request.param]).double()
+    return small_model(1, **{**EVERY, **MORE}[request.param]).double()
 
 
 @pytest.fixture(scope="module")
@@ -34,18 +35,23 @@ def images():
 
 @torch.no_grad()
 def test_detect(model, images):
-    boxes, scores, counts, *_ = DetectGraph(model)(images, torch.tensor(SIZES))
+    graph = DetectGraph(model)
+    outputs = dict(zip(graph.outputs, graph(images, torch.tensor(SIZES)), strict=False))
+    boxes, scores, counts = outputs["boxes"], outputs["scores"], outputs["counts"]
     features = model.backbone(images)
     proposals, _ = model.rpn(ImageList(images, SIZES), OrderedDict(map=features))
-    logits, deltas = model.roi_heads.detection_outputs(features, proposals)
+    flat_scores, deltas = model.roi_heads.score(features, proposals)
     expected_boxes = model.roi_heads.decode_foreground(deltas, proposals, SIZES)
-    expected_scores = torch.softmax(logits, dim=1)[:, 1].split([len(p) for p in proposals])
+    expected_scores = flat_scores.split([len(p) for p in proposals])
+    assert ("regions" in outputs) == (model.config.parts.heads == "nae")
     assert boxes.shape == (3, SMALL["post_nms_top_n_test"], 4)
     assert counts.tolist() == [len(p) for p in proposals]
     for i, count in enumerate(counts):
         torch.testing.assert_close(boxes[i, :count], expected_boxes[i], rtol=0, atol=1e-11)  # pixels
         torch.testing.assert_close(scores[i, :count], expected_scores[i], rtol=0, atol=1e-13)
         assert not boxes[i, count:].any() and not scores[i, count:].any()
+        if "regions" in outputs:
+            torch.testing.assert_close(outputs["regions"][i, :count], proposals[i], rtol=0, atol=1e-11)
     assert expected_scores[0].std() > 1e-3
 
 
@@ -59,7 +65,13 @@ def test_reid(model, images):
     border = [[157.0, 0, 160, 96], [158, 10, 160, 90], [0, 94, 160, 96], [0, 0, 160, 96], [-30, -20, 200, 120]]
     boxes[2] = torch.cat([boxes[2], torch.tensor(border, dtype=torch.float64)])
     indices = torch.repeat_interleave(torch.arange(3), torch.tensor([len(b) for b in boxes]))
-    deltas, embeddings, _ = model.roi_heads.reid_outputs(model.backbone(images), boxes)
+    rois = model.roi_heads.roi_align(model.backbone(images), boxes)
+    *earlier, last = model.roi_heads.reid_heads
+    for number, head in enumerate(earlier):
+        expected = model.roi_heads.box_coder.decode(head.outputs(rois)[0], boxes)[:, 1]
+        actual = RefineGraph(model, number)(features, torch.cat(boxes), indices)
+        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-11)
+    deltas, embeddings, _ = last.outputs(rois)
     refined = model.roi_heads.box_coder.decode(deltas, boxes)[:, 1]
     actual_boxes, actual_embeddings = ReidGraph(model)(features, torch.cat(boxes), indices)
     torch.testing.assert_close(actual_boxes, refined, rtol=0, atol=1e-11)
@@ -72,7 +84,7 @@ def test_bias_after_roi_align_is_what_makes_the_right_border_exact(images):
     """The same trunk with the bias on the map in place of after RoIAlign is wrong there: samples outside weigh 0."""
     model = small_model(1).double()
     reduce = model.roi_heads.box_head.arm.reduce
-    trunk = TrunkGraph(model.roi_heads.box_head, model.config.roi_size)
+    trunk = TrunkGraph(model.roi_heads.box_head, model.config.roi_shape)
     res4 = model.backbone(images)
     boxes, indices = torch.tensor([[158.0, 0, 160, 96]], dtype=torch.float64), torch.tensor([0])
     expected = model.roi_heads.box_head(model.roi_heads.roi_align(res4, [boxes, boxes[:0], boxes[:0]]))[1]

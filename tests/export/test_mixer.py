@@ -5,7 +5,7 @@ import torch
 from small_models import randomise
 
 from psarm.export.mixer import ChannelGateGraph, MixerGraph, SpatialGateGraph
-from psarm.model.arm import ChannelGate, RelationMixer, SpatialGate
+from psarm.model.arm import ChannelGate, SpatialGate, make_mixer
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 
@@ -14,7 +14,7 @@ EXACT = {"rtol": 1e-12, "atol": 1e-12}
 @pytest.mark.parametrize("rois, height, width", [(1, 14, 14), (3, 7, 5), (2, 4, 9)])
 def test_mixer(layout, rois, height, width):
     torch.manual_seed(rois)
-    mixer = RelationMixer(16, height * width, 0.5, layout)
+    mixer = make_mixer("arm", 16, height * width, 0.5, layout)
     randomise(mixer)
     mixer = mixer.eval().double()
     x = torch.randn(rois, 16, height, width, dtype=torch.float64)
@@ -23,7 +23,7 @@ def test_mixer(layout, rois, height, width):
 
 def test_layouts_differ():
     torch.manual_seed(0)
-    paper, released = (RelationMixer(16, 49, 0.5, layout).eval() for layout in ("paper", "released"))
+    paper, released = (make_mixer("arm", 16, 49, 0.5, layout).eval() for layout in ("paper", "released"))
     released.load_state_dict(paper.state_dict())
     x = torch.randn(2, 16, 7, 7)
     assert (MixerGraph(paper)(x) - MixerGraph(released)(x)).abs().max() > 0.1

@@ -25,7 +25,7 @@ class Nms(nn.Module):
 
 class Align(nn.Module):
     def forward(self, features, boxes, batch_indices):
-        return align_rois(features, boxes, batch_indices, 7, 1 / 16)
+        return align_rois(features, boxes, batch_indices, 7, 5, 1 / 16)
 
 
 def session(module, inputs, shapes):
@@ -132,8 +132,8 @@ def test_align_rois_equals_torchvision(onnx_align, images, height, width):
     boxes = torch.cat([torch.tensor(special), torch.rand(20, 4, generator=generator) * 90])
     indices = torch.arange(len(boxes)) % images
     expected = roi_align(
-        features, torch.cat([indices[:, None].float(), boxes], dim=1), 7, 1 / 16, sampling_ratio=2, aligned=False
+        features, torch.cat([indices[:, None].float(), boxes], dim=1), (7, 5), 1 / 16, sampling_ratio=2, aligned=False
     )
-    assert torch.equal(align_rois(features, boxes, indices, 7, 1 / 16), expected)
+    assert torch.equal(align_rois(features, boxes, indices, 7, 5, 1 / 16), expected)
     feeds = {"features": features.numpy(), "boxes": boxes.numpy(), "batch_indices": indices.numpy()}
     torch.testing.assert_close(torch.from_numpy(onnx_align.run(None, feeds)[0]), expected, rtol=0, atol=1e-6)

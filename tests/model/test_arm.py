@@ -32,7 +32,7 @@ def fill(module):
 
 
 def make(layout):
-    arm = Arm(CHANNELS, REDUCED, SIDE * SIDE, 0.5, layout).double().eval()
+    arm = Arm(CHANNELS, SIDE, REDUCED, 0.5, layout).double().eval()
     fill(arm)
     return arm
 

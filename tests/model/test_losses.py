@@ -64,7 +64,8 @@ def recorded(monkeypatch):
         for owner, name in [
             (heads.sampler, "sample"),
             (heads, "detection_outputs"),
-            (heads, "reid_outputs"),
+            (heads, "outputs"),
+            (heads.roi_align, "forward"),
             (heads, "losses"),
         ]
     }
@@ -89,7 +90,9 @@ def test_sampled_rois(recorded):
         refined = torch.stack([clip(decode(next(flat), box), sizes[i]) for box in image_boxes])
         torch.testing.assert_close(second_in[0][i], refined, rtol=0, atol=1e-9)
         assert not second_in[0][i].requires_grad
-    assert all(a is b for a, b in zip(calls["reid_outputs"][0][0][1], second.boxes, strict=True))
+    (_, looked), _ = calls["forward"][1]
+    assert all(a is b for a, b in zip(looked, second.boxes, strict=True))
+    assert calls["outputs"][0][0][0] is calls["forward"][1][1]
     for given, sampled in ((first_in[0], first), (second_in[0], second)):
         rows = iter(zip(sampled.labels.tolist(), sampled.deltas, strict=True))
         for i, target in enumerate(targets):
@@ -115,7 +118,7 @@ def test_values_of_the_head_losses(recorded):
     _, losses, calls, tables, _ = recorded
     [(_, first), (_, second)] = calls["sample"]
     logits, deltas = calls["detection_outputs"][0][1]
-    reid_deltas, embeddings, person_logits = calls["reid_outputs"][0][1]
+    reid_deltas, embeddings, person_logits = calls["outputs"][0][1]
     terms = [-torch.log_softmax(row, 0)[int(label != -2)] for row, label in zip(logits, first.labels, strict=True)]
     assert_value(losses["detection_cls"], sum(terms) / len(terms))
     assert_value(losses["detection_reg"], literal_smooth_l1(deltas, first))

@@ -1,0 +1,37 @@
+"""Every variant and backbone as a bundle: verified against PyTorch, and run by the one runtime."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from small_models import EVERY, small_model
+
+from psarm.export import export_bundle
+from psarm.runtime import Bundle, PersonSearch
+
+# Largest errors in units of the limits that `psarm export` checks: what float32 gives on these small models.
+TIGHT = {"boxes": 1e-3, "scores": 1e-5, "embeddings": 1e-5}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_bundle(name, tmp_path):
+    model = small_model(**EVERY[name])
+    report = export_bundle(model, tmp_path / "bundle", verify=True)
+    for kind, limit in TIGHT.items():
+        errors = [value for c in report.comparisons if (value := getattr(c, kind)) is not None]
+        assert errors and max(errors) <= limit, kind
+    heads = model.config.parts.heads
+    manifest = Bundle.open(tmp_path / "bundle").manifest
+    assert manifest.model.variant == model.config.variant
+    assert set(manifest.graphs) == {"detect", "reid"} | ({"refine"} if heads == "cascaded" else set())
+    assert ("regions" in manifest.graphs["detect"].outputs) == (heads == "nae")
+    detect = onnx.load(tmp_path / "bundle" / "detect.onnx")
+    assert not any(node.op_type == "BatchNormalization" for node in detect.graph.node)
+    assert nobody_found_is_an_answer(tmp_path / "bundle", model.config.embedding_dim)
+
+
+def nobody_found_is_an_answer(bundle, dim):
+    frames = [np.zeros((50, 70, 3), np.uint8), np.full((70, 50, 3), 255, np.uint8)]
+    with PersonSearch(bundle, "onnxruntime", threads=torch.get_num_threads(), score_thresh=1.0) as engine:
+        people = engine.detect(frames)
+    return [len(p) for p in people] == [0, 0] and people[0].embeddings.shape == (0, dim)
