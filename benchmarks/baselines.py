@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,7 +28,9 @@ HISTOGRAM = "colour histogram"
 UNTRAINED = "untrained network"
 
 
-def histogram_row(dataset: PersonSearchDataset, protocol: SearchProtocol, found: DetectionsFile) -> Row:
+def histogram_row(
+    dataset: PersonSearchDataset, protocol: SearchProtocol, found: DetectionsFile, gallery_sizes: Sequence[str] = ()
+) -> Row:
     """Search by HSV histograms of the boxes another row found, weighted by their scores as the model's embeddings are.
 
     Raises `ImageError` when a picture cannot be read.
@@ -44,11 +47,16 @@ def histogram_row(dataset: PersonSearchDataset, protocol: SearchProtocol, found:
         histogram_embeddings(image, query.box[None]) for image, query in zip(images, dataset.queries, strict=True)
     ]
     content = DetectionsFile(found.gallery_names, DetectionSet.from_images(gallery), np.concatenate(embeddings))
-    return Row(HISTOGRAM, metrics=score_detections(protocol, content))
+    return Row(HISTOGRAM, metrics=score_detections(protocol, content, gallery_sizes=gallery_sizes))
 
 
 def untrained_row(
-    dataset: PersonSearchDataset, protocol: SearchProtocol, config: ModelConfig, threads: int, seed: int = 0
+    dataset: PersonSearchDataset,
+    protocol: SearchProtocol,
+    config: ModelConfig,
+    threads: int,
+    seed: int = 0,
+    gallery_sizes: Sequence[str] = (),
 ) -> Row:
     """The architecture `config` with the random weights of `seed`. Raises `ImageError`, `MissingExtraError`."""
     from psarm.benchmarks.torch_engine import untrained_engine
@@ -58,4 +66,5 @@ def untrained_row(
         found = collect_detections(engine, dataset, load_frames, title=UNTRAINED)
     finally:
         engine.close()
-    return Row(UNTRAINED, "fp32", engine.device, metrics=score_detections(protocol, found))
+    metrics = score_detections(protocol, found, gallery_sizes=gallery_sizes)
+    return Row(UNTRAINED, "fp32", engine.device, metrics=metrics)

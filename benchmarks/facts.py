@@ -13,6 +13,7 @@ import numpy as np
 
 import psarm
 from psarm.data.types import PersonSearchDataset
+from psarm.evaluation.protocol import FULL
 from psarm.machine import Machine, describe_machine, package_versions
 from psarm.runtime.images import read_image
 
@@ -29,6 +30,8 @@ class DatasetFacts:
     """Width x height of the timed frames, the commonest first."""
     people_per_frame: float
     """Median of the annotated people of the gallery frames."""
+    default_gallery: str
+    """Where each query is searched unless a column says otherwise: `100`, or `full`, every frame but its own."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ def gather_facts(dataset: PersonSearchDataset, threads: int | None, timed: Seque
             queries=len(dataset.queries),
             image_sizes=[size for size, _ in sizes.most_common()],
             people_per_frame=float(np.median([len(frame.boxes) for frame in dataset.gallery])),
+            default_gallery=dataset.default_gallery or FULL[0],
         ),
     )
 

@@ -21,16 +21,18 @@ class BenchSettings:
     checkpoint: Path | None = None
     """PyTorch model to compare with: the one the bundle was exported from."""
     dataset: str = "prw"
+    gallery_sizes: tuple[str, ...] = ()
+    """Galleries to search in beside the data set's default one: a name it gives them, or "full"."""
     backends: tuple[str, ...] = ()
     """Names of `psarm.runtime.backends`; empty = all that this version has."""
     precisions: tuple[str, ...] = ()
     """Empty = all that the bundle holds."""
     cbgm: bool = False
-    """Measure search with context bipartite graph matching as well."""
+    """Measure search with context bipartite graph matching as well, in every gallery."""
     cross_camera: bool = False
     """Show search in other cameras' frames only as well."""
     gt_boxes: bool = False
-    """Measure search among the ground-truth boxes as well (another pass over the gallery)."""
+    """Measure search among the ground-truth boxes of the default gallery as well (another pass over the images)."""
     baselines: bool = False
     """Add colour-histogram matching of the best row's boxes, and the untrained network."""
     threads: int | None = None
@@ -58,6 +60,7 @@ class BenchSettings:
         """The command line that measures this again (without where to write)."""
         words = ["psarm", "bench", *([str(self.bundle)] if self.bundle else [])]
         words += ["--dataset", self.dataset, "--data-root", str(self.data_root)]
+        words += [word for size in self.gallery_sizes for word in ("--gallery-size", size)]
         words += ["--checkpoint", str(self.checkpoint)] if self.checkpoint else []
         words += [word for name in self.backends for word in ("--backend", name)]
         words += [word for name in self.precisions for word in ("--precision", name)]

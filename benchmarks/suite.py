@@ -36,13 +36,15 @@ def run_benchmark(settings: BenchSettings) -> BenchReport:
     """Measure what `settings` ask for. A backend that does not run becomes a row that says why.
 
     Raises:
-        UsageError: a setting cannot be meant (an unknown backend or data set).
+        UsageError: a setting cannot be meant (an unknown backend, data set or gallery).
         DataError, ImageError: the data set cannot be read.
         BundleError, CheckpointError: the bundle or checkpoint cannot be opened, or they are not of the same weights.
         MissingExtraError: a checkpoint is given and torch is not installed.
     """
     dataset = read_dataset(settings.dataset, settings.data_root)
     protocol = SearchProtocol.from_dataset(dataset)
+    for size in settings.gallery_sizes:
+        protocol.check_gallery(size)
     timed = spread([frame.path for frame in dataset.gallery], settings.frames)
     facts = gather_facts(dataset, settings.threads, timed)
     with ExitStack() as cleanup:
@@ -52,7 +54,7 @@ def run_benchmark(settings: BenchSettings) -> BenchReport:
         _measure_speed(contenders, timed)
         rows = [contender.row for contender in contenders]
         if settings.baselines:
-            rows += _baselines(contenders, settings.checkpoint, dataset, protocol, facts.threads)
+            rows += _baselines(contenders, settings, dataset, protocol, facts.threads)
     if settings.save_detections is not None:
         _save(contenders, settings.save_detections)
     return BenchReport(settings, facts, rows)
@@ -113,7 +115,7 @@ def _measure_accuracy(
             continue
         try:
             found = collect_detections(contender.engine, dataset, load_frames, settings.cbgm, contender.title)
-            contender.row.metrics = score_detections(protocol, found)
+            contender.row.metrics = score_detections(protocol, found, gallery_sizes=settings.gallery_sizes)
             if settings.gt_boxes:
                 embeddings = embed_ground_truth(contender.engine, dataset, load_frames, contender.title)
                 truth = ground_truth_detections(protocol, embeddings)
@@ -139,7 +141,7 @@ def _measure_speed(contenders: list[_Contender], paths: list[Path]) -> None:
 
 def _baselines(
     contenders: list[_Contender],
-    checkpoint: Path | None,
+    settings: BenchSettings,
     dataset: PersonSearchDataset,
     protocol: SearchProtocol,
     threads: int,
@@ -148,13 +150,14 @@ def _baselines(
     best = max(ran, key=lambda contender: contender.row.metric("search", "mAP") or 0.0, default=None)
     rows = []
     if best is not None and best.found is not None:
-        rows.append(histogram_row(dataset, protocol, best.found))
-    if checkpoint is None:
+        rows.append(histogram_row(dataset, protocol, best.found, settings.gallery_sizes))
+    if settings.checkpoint is None:
         rows.append(Row(UNTRAINED, failure="needs --checkpoint: a bundle does not hold the untrained architecture"))
     else:
         from psarm.model.checkpoint import read_checkpoint
 
-        rows.append(untrained_row(dataset, protocol, read_checkpoint(checkpoint).config, threads))
+        config = read_checkpoint(settings.checkpoint).config
+        rows.append(untrained_row(dataset, protocol, config, threads, gallery_sizes=settings.gallery_sizes))
     return rows
 
 

@@ -15,12 +15,8 @@ from psarm.benchmarks.report import BenchReport, Metrics, Row
 from psarm.runtime.timing import STAGES
 
 DASH = "–"
-SEARCHES = {
-    "search": "search",
-    "search_cbgm": "search with CBGM",
-    "search_cross_camera": "search in other cameras",
-    "search_gt_boxes": "search among ground-truth boxes",
-}
+SEARCH = "search"
+WAYS = {"cross_camera": "in other cameras", "gt_boxes": "among ground-truth boxes"}
 STAGE_TITLES = {"preprocess": "prep", "detect": "detect", "nms": "NMS", "reid": "re-id", "post": "post"}
 VERSIONS = ("psarm", "python", "torch", "onnxruntime", "numpy", "opencv")
 
@@ -54,12 +50,21 @@ def print_metrics(metrics: Metrics, console: Console) -> None:
     table.add_column("accuracy in %", no_wrap=True)
     for title in ("mAP", "top-1", "top-5", "top-10"):
         table.add_column(title, justify="right")
-    for group, name in SEARCHES.items():
-        if group in metrics:
-            table.add_row(name, *(_percent(metrics[group][key]) for key in ("mAP", "top1", "top5", "top10")))
+    for group, values in metrics.items():
+        if group.startswith(SEARCH):
+            table.add_row(_search_name(group), *(_percent(values[key]) for key in ("mAP", "top1", "top5", "top10")))
     console.print(table)
     detection = metrics["detection"]
     console.print(f"Detection: AP {_percent(detection['ap'])} %, recall {_percent(detection['recall'])} %")
+
+
+def _search_name(group: str) -> str:
+    """What a group of metrics is, in words: `search_100_cbgm` → search in gallery 100 with CBGM."""
+    words = [SEARCH]
+    gallery = group.removeprefix(SEARCH).removesuffix("_cbgm").removeprefix("_")
+    if gallery:
+        words.append(WAYS.get(gallery) or f"in gallery {gallery}")
+    return " ".join([*words, "with CBGM"] if group.endswith("_cbgm") else words)
 
 
 def _table(report: BenchReport, columns: list[_Column]) -> Table:
@@ -90,8 +95,12 @@ def _width(table: Table, console: Console) -> int:
 
 
 def _accuracy_columns(report: BenchReport) -> list[_Column]:
-    shown = [("search", "")]
-    shown += [("search_cbgm", "\nCBGM")] if report.settings.cbgm else []
+    cbgm = report.settings.cbgm
+    shown = [(SEARCH, "")]
+    shown += [("search_cbgm", "\nCBGM")] if cbgm else []
+    for size in dict.fromkeys(report.settings.gallery_sizes):
+        shown += [(f"search_{size}", f"\ngallery {size}")]
+        shown += [(f"search_{size}_cbgm", f"\ngallery {size}\nCBGM")] if cbgm else []
     shown += [("search_cross_camera", "\nother cam.")] if report.settings.cross_camera else []
     shown += [("search_gt_boxes", "\nGT boxes")] if report.settings.gt_boxes else []
     columns = [_Column("MB", lambda row: DASH if row.size_bytes is None else f"{row.size_bytes / 1e6:.1f}")]
@@ -151,7 +160,8 @@ def _fact_lines(facts: Facts, frames: int) -> list[str]:
     commit = f", commit {facts.commit}" if facts.commit else ""
     return [
         f"Data: {data.name} at {data.root}: {data.gallery_frames} gallery frames of {' and '.join(data.image_sizes)}, "
-        f"{data.people_per_frame:g} people in a frame (median), {data.queries} queries",
+        f"{data.people_per_frame:g} people in a frame (median), {data.queries} queries, "
+        f"default gallery {data.default_gallery}",
         f"Time: medians over {min(frames, data.gallery_frames)} gallery frames, engines interleaved after warm-up, "
         f"one image at a time, {threads}; decoding the file is not in it",
         f"Machine: {machine.cpu}, {machine.cores} cores, {machine.memory_bytes / 2**30:.1f} GiB, {machine.system}"

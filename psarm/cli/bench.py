@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args, get_type_hints
 
 import click
 from click.core import ParameterSource
 
 from psarm.cli.checkpoint_path import CheckpointPath
+from psarm.config import DataConfig
 from psarm.errors import DataError, PsarmError, UsageError
 
 if TYPE_CHECKING:
@@ -18,12 +19,22 @@ if TYPE_CHECKING:
 DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 TARGET = click.Path(dir_okay=False, path_type=Path)
-SCORING_PARAMETERS = ("dataset", "data_root", "detections", "cbgm", "cross_camera", "gallery_size", "json_path", "help")
+DATASETS = get_args(get_type_hints(DataConfig)["dataset"])
+SCORING_PARAMETERS = (
+    "dataset",
+    "data_root",
+    "detections",
+    "cbgm",
+    "cross_camera",
+    "gallery_sizes",
+    "json_path",
+    "help",
+)
 
 
 @click.command()
 @click.argument("bundle", required=False, type=click.Path(exists=True, path_type=Path))
-@click.option("--dataset", type=click.Choice(["prw", "cuhk-sysu"]), default="prw", show_default=True, help="Data set.")
+@click.option("--dataset", type=click.Choice(DATASETS), default="prw", show_default=True, help="Data set.")
 @click.option("--data-root", required=True, type=DIRECTORY, metavar="DIR", help="Folder of the data set.")
 @click.option(
     "--checkpoint", type=CheckpointPath(), metavar="CKPT", help="PyTorch model to compare with: the bundle's origin."
@@ -33,11 +44,17 @@ SCORING_PARAMETERS = ("dataset", "data_root", "detections", "cbgm", "cross_camer
 @click.option("--precision", "precisions", multiple=True, metavar="NAME", help="Only this precision (repeatable).")
 @click.option("--cbgm/--no-cbgm", default=None, help="Also measure search with context graph matching.")
 @click.option("--cross-camera", is_flag=True, help="Also show search in the frames of other cameras only.")
-@click.option("--gt-boxes", is_flag=True, help="Also measure search among the ground-truth boxes.")
+@click.option(
+    "--gallery-size",
+    "gallery_sizes",
+    multiple=True,
+    metavar="SIZE",
+    help="Also search in galleries of SIZE: 50, 100, 500, 1000, 2000 or 4000 on CUHK-SYSU, full anywhere (repeatable).",
+)
+@click.option("--gt-boxes", is_flag=True, help="Also measure search among the ground-truth boxes (default gallery).")
 @click.option("--baselines", is_flag=True, help="Add colour-histogram matching and the untrained network.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of every engine  [default: usable cores].")
 @click.option("--frames", type=click.IntRange(min=1), help="Gallery frames to time  [default: 30].")
-@click.option("--gallery-size", multiple=True, type=int, metavar="N", help="Gallery sizes of CUHK-SYSU (not yet).")
 @click.option("--json", "json_path", type=TARGET, metavar="OUT.json", help="Write everything measured as JSON.")
 @click.option("--save-detections", type=TARGET, metavar="OUT.npz", help="Write what the bundle's first row found.")
 def command(
@@ -50,11 +67,11 @@ def command(
     precisions: tuple[str, ...],
     cbgm: bool | None,
     cross_camera: bool,
+    gallery_sizes: tuple[str, ...],
     gt_boxes: bool,
     baselines: bool,
     threads: int | None,
     frames: int | None,
-    gallery_size: tuple[int, ...],
     json_path: Path | None,
     save_detections: Path | None,
 ) -> None:
@@ -62,11 +79,9 @@ def command(
 
     With --detections and no BUNDLE, the file is scored and nothing is timed.
     """
-    if dataset != "prw" or gallery_size:
-        raise UsageError("CUHK-SYSU and --gallery-size are not in this version of psarm yet; use --dataset prw.")
     if detections is not None:
         _refuse_engine_options(click.get_current_context())
-        _score_file(detections, dataset, data_root, cbgm, json_path)
+        _score_file(detections, dataset, data_root, gallery_sizes, cbgm, json_path)
         return
     from psarm.benchmarks import BenchSettings
     from psarm.benchmarks.settings import TIMING_FRAMES
@@ -76,6 +91,7 @@ def command(
         bundle=bundle,
         checkpoint=checkpoint,
         dataset=dataset,
+        gallery_sizes=gallery_sizes,
         backends=backends,
         precisions=precisions,
         cbgm=bool(cbgm),
@@ -117,7 +133,9 @@ def _run(settings: BenchSettings, json_path: Path | None) -> None:
         raise PsarmError(f"{', '.join(failed)} did not run; the lines above say why.")
 
 
-def _score_file(path: Path, dataset: str, root: Path, cbgm: bool | None, json_path: Path | None) -> None:
+def _score_file(
+    path: Path, dataset: str, root: Path, gallery_sizes: tuple[str, ...], cbgm: bool | None, json_path: Path | None
+) -> None:
     """Score a detections file. Without --cbgm or --no-cbgm, CBGM is measured when the file has contexts."""
     from psarm.benchmarks.table import print_metrics
     from psarm.console import out
@@ -130,7 +148,10 @@ def _score_file(path: Path, dataset: str, root: Path, cbgm: bool | None, json_pa
         raise DataError(f"{path} has no contexts of the queries (context_counts, …), which --cbgm needs.")
     if cbgm is False:
         content = dataclasses.replace(content, context=None)
-    metrics = score_detections(read_dataset(dataset, root), content)
+    data = read_dataset(dataset, root)
+    metrics = score_detections(data, content, gallery_sizes=gallery_sizes)
     print_metrics(metrics, out)
+    if data.default_gallery is not None:
+        out.print(f"Search: gallery {data.default_gallery} where no other is named")
     if json_path is not None:
         write_json(json_path, metrics)

@@ -12,6 +12,7 @@ from psarm.benchmarks import BenchSettings, run_benchmark
 from psarm.benchmarks.baselines import HISTOGRAM, UNTRAINED
 from psarm.benchmarks.facts import git_commit
 from psarm.benchmarks.histogram import histogram_embeddings
+from psarm.data.readers import READERS
 from psarm.errors import BundleError, DataError, ImageError, PsarmError, UsageError
 from psarm.evaluation import (
     DetectionSet,
@@ -43,6 +44,16 @@ def by_hand(dataset, toy_bundle):
     return DetectionsFile(names, as_set(gallery), np.stack(queries), as_set(contexts)), truth
 
 
+def with_galleries(dataset):
+    """The data set as if its protocol listed four images a query (gallery 100, the default) and two (50)."""
+    rng = np.random.default_rng(0)
+    galleries = {
+        name: [rng.choice(len(dataset.gallery), length, replace=False) for _ in dataset.queries]
+        for name, length in (("50", 2), ("100", 4))
+    }
+    return dataclasses.replace(dataset, galleries=galleries, default_gallery="100", cbgm=(10, 3))
+
+
 def as_set(people):
     return DetectionSet.from_images([ImageDetections(p.boxes, p.scores, p.embeddings) for p in people])
 
@@ -67,6 +78,37 @@ def test_without_cbgm_no_contexts_are_measured(dataset, toy_bundle, by_hand):
     [row] = run_benchmark(settings(dataset, toy_bundle)).rows
     expected = score_detections(dataset, dataclasses.replace(by_hand[0], context=None))
     assert row.metrics == expected
+
+
+def test_listed_galleries(dataset, toy_bundle, by_hand, monkeypatch, checkpoint):
+    found, truth = by_hand
+    listed = with_galleries(dataset)
+    monkeypatch.setitem(READERS, "cuhk-sysu", lambda root: listed)
+    sizes = ("50", "full")
+    changes = {"dataset": "cuhk-sysu", "gallery_sizes": sizes, "cbgm": True, "gt_boxes": True, "baselines": True}
+    report = run_benchmark(settings(dataset, toy_bundle, **changes))
+    protocol = SearchProtocol.from_dataset(listed)
+    expected = score_detections(protocol, found, gallery_sizes=sizes)
+    boxes = ground_truth_detections(protocol, truth)
+    expected["search_gt_boxes"] = evaluate_search(protocol, boxes, found.query_embeddings).to_dict()
+    searches = [f"search{size}{cbgm}" for size in ("", "_50", "_full") for cbgm in ("", "_cbgm")]
+    assert set(expected) == {"detection", *searches, "search_cross_camera", "search_gt_boxes"}
+    for group, metrics in expected.items():
+        assert report.rows[0].metrics[group] == pytest.approx(metrics, abs=1e-9), group
+    assert report.rows[0].metrics["search"] != report.rows[0].metrics["search_full"]
+    assert [row.name for row in report.rows] == ["onnxruntime", HISTOGRAM, UNTRAINED]
+    assert set(report.rows[1].metrics) == {
+        group for group in expected if not group.endswith("_cbgm") and group != "search_gt_boxes"
+    }
+    assert report.facts.dataset.default_gallery == "100"
+    [row] = run_benchmark(settings(dataset, checkpoint=checkpoint, dataset="cuhk-sysu", gallery_sizes=("50",))).rows
+    assert "search_50" in row.metrics
+
+
+def test_a_gallery_that_is_not_there_is_known_before_anything_runs(dataset, toy_bundle, monkeypatch):
+    monkeypatch.setattr("psarm.benchmarks.suite.PersonSearch", None)
+    with pytest.raises(UsageError, match=r"--gallery-size 100: .*; it has full\.$"):
+        run_benchmark(settings(dataset, toy_bundle, gallery_sizes=("full", "100")))
 
 
 def test_detections_saved_are_those_scored(dataset, toy_bundle, by_hand, tmp_path):

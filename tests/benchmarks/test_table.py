@@ -29,7 +29,7 @@ def report():
     ]
     machine = Machine("Linux", "Some CPU", 2, 2, 2**33, ("A GPU",), "")
     versions = {"psarm": "0.1.0", "python": "3.11", "torch": None, "onnxruntime": "1", "numpy": "2", "opencv": "4"}
-    data = DatasetFacts("prw", "/data/prw", 100, 20, ["960x540", "640x360"], 3.5)
+    data = DatasetFacts("prw", "/data/prw", 100, 20, ["960x540", "640x360"], 3.5, "100")
     facts = Facts("2026-01-01T00:00:00+00:00", "abc1234", machine, 2, versions, data)
     settings = BenchSettings(data_root="/data/prw", bundle="b", cbgm=True, cross_camera=True, gt_boxes=True)
     return BenchReport(settings, facts, rows)
@@ -61,7 +61,7 @@ def test_facts_and_failures_stand_below(report):
     text = printed(report, width=200)
     for fact in (
         "❌ openvino int8: this version has [no] such backend",
-        "100 gallery frames of 960x540 and 640x360, 3.5 people in a frame (median), 20 queries",
+        "100 gallery frames of 960x540 and 640x360, 3.5 people in a frame (median), 20 queries, default gallery 100",
         "medians over 30 gallery frames",
         "2 CPU threads each",
         "Some CPU, 2 cores, 8.0 GiB, Linux, A GPU",
@@ -87,6 +87,42 @@ def test_only_what_was_asked_for_is_a_column(report):
     text = printed(plain, width=200)
     assert row_of(text, "onnxruntime")[4:9] == ["9.3", "49.2", "75.0", "87.5", "95.0"]
     assert not any(word in text for word in ("CBGM", "GT boxes", "other cam.", "ΔmAP", "speed"))
+
+
+def test_every_gallery_is_two_columns_and_two_more_with_cbgm(report):
+    row = report.rows[1]
+    row.metrics |= {"search_50": {**SEARCH, "mAP": 0.625}, "search_50_cbgm": {**SEARCH, "mAP": 0.375}}
+    options = {"data_root": "/d", "bundle": "b", "gallery_sizes": ("50", "full", "50")}
+    text = printed(BenchReport(BenchSettings(**options), report.facts, [row]), width=200)
+    assert row_of(text, "onnxruntime")[4:12] == ["9.3", "49.2", "75.0", "62.5", "75.0", "–", "–", "87.5"]
+    assert text.count("gallery 50") == text.count("gallery full") == 2 and "CBGM" not in text
+    text = printed(BenchReport(BenchSettings(**options, cbgm=True), report.facts, [row]), width=250)
+    assert row_of(text, "onnxruntime")[7:13] == ["49.2", "75.0", "62.5", "75.0", "37.5", "75.0"]
+    assert text.count("gallery 50") == 4
+
+
+def test_the_command_repeats_the_galleries():
+    settings = BenchSettings(data_root="/d", bundle="b", dataset="cuhk-sysu", gallery_sizes=("50", "-1"), cbgm=True)
+    command = "psarm bench b --dataset cuhk-sysu --data-root /d --gallery-size 50 --gallery-size -1 --cbgm --frames 30"
+    assert settings.command() == command
+
+
+def test_metrics_of_every_gallery_are_named():
+    groups = ["search", "search_cbgm", "search_50", "search_50_cbgm", "search_full", "search_cross_camera"]
+    metrics = {group: {**SEARCH, "mAP": 0.01 * place} for place, group in enumerate(groups)}
+    file = io.StringIO()
+    print_metrics({"detection": {"recall": 0.95, "ap": 0.875}, **metrics}, Console(file=file, width=80))
+    names = [
+        "search",
+        "search with CBGM",
+        "search in gallery 50",
+        "search in gallery 50 with CBGM",
+        "search in gallery full",
+        "search in other cameras",
+    ]
+    rows = [" ".join(line.split()) for line in file.getvalue().splitlines()]
+    for place, name in enumerate(names):
+        assert f"{name} {place}.0 75.0 80.0 90.0" in rows
 
 
 def test_metrics_of_a_detections_file():

@@ -1,5 +1,6 @@
 """`psarm bench` as a user meets it: through the command line."""
 
+import dataclasses
 import json
 import shutil
 
@@ -10,6 +11,7 @@ from toy_prw import write_toy_prw
 
 from psarm.cli import run
 from psarm.data.prw import read_prw
+from psarm.data.readers import READERS
 from psarm.evaluation import read_detections, score_detections
 
 
@@ -49,6 +51,59 @@ def test_the_score_of_a_file_is_the_contract(capsys, root, detections, tmp_path)
     assert list(expected) == ["detection", "search", "search_cbgm", "search_cross_camera"]
     assert f"{100 * expected['search']['mAP']:.1f}" in printed
     assert "search with CBGM" in printed
+
+
+@pytest.fixture
+def listed(root, monkeypatch):
+    """The toy PRW as `--dataset cuhk-sysu`: four images a query (gallery 100, the default), or two (50)."""
+    data = read_prw(root)
+    lists = {"50": [np.array([q, q + 1]) for q in range(4)], "100": [np.arange(q, q + 4) for q in range(4)]}
+    data = dataclasses.replace(data, galleries=lists, default_gallery="100", cbgm=(10, 3))
+    monkeypatch.setitem(READERS, "cuhk-sysu", lambda _: data)
+    return data
+
+
+def test_galleries_of_a_file_are_named_as_typed(capsys, root, listed, detections, tmp_path):
+    sizes = ["50", "full", "-1"]
+    options = [word for size in sizes for word in ("--gallery-size", size)]
+    arguments = ["--dataset", "cuhk-sysu", "--data-root", root, "--detections", detections, *options]
+    code, printed, err = bench(capsys, *arguments, "--json", tmp_path / "a.json")
+    assert code == 0, err
+    expected = score_detections(listed, read_detections(detections), gallery_sizes=sizes)
+    assert json.loads((tmp_path / "a.json").read_text()) == expected
+    assert {"search_50", "search_full", "search_-1_cbgm"} < set(expected)
+    for line in ("search in gallery 50 with CBGM", "search in gallery full", "gallery 100 where no other is named"):
+        assert line in printed
+
+
+def test_galleries_of_a_bundle(capsys, root, listed, bundle, tmp_path):
+    options = ["--dataset", "cuhk-sysu", "--data-root", root, "--threads", 1, "--frames", 1, "--gallery-size", 50]
+    code, printed, err = bench(capsys, bundle, *options, "--json", tmp_path / "a.json")
+    assert code == 0, err
+    report = json.loads((tmp_path / "a.json").read_text())
+    assert "search_50" in report["rows"][0]["metrics"] and "gallery 50" in printed
+    assert "--dataset cuhk-sysu" in report["command"] and "--gallery-size 50" in report["command"]
+
+
+@pytest.mark.parametrize("by", ["file", "bundle"])
+@pytest.mark.parametrize(
+    ("dataset", "size", "known"), [("prw", "100", "full"), ("prw", "", "full"), ("cuhk-sysu", "70", "50, 100, full")]
+)
+@pytest.mark.usefixtures("listed")
+def test_galleries_that_are_not_there(capsys, root, detections, bundle, by, dataset, size, known):
+    what = ["--detections", detections] if by == "file" else [bundle]
+    code, out, err = bench(capsys, "--dataset", dataset, "--data-root", root, *what, "--gallery-size", size)
+    assert (code, out) == (2, "")
+    sentence = f"Error: --gallery-size {size}: this data set has no such gallery; it has {known}."
+    assert " ".join(err.split()).endswith(" ".join(sentence.split()))
+
+
+def test_the_full_gallery_of_prw_is_its_only_one(capsys, root, detections, tmp_path):
+    arguments = ["--data-root", root, "--detections", detections, "--gallery-size", "full", "--gallery-size", "-1"]
+    assert bench(capsys, *arguments, "--json", tmp_path / "a.json")[0] == 0
+    scores = json.loads((tmp_path / "a.json").read_text())
+    assert scores["search"] == scores["search_full"] == scores["search_-1"]
+    assert scores["search_cbgm"] == scores["search_full_cbgm"]
 
 
 def test_no_cbgm_leaves_the_contexts_of_a_file_alone(capsys, root, detections, tmp_path):
@@ -107,8 +162,6 @@ def test_a_baseline_that_fails_is_no_failure(capsys, root, bundle):
         (["--data-root", ".", "--detections", "nowhere.npz"], "'nowhere.npz' does not exist"),
         (["--data-root", ".", "--checkpoint", "nowhere.pth"], "'nowhere.pth' does not exist"),
         (["--data-root", ".", "--checkpoint", ".", "--frames", "1"], "is a directory"),
-        ([".", "--data-root", ".", "--dataset", "cuhk-sysu"], "CUHK-SYSU and --gallery-size are not in this version"),
-        ([".", "--data-root", ".", "--gallery-size", "50"], "CUHK-SYSU and --gallery-size are not in this version"),
         ([".", "--data-root", ".", "--dataset", "market"], "'market' is not one of"),
         ([".", "--data-root", ".", "--backend", "onyx"], "no backend of that name"),
         ([".", "--data-root", ".", "--threads", "0"], "'--threads'"),
