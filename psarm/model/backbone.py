@@ -38,13 +38,20 @@ def res5_channels(name: str, width: float) -> int:
     return _stage_channels(name, width)[3] * expansion
 
 
-def torchvision_name(name: str) -> str:
-    """Where the parameter `name` of a torchvision model is kept: in the backbone or, from `layer4.` on, in res5."""
-    for index in (0, 1):  # ConvNeXt's last downsampling and stage; ResNet's layer4 is called so already
-        prefix = f"features.{6 + index}."
-        if name.startswith(prefix):
-            return f"layer4.{index}.{name.removeprefix(prefix)}"
-    return name
+def torchvision_name(backbone: str, name: str) -> str | None:
+    """What torchvision calls the parameter `name` of a person-search model; None for one that its network lacks.
+
+    Every head's copy of the last stage, `….layer4.…`, comes from the same parameter.
+    """
+    if name.startswith("backbone."):
+        return name.removeprefix("backbone.")
+    _, last_stage, rest = name.partition(".layer4.")
+    if not last_stage:
+        return None
+    if backbone in RESNETS:
+        return f"layer4.{rest}"
+    index, _, rest = rest.partition(".")  # 0 is the downsampling, 1 the blocks
+    return f"features.{6 + int(index)}.{rest}"
 
 
 def _stage_channels(name: str, width: float) -> tuple[int, int, int, int]:
