@@ -93,24 +93,28 @@ def checkpoint_of(file: WeightsFile, path: str | Path) -> Checkpoint:
 
 def load_state(model: PersonSearchModel, state: Mapping[str, Tensor], source: str) -> None:
     """Load strictly by name and shape; a checkpoint of another architecture is one clear CheckpointError."""
-    expected = model.state_dict()
-    missing = [name for name in expected if name not in state]
-    unknown = [name for name in state if name not in expected]
-    shapes = [name for name in expected if name in state and state[name].shape != expected[name].shape]
-    if missing or unknown or shapes:
-        parts = [
-            f"{len(missing)} missing (first: {missing[0]})" if missing else "",
-            f"{len(unknown)} unknown (first: {unknown[0]})" if unknown else "",
-            f"{len(shapes)} of another shape (first: {shapes[0]} is {list(state[shapes[0]].shape)}, "
-            f"needed {list(expected[shapes[0]].shape)})"
-            if shapes
-            else "",
-        ]
+    if wrong := misfit(model.state_dict(), state):
         raise CheckpointError(
-            f"{source} does not fit {model.config.variant} with {model.config.backbone}: parameters "
-            f"{', '.join(part for part in parts if part)}; use a checkpoint of this architecture."
+            f"{source} does not fit {model.config.variant} with {model.config.backbone}: parameters {wrong}; use a "
+            "checkpoint of this architecture."
         )
     model.load_state_dict(dict(state), strict=True)
+
+
+def misfit(needed: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """How `given` differs from `needed` in names and shapes, in words; empty where it fits."""
+    missing = [name for name in needed if name not in given]
+    unknown = [name for name in given if name not in needed]
+    shapes = [name for name in needed if name in given and given[name].shape != needed[name].shape]
+    parts = []
+    if missing:
+        parts.append(f"{len(missing)} missing (first: {missing[0]})")
+    if unknown:
+        parts.append(f"{len(unknown)} unknown (first: {unknown[0]})")
+    if shapes:
+        found, right = list(given[shapes[0]].shape), list(needed[shapes[0]].shape)
+        parts.append(f"{len(shapes)} of another shape (first: {shapes[0]} is {found}, needed {right})")
+    return ", ".join(parts)
 
 
 def _ours(file: WeightsFile, path: str | Path) -> Checkpoint:

@@ -145,7 +145,8 @@ class TrainingRun:
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 15 % faster on CPUs
         if saved is None:
             initial.initialise(self.model, recipe.init)
-        initial.freeze(self.model, recipe.init)
+        else:
+            initial.freeze_as_saved(self.model, saved.optimizer)
         frames = TrainingFrames(
             dataset.train,
             dataset.train_labels,
