@@ -48,6 +48,8 @@ def test_weights(model, part, same):
         ({"arm_layout": "released"}, False),
         ({"variant": "seqnet"}, False),
         ({"roi_size": 8}, False),
+        ({"roi_size": (7, 7)}, True),
+        ({"roi_size": (7, 8)}, False),
         ({"min_size": 97}, False),
         ({"max_size": 170}, False),
         ({"score_thresh": 0.3}, True),
@@ -63,4 +65,14 @@ def test_settings_with_the_same_weights(model, monkeypatch, changes, same):
 def test_normalisation(model, monkeypatch):
     before = embedding_fingerprint(model)
     monkeypatch.setattr("psarm.model.fingerprint.IMAGE_MEAN", (0.5, 0.5, 0.5))
+    assert embedding_fingerprint(model) != before
+
+
+def test_a_cascade_is_known_by_its_last_head():
+    model = build_model(dataclasses.replace(SMALL, variant="cascaded_psarm"))
+    before = embedding_fingerprint(model)
+    model.roi_heads.reid_head.layer4[0].conv1.weight.data.add_(1)
+    model.roi_heads.embedding_head.res5[0].weight.data.add_(1)
+    assert embedding_fingerprint(model) == before
+    model.roi_heads.further[0].reid_head.layer4[0].conv1.weight.data.add_(1)
     assert embedding_fingerprint(model) != before
