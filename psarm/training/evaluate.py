@@ -24,12 +24,12 @@ from psarm.model.person_search import PersonSearchModel
 
 
 def evaluate(model: PersonSearchModel, dataset: PersonSearchDataset, cbgm: bool = False, workers: int = 0) -> Metrics:
-    """Detection and search metrics of a model on the test split, as fractions; the model is left in eval mode.
+    """Detection and search metrics (default gallery) of a model on the test split; it is left in eval mode.
 
     Args:
         model: on the device to run on.
         dataset: its gallery frames and queries are read.
-        cbgm: also search with context matching.
+        cbgm: also search with context matching, k1 and k2 as the data set has them.
         workers: processes that decode images.
 
     Raises:
