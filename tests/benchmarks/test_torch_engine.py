@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from small_models import small_model
 
 from psarm.benchmarks.torch_engine import TorchEngine, untrained_engine
 from psarm.errors import BundleError, UsageError
@@ -45,6 +46,14 @@ def test_stages_are_positive_and_in_the_order_of_the_runtime(engine, frame):
     engine.detect(frame)
     assert list(engine.last_timings) == list(STAGES)
     assert all(seconds > 0 for seconds in engine.last_timings.values())
+
+
+@pytest.mark.parametrize("variant", ["nae", "cascaded_psarm"])
+def test_stages_of_models_with_one_head_and_with_three(variant, frame):
+    engine = TorchEngine(small_model(variant=variant, score_thresh=0.0), threads=1)
+    assert len(engine.detect(frame).scores) > 0
+    assert all(seconds > 0 for seconds in engine.last_timings.values())
+    engine.close()
 
 
 def test_nobody_to_embed_takes_no_time_in_the_reid_head(model, frame, monkeypatch):
