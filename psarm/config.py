@@ -114,6 +114,8 @@ class ModelConfig:
         _require(
             len(rois) == 2 and min(rois) > 0, "model.roi_size", self.roi_size, "a side or [height, width], above 0"
         )
+        if self.backbone.startswith("convnext"):
+            _require(min(rois) > 1, "model.roi_size", self.roi_size, "sides of at least 2, which ConvNeXt halves")
         _require(self.width > 0, "model.width", self.width, "more than 0")
         _require(0 < self.min_size <= self.max_size, "model.min_size", self.min_size, "between 1 and model.max_size")
         _require(
@@ -230,7 +232,8 @@ class TrainConfig:
     threads: int = 0
     """CPU threads of torch; 0 leaves torch's own choice."""
     init: str = ""
-    """Weights to start from: a psarm checkpoint, 'imagenet' (torchvision's cached backbone), or empty for random."""
+    """Weights to start from: a psarm checkpoint; 'imagenet' (torchvision's, from torch's cache or downloaded) or a file
+    with the state dict of torchvision's network, both of which leave the stem untrained; or empty for random."""
     evaluate: bool = True
     """Evaluate on the test split after the last epoch."""
     loss_weights: LossWeights = field(default_factory=LossWeights)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torchvision.models.convnext import CNBlock
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from psarm.config import VARIANTS as PAPER_VARIANTS
@@ -72,6 +73,8 @@ def randomise(model: nn.Module) -> None:
             part.bn2.weight.mul_(0.2)
         if isinstance(part, Bottleneck):
             part.bn3.weight.mul_(0.2)
+        if isinstance(part, CNBlock):
+            part.layer_scale.uniform_(0.1, 0.4)
     if isinstance(model, PersonSearchModel):
         model.rpn.head.cls_logits.weight.normal_(std=0.05)
         model.rpn.head.bbox_pred.weight.normal_(std=0.05)
