@@ -25,6 +25,14 @@ if importlib.util.find_spec("torch"):
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Annotations are cached in a folder of this run's, not in the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PSARM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the sdist of this checkout and the wheel built from that sdist."""

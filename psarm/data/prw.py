@@ -16,13 +16,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.io import loadmat
 
+from psarm.console import track
+from psarm.data.cache import Arrays, cached_arrays
+from psarm.data.matlab import load_mat, variable_names
 from psarm.data.types import UNLABELLED, Frame, PersonSearchDataset, Query
 from psarm.errors import DataError
 
@@ -35,11 +37,16 @@ FRAME_LISTS = {"train": ("frame_train.mat", "img_index_train"), "test": ("frame_
 BOX_VARIABLES = ("box_new", "anno_file", "anno_previous")
 NO_IDENTITY = -2
 
+# To be raised when `_read_annotations` returns something else for the same files.
+_CACHE_VERSION = 1
+
 _FRAME_NAME = re.compile(r"c(\d+)s[\w-]+")
 
 
 def read_prw(root: str | Path) -> PersonSearchDataset:
     """Read the PRW data set under `root`; images are not opened, only checked for presence.
+
+    Annotations come from the cache where they have not changed (`psarm.data.cache`).
 
     Raises:
         DataError: `root` is not a PRW data set, or a file in it is missing, corrupt or malformed; the sentence names
@@ -48,11 +55,14 @@ def read_prw(root: str | Path) -> PersonSearchDataset:
     root = Path(root)
     check_layout(root)
     images = image_names(root)
+    sources = [Path(name) for name in (ANNOTATIONS, *(file for file, _ in FRAME_LISTS.values()))]
+    arrays = cached_arrays("prw", _CACHE_VERSION, root, sources, lambda: _read_annotations(root, images))
+    frames = {frame.name: frame for frame in _frames(root, arrays, images)}
     return PersonSearchDataset(
         name="prw",
         root=root,
-        train=[_read_frame(root, name, images) for name in read_frame_list(root, "train")],
-        gallery=[_read_frame(root, name, images) for name in read_frame_list(root, "test")],
+        train=[frames[name] for name in arrays["train"].tolist()],
+        gallery=[frames[name] for name in arrays["test"].tolist()],
         queries=_read_queries(root, images),
     )
 
@@ -97,9 +107,9 @@ def read_frame_list(root: Path, split: str) -> list[str]:
     """
     file_name, variable = FRAME_LISTS[split]
     path = root / file_name
-    content = _load_mat(path)
+    content = load_mat(path)
     if variable not in content:
-        found = _variables(content)
+        found = variable_names(content)
         raise DataError(f"{path} has no variable {variable} (found: {found}); it should list frame names.")
     names: list[str] = []
     for cell in np.ravel(content[variable]):
@@ -129,11 +139,11 @@ def read_annotation(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]
     Raises:
         DataError: the file is missing or unreadable, or its matrix is not [n,5] numbers with whole identities.
     """
-    content = _load_mat(path)
+    content = load_mat(path)
     variable = next((name for name in BOX_VARIABLES if name in content), None)
     if variable is None:
         expected = ", ".join(BOX_VARIABLES)
-        raise DataError(f"{path} has none of the variables {expected} (found: {_variables(content)}).")
+        raise DataError(f"{path} has none of the variables {expected} (found: {variable_names(content)}).")
     matrix = np.asarray(content[variable])
     if matrix.size == 0:
         return np.zeros((0, 4)), np.zeros(0, np.int64)
@@ -207,16 +217,44 @@ def has_area(boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
     return finite & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
 
 
-def _read_frame(root: Path, name: str, images: set[str]) -> Frame:
-    path = root / FRAMES / name
-    if name not in images:
-        raise DataError(f"{path} is listed but missing; `psarm data check {root}` names every broken file.")
-    boxes, identities = read_annotation(annotation_path(root, name))
-    if not np.isfinite(boxes).all():
-        raise DataError(f"{annotation_path(root, name)} holds a box that is not finite; expected numbers.")
-    read = annotated_boxes(boxes)
-    keep = has_area(read)
-    return Frame(name, path, camera_of(name), read[keep], identities[keep])
+def _read_annotations(root: Path, images: set[str]) -> Arrays:
+    """Frame names by split, and of all frames: names, how many boxes each has, boxes as annotated, identities."""
+    lists = {split: read_frame_list(root, split) for split in FRAME_LISTS}
+    names = list(dict.fromkeys(name for listed in lists.values() for name in listed))
+    boxes, identities = [np.zeros((0, 4))], [np.zeros(0, np.int64)]
+    for name in track(names, "Reading annotations"):
+        if name not in images:
+            raise _missing_image(root, name)
+        found = read_annotation(annotation_path(root, name))
+        if not np.isfinite(found[0]).all():
+            raise DataError(f"{annotation_path(root, name)} holds a box that is not finite; expected numbers.")
+        boxes.append(found[0])
+        identities.append(found[1])
+    return {
+        **{split: np.array(listed, np.str_) for split, listed in lists.items()},
+        "names": np.array(names, np.str_),
+        "counts": np.array([len(found) for found in identities[1:]], np.int64),
+        "boxes": np.concatenate(boxes),
+        "identities": np.concatenate(identities),
+    }
+
+
+def _frames(root: Path, arrays: Arrays, images: set[str]) -> Iterator[Frame]:
+    boxes = annotated_boxes(arrays["boxes"])
+    keep = has_area(boxes)
+    ends = np.cumsum(arrays["counts"])
+    folder = root / FRAMES
+    for name, start, end in zip(arrays["names"].tolist(), ends - arrays["counts"], ends, strict=True):
+        if name not in images:
+            raise _missing_image(root, name)
+        rows = np.flatnonzero(keep[start:end]) + start
+        yield Frame(name, folder / name, camera_of(name), boxes[rows], arrays["identities"][rows])
+
+
+def _missing_image(root: Path, name: str) -> DataError:
+    return DataError(
+        f"{root / FRAMES / name} is listed but missing; `psarm data check {root}` names every broken file."
+    )
 
 
 def _read_queries(root: Path, images: set[str]) -> list[Query]:
@@ -231,17 +269,3 @@ def _read_queries(root: Path, images: set[str]) -> list[Query]:
             raise DataError(f"{root / QUERIES} line {number}: the frame {path} is missing.")
         queries.append(Query(name, path, camera_of(name), query_box(box), identity))
     return queries
-
-
-def _load_mat(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise DataError(f"{path} is missing.")
-    try:
-        content: dict[str, Any] = loadmat(str(path), appendmat=False)
-    except Exception as error:  # scipy's parser raises whatever damaged bytes lead it into
-        raise DataError(f"{path} cannot be read as a MATLAB file ({type(error).__name__}: {error}).") from error
-    return content
-
-
-def _variables(content: dict[str, Any]) -> str:
-    return ", ".join(name for name in content if not name.startswith("__")) or "none"
