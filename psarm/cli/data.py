@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from psarm.cli.data_check import check
+from psarm.cli.data_convert import convert
 from psarm.errors import UsageError
 from psarm.machine import usable_cores
 
@@ -23,6 +24,7 @@ def command() -> None:
 
 
 command.add_command(check)
+command.add_command(convert)
 
 
 def parse_size(_: click.Context, __: click.Parameter, value: str) -> tuple[int, int]:

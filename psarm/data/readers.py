@@ -7,9 +7,10 @@ from pathlib import Path
 
 from psarm.data.prw import read_prw
 from psarm.data.types import PersonSearchDataset
+from psarm.data.visits import read_visits
 from psarm.errors import UsageError
 
-READERS: dict[str, Callable[[str | Path], PersonSearchDataset]] = {"prw": read_prw}
+READERS: dict[str, Callable[[str | Path], PersonSearchDataset]] = {"prw": read_prw, "visits": read_visits}
 
 
 def read_dataset(name: str, root: str | Path) -> PersonSearchDataset:
