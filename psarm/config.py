@@ -257,16 +257,48 @@ class Config:
 
 
 def load_config(path: str | Path, overrides: typing.Sequence[str] = ()) -> Config:
-    """Read a YAML file and apply `group.key=value` overrides; raises `ConfigError` naming the file or override."""
+    """Read a YAML file and apply `group.key=value` overrides; raises `ConfigError` naming the file or override.
+
+    The group `about` is for readers of presets (`psarm.presets`) and ignored here.
+    """
     import yaml
 
-    tree = _read_tree(Path(path))
+    tree = read_groups(path)
+    tree.pop("about", None)
     for override in overrides:
         try:
             _apply_override(tree, override, yaml.safe_load)
         except yaml.YAMLError as error:
             raise ConfigError(f"Override {override!r} has a value that is not valid YAML; quote it.") from error
     return from_dict(Config, tree, str(path))
+
+
+def read_groups(path: str | Path) -> dict[str, Any]:
+    """The groups of a configuration file, `about` among them, not checked yet."""
+    import yaml
+
+    path = Path(path)
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"There is no configuration file {path}; configs/ of a checkout holds presets.") from error
+    except OSError as error:
+        raise ConfigError(f"Cannot read the configuration file {path}: {error.strerror}.") from error
+    except (UnicodeDecodeError, yaml.reader.ReaderError) as error:
+        raise ConfigError(f"{path} is not a text file; a YAML file in UTF-8 is needed.") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        raise ConfigError(f"{path} is not valid YAML{where}.") from error
+    if tree is None or tree == {}:
+        raise ConfigError(
+            f"{path} is empty; it needs the groups {', '.join(typing.get_type_hints(Config))} (see configs/)."
+        )
+    if not isinstance(tree, dict):
+        raise ConfigError(
+            f"{path} holds a {type(tree).__name__}; a mapping with the groups model, data and train is needed."
+        )
+    return tree
 
 
 def from_dict(cls: type[Group], values: Any, where: str) -> Group:
@@ -340,33 +372,6 @@ def _describe(kind: Any) -> str:
     if isinstance(kind, types.UnionType):
         return " or ".join(map(_describe, get_args(kind)))
     return f"a value of type {getattr(kind, '__name__', kind)}"
-
-
-def _read_tree(path: Path) -> dict[str, Any]:
-    """The groups of a configuration file, not checked yet."""
-    import yaml
-
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"There is no configuration file {path}; configs/ of a checkout holds presets.") from error
-    except OSError as error:
-        raise ConfigError(f"Cannot read the configuration file {path}: {error.strerror}.") from error
-    except (UnicodeDecodeError, yaml.reader.ReaderError) as error:
-        raise ConfigError(f"{path} is not a text file; a YAML file in UTF-8 is needed.") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-        raise ConfigError(f"{path} is not valid YAML{where}.") from error
-    if tree is None or tree == {}:
-        raise ConfigError(
-            f"{path} is empty; it needs the groups {', '.join(typing.get_type_hints(Config))} (see configs/)."
-        )
-    if not isinstance(tree, dict):
-        raise ConfigError(
-            f"{path} holds a {type(tree).__name__}; a mapping with the groups model, data and train is needed."
-        )
-    return tree
 
 
 def _apply_override(tree: dict[str, Any], override: str, parse: typing.Callable[[str], Any]) -> None:

@@ -84,6 +84,12 @@ def test_an_empty_group_is_the_defaults(tmp_path):
     assert load_config(write(tmp_path, "model: {}\n")) == Config()
 
 
+def test_what_a_preset_says_about_itself_is_ignored(tmp_path):
+    path = write(tmp_path, "about: {title: a row}\nmodel: {variant: seqnet}\n")
+    assert load_config(path) == Config(ModelConfig(variant="seqnet"))
+    assert "no group or key 'about'" in refusal(lambda: load_config(path, ["about.title=x"]))
+
+
 @pytest.mark.parametrize("text", ["", "# nothing but a comment\n", "{}"])
 def test_an_empty_file_is_refused(text, tmp_path):
     path = write(tmp_path, text)
