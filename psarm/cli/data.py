@@ -37,7 +37,9 @@ def parse_size(_: click.Context, __: click.Parameter, value: str) -> tuple[int, 
 
 @command.command()
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--format", "layout", type=click.Choice(["prw"]), default="prw", show_default=True, help="Layout.")
+@click.option(
+    "--format", "layout", type=click.Choice(["prw", "cuhk-sysu"]), default="prw", show_default=True, help="Layout."
+)
 @click.option("--frames", default=600, show_default=True, help="Frames of all six cameras, training and test.")
 @click.option("--identities", default=60, show_default=True, help="People with an identity, training and test.")
 @click.option("--test-fraction", default=0.5, show_default=True, help="Share of frames and identities for the test.")
@@ -47,7 +49,7 @@ def parse_size(_: click.Context, __: click.Parameter, value: str) -> tuple[int, 
 @click.option("--people-per-frame", default=4.0, show_default=True, help="People in a frame on average.")
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same files.")
 @click.option("--workers", type=int, default=None, help="Processes that draw.  [default: one per CPU core]")
-@click.option("--overwrite", is_flag=True, help="Replace OUT if it holds a PRW data set.")
+@click.option("--overwrite", is_flag=True, help="Replace OUT if it holds a PRW or CUHK-SYSU data set.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def synth(
     out: Path,
@@ -62,12 +64,16 @@ def synth(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Draw synthetic street scenes with people into OUT, in PRW's on-disk format."""
-    from psarm.data.synth import SynthSettings, generate_prw
+    """Draw synthetic street scenes with people into OUT, in the on-disk format of PRW or CUHK-SYSU.
+
+    CUHK-SYSU's galleries of 50 and 100 images are always written, larger ones where there are enough test frames. On
+    small sets a gallery is shorter than its name says: it holds all test frames but the query's own at most.
+    """
+    from psarm.data.synth import SynthSettings, generate_dataset
 
     settings = SynthSettings(frames, identities, test_fraction, size[0], size[1], people_per_frame, seed)
     workers = usable_cores() if workers is None else workers
-    summary = generate_prw(out, settings, workers=workers, overwrite=overwrite)
+    summary = generate_dataset(out, settings, layout, workers=workers, overwrite=overwrite)
     if as_json:
         click.echo(json.dumps({"format": layout, **asdict(summary), "root": str(summary.root)}, indent=2))
     else:
@@ -89,4 +95,4 @@ def _print_summary(summary: SynthSummary) -> None:
     totals = (summary.train_frames, summary.test_frames, summary.boxes, identities, summary.queries)
     table.add_row("all", *(str(value) for value in totals))
     out.print(table)
-    out.print(f"{summary.unlabelled} of the boxes have no identity (-2); identities are training + test.")
+    out.print(f"{summary.unlabelled} of the boxes have no identity; identities are training + test.")

@@ -48,12 +48,12 @@ def test_out_is_a_file(tmp_path, capsys):
 def test_nothing_half_written_is_left(error, code, said, tmp_path, capsys, monkeypatch):
     written = []
 
-    def write_frame(root, *_):
-        written.append(root)
+    def write_picture(path, *_):
+        written.append(path)
         if len(written) == 3:
             raise error
 
-    monkeypatch.setattr(jobs, "write_frame", write_frame)
+    monkeypatch.setattr(jobs, "write_picture", write_picture)
     assert run(["data", "synth", str(tmp_path / "out"), *TINY]) == code
     assert said in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,7 @@ import pytest
 from scipy.io import loadmat
 
 from psarm.data.prw import read_prw
-from psarm.data.synth import SynthSettings, SynthSummary, generate_prw
+from psarm.data.synth import SynthSettings, SynthSummary, generate_dataset
 
 SETTINGS = SynthSettings(frames=24, identities=8, width=160, height=90, seed=3)
 
@@ -17,7 +17,7 @@ SETTINGS = SynthSettings(frames=24, identities=8, width=160, height=90, seed=3)
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> tuple[Path, SynthSummary]:
     root = tmp_path_factory.mktemp("synth") / "prw"
-    return root, generate_prw(root, SETTINGS)
+    return root, generate_dataset(root, SETTINGS)
 
 
 def names_of(root: Path, file: str, variable: str) -> list[str]:

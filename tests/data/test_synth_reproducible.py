@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from psarm.data.synth import SynthSettings, generate_prw
+from psarm.data.synth import SynthSettings, generate_dataset
 
 TINY = {"frames": 12, "identities": 4, "width": 112, "height": 64, "people_per_frame": 2.0}
 
@@ -16,17 +16,17 @@ def contents(root: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory) -> dict[str, bytes]:
     root = tmp_path_factory.mktemp("alone") / "prw"
-    generate_prw(root, SynthSettings(**TINY, seed=5), workers=1)
+    generate_dataset(root, SynthSettings(**TINY, seed=5), workers=1)
     return contents(root)
 
 
 def test_two_workers_draw_the_same_bytes(alone, tmp_path):
-    generate_prw(tmp_path / "prw", SynthSettings(**TINY, seed=5), workers=2)
+    generate_dataset(tmp_path / "prw", SynthSettings(**TINY, seed=5), workers=2)
     assert contents(tmp_path / "prw") == alone
 
 
 def test_another_seed_draws_another_world(alone, tmp_path):
-    generate_prw(tmp_path / "prw", SynthSettings(**TINY, seed=6))
+    generate_dataset(tmp_path / "prw", SynthSettings(**TINY, seed=6))
     other = contents(tmp_path / "prw")
     frames = [name for name in alone if name.startswith("frames/")]
     assert frames

@@ -1,4 +1,4 @@
-"""A whole synthetic data set in PRW's on-disk format."""
+"""A whole synthetic data set in the on-disk format of PRW or CUHK-SYSU."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ import numpy as np
 
 from psarm import __version__
 from psarm.data.synth.cast import NO_IDENTITY, Cast, build_cast
-from psarm.data.synth.jobs import Rows, draw_all
+from psarm.data.synth.cuhk_layout import CuhkLayout
+from psarm.data.synth.jobs import draw_all
+from psarm.data.synth.layout import Layout, Picture, QueryBox
 from psarm.data.synth.plan import FramePlan, plan_frames
+from psarm.data.synth.prw_layout import PrwLayout
 from psarm.data.synth.settings import Stream, SynthSettings
-from psarm.data.synth.writer import QueryBox, write_queries, write_split
 from psarm.errors import UsageError
 from psarm.files import atomic_directory, write_json
+
+LAYOUTS: dict[str, Layout] = {"prw": PrwLayout(), "cuhk-sysu": CuhkLayout()}
 
 
 @dataclass(frozen=True)
@@ -39,18 +43,21 @@ class SynthSummary:
     test_frames: int
     boxes: int
     unlabelled: int
-    """Boxes without identity (-2)."""
+    """Boxes without identity."""
     train_identities: int
     test_identities: int
     queries: int
     cameras: tuple[CameraSummary, ...]
 
 
-def generate_prw(out: Path, settings: SynthSettings, *, workers: int = 1, overwrite: bool = False) -> SynthSummary:
-    """Write a synthetic data set to the directory `out` in PRW's format; the directory appears only when complete.
+def generate_dataset(
+    out: Path, settings: SynthSettings, layout: str = "prw", *, workers: int = 1, overwrite: bool = False
+) -> SynthSummary:
+    """Write a synthetic data set to the directory `out`, which appears only when complete.
 
-    The files depend on `settings` alone, not on the number of `workers` (processes). An existing non-empty `out` is
-    refused unless `overwrite` is set and it holds a PRW data set. Raises UsageError.
+    The files depend on `settings` and `layout` (one of `LAYOUTS`) alone, not on the number of `workers` (processes);
+    what is drawn depends on `settings` alone. An existing non-empty `out` is refused unless `overwrite` is set and it
+    holds a data set of one of the layouts. Raises UsageError.
     """
     if workers < 1:
         raise UsageError(f"--workers {workers} is too few; give 1 or more.")
@@ -58,20 +65,16 @@ def generate_prw(out: Path, settings: SynthSettings, *, workers: int = 1, overwr
     cast = build_cast(settings)
     plans = plan_frames(settings, cast)
     _check_everyone_is_seen(plans, cast, settings)
+    form = LAYOUTS[layout]
+    files = form.files(plans, settings)
     with atomic_directory(out.resolve()) as root:
-        for folder in ("frames", "annotations"):
-            (root / folder).mkdir()
-        annotations = draw_all(root, plans, settings, workers)
-        write_split(root, [p.name for p in plans if not p.test], [p.name for p in plans if p.test])
-        queries = _choose_queries(plans, annotations, settings)
-        write_queries(root, queries)
+        (root / files[0]).parent.mkdir(parents=True)
+        rows = draw_all(root, dict(zip(files, plans, strict=True)), settings, workers)
+        pictures = [Picture(plan, file, rows[file]) for plan, file in zip(plans, files, strict=True)]
+        queries = _choose_queries(pictures, settings, form.query_per_camera)
+        form.write(root, pictures, queries, settings)
         write_json(root / "synth.json", {"psarm_version": __version__, "settings": asdict(settings)})
-    return _summarise(out, plans, annotations, queries)
-
-
-def looks_like_prw(root: Path) -> bool:
-    """Whether a directory holds a PRW data set (ours or the real one)."""
-    return all((root / name).exists() for name in ("frames", "annotations", "frame_train.mat", "frame_test.mat"))
+    return _summarise(out, pictures, queries)
 
 
 def _check_target(out: Path, overwrite: bool) -> None:
@@ -83,9 +86,10 @@ def _check_target(out: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise UsageError(f"{out} exists and is not empty; choose another directory or pass --overwrite.")
-    if not looks_like_prw(out):
+    if not any(layout.holds(out) for layout in LAYOUTS.values()):
+        known = " or ".join(layout.title for layout in LAYOUTS.values())
         raise UsageError(
-            f"{out} holds something else than a PRW data set and is not overwritten; choose another directory."
+            f"{out} holds something else than a {known} data set and is not overwritten; choose another directory."
         )
 
 
@@ -100,50 +104,49 @@ def _check_everyone_is_seen(plans: list[FramePlan], cast: Cast, settings: SynthS
         )
 
 
-def _choose_queries(plans: list[FramePlan], annotations: dict[str, Rows], settings: SynthSettings) -> list[QueryBox]:
-    """One query for each test identity and camera it was seen in; the identity is in other test frames too."""
-    seen: dict[int, list[tuple[int, QueryBox]]] = defaultdict(list)
-    for plan in plans:
-        for pid, x, y, w, h in annotations[plan.name] if plan.test else ():
+def _choose_queries(pictures: list[Picture], settings: SynthSettings, per_camera: bool) -> list[QueryBox]:
+    """One query for each test identity that is in two test frames or more, or for each camera it was seen in."""
+    seen: dict[int, list[QueryBox]] = defaultdict(list)
+    for picture in pictures:
+        for pid, x, y, w, h in picture.rows if picture.plan.test else ():
             if pid != NO_IDENTITY:
-                seen[int(pid)].append((plan.camera, QueryBox(int(pid), (x, y, w, h), plan.name)))
+                seen[int(pid)].append(QueryBox(int(pid), (x, y, w, h), picture))
     queries = []
     for pid in sorted(seen):
-        by_camera: dict[int, list[QueryBox]] = defaultdict(list)
-        for camera, query in seen[pid]:
-            by_camera[camera].append(query)
+        groups: dict[int, list[QueryBox]] = defaultdict(list)
+        for query in seen[pid]:
+            groups[query.picture.plan.camera if per_camera else 0].append(query)
         if len(seen[pid]) < 2:
             continue
         rng = settings.rng(Stream.QUERY, pid)
-        queries += [options[int(rng.integers(len(options)))] for _, options in sorted(by_camera.items())]
+        queries += [options[int(rng.integers(len(options)))] for _, options in sorted(groups.items())]
     if not queries:
         raise UsageError("No test identity is seen twice, so there is nothing to search for; raise --frames.")
     return queries
 
 
-def _summarise(
-    root: Path, plans: list[FramePlan], annotations: dict[str, Rows], queries: list[QueryBox]
-) -> SynthSummary:
+def _summarise(root: Path, pictures: list[Picture], queries: list[QueryBox]) -> SynthSummary:
     cameras = []
-    asked = Counter(int(query.frame[1 : query.frame.index("s")]) for query in queries)
-    pids: dict[bool, set[float]] = {False: set(), True: set()}
-    for number in sorted({plan.camera for plan in plans}):
-        own = [plan for plan in plans if plan.camera == number]
-        rows = [row for plan in own for row in annotations[plan.name]]
-        tests = sum(plan.test for plan in own)
-        named = {row[0] for row in rows} - {NO_IDENTITY}
-        cameras.append(CameraSummary(number, len(own) - tests, tests, len(rows), len(named), asked[number]))
-    for plan in plans:
-        pids[plan.test] |= {row[0] for row in annotations[plan.name]} - {NO_IDENTITY}
-    everything = np.array([row[0] for rows in annotations.values() for row in rows])
+    asked = Counter(query.picture.plan.camera for query in queries)
+    for number in sorted({picture.plan.camera for picture in pictures}):
+        own = [picture for picture in pictures if picture.plan.camera == number]
+        identities = [row[0] for picture in own for row in picture.rows]
+        tests = sum(picture.plan.test for picture in own)
+        named = set(identities) - {NO_IDENTITY}
+        cameras.append(CameraSummary(number, len(own) - tests, tests, len(identities), len(named), asked[number]))
+    sides = {
+        test: {row[0] for picture in pictures if picture.plan.test == test for row in picture.rows} - {NO_IDENTITY}
+        for test in (False, True)
+    }
+    everything = np.array([row[0] for picture in pictures for row in picture.rows])
     return SynthSummary(
         root=root,
         train_frames=sum(camera.train_frames for camera in cameras),
         test_frames=sum(camera.test_frames for camera in cameras),
         boxes=len(everything),
         unlabelled=int((everything == NO_IDENTITY).sum()),
-        train_identities=len(pids[False]),
-        test_identities=len(pids[True]),
+        train_identities=len(sides[False]),
+        test_identities=len(sides[True]),
         queries=len(queries),
         cameras=tuple(cameras),
     )

@@ -17,17 +17,18 @@ import cv2
 from psarm.console import progress
 from psarm.data.synth.cameras import camera_of
 from psarm.data.synth.cast import Cast, build_cast
+from psarm.data.synth.layout import Rows
 from psarm.data.synth.plan import FramePlan
 from psarm.data.synth.scene import draw_frame
 from psarm.data.synth.settings import CAMERAS, SynthSettings
-from psarm.data.synth.writer import write_frame
+from psarm.data.synth.writer import write_picture
 from psarm.errors import DataError
-
-Rows = list[tuple[float, ...]]
-"""A frame's annotation: id, x, y, w, h of each box."""
 
 CHUNK = 48
 """Most frames of one camera drawn in a row; its background is painted once for all of them."""
+
+_Chunk = list[tuple[FramePlan, str]]
+"""Frames and their files."""
 
 
 @dataclass(frozen=True)
@@ -36,18 +37,28 @@ class _Job:
     settings: SynthSettings
     cast: Cast
 
-    def draw(self, chunk: list[FramePlan]) -> Iterator[dict[str, Rows]]:
-        """Draw and write frames one by one; yields each one's name and annotation."""
-        for plan in chunk:
+    def draw(self, chunk: _Chunk) -> Iterator[dict[str, Rows]]:
+        """Draw and write frames one by one; yields each one's file and annotation."""
+        for plan, file in chunk:
             drawn = draw_frame(plan, self.cast, self.settings)
-            write_frame(self.root, plan.name, drawn.image, drawn.rows, camera_of(plan.camera).quality)
-            yield {plan.name: [tuple(float(value) for value in row) for row in drawn.rows]}
+            write_picture(self.root / file, drawn.image, camera_of(plan.camera).quality)
+            yield {file: [tuple(float(value) for value in row) for row in drawn.rows]}
 
 
-def draw_all(root: Path, plans: list[FramePlan], settings: SynthSettings, workers: int) -> dict[str, Rows]:
-    """Draw and write every frame under a progress bar; returns the annotation rows by frame name.
+def draw_all(root: Path, plans: dict[str, FramePlan], settings: SynthSettings, workers: int) -> dict[str, Rows]:
+    """Draw every frame and write its picture under a progress bar.
 
-    Raises DataError when a worker process dies.
+    Args:
+        root: where the files go.
+        plans: file, relative to `root` → what to draw.
+        settings: what the data set is drawn from.
+        workers: processes.
+
+    Returns:
+        File → annotation rows.
+
+    Raises:
+        DataError: a worker process died.
     """
     chunks = _chunks(plans, workers)
     workers = min(workers, len(chunks))
@@ -68,24 +79,24 @@ def draw_all(root: Path, plans: list[FramePlan], settings: SynthSettings, worker
     return annotations
 
 
-def _chunks(plans: list[FramePlan], workers: int) -> list[list[FramePlan]]:
+def _chunks(plans: dict[str, FramePlan], workers: int) -> list[_Chunk]:
     """The frames in pieces of one camera each, enough of them for all workers."""
     chunks = []
     for camera in range(1, CAMERAS + 1):
-        own = [plan for plan in plans if plan.camera == camera]
+        own = [(plan, file) for file, plan in plans.items() if plan.camera == camera]
         size = min(CHUNK, -(-len(own) // -(-workers // CAMERAS)))
         chunks += [own[i : i + size] for i in range(0, len(own), size)]
     return chunks
 
 
-def _here(root: Path, settings: SynthSettings, chunks: list[list[FramePlan]]) -> Generator[dict[str, Rows], None, None]:
+def _here(root: Path, settings: SynthSettings, chunks: list[_Chunk]) -> Generator[dict[str, Rows], None, None]:
     job = _Job(root, settings, build_cast(settings))
     for chunk in chunks:
         yield from job.draw(chunk)
 
 
 def _in_processes(
-    root: Path, settings: SynthSettings, chunks: list[list[FramePlan]], workers: int
+    root: Path, settings: SynthSettings, chunks: list[_Chunk], workers: int
 ) -> Generator[dict[str, Rows], None, None]:
     # Spawned, not forked: forking a process with threads (OpenCV's, torch's) can hang.
     context = get_context("spawn")
@@ -109,7 +120,7 @@ def _start_worker(root: Path, settings: SynthSettings, stop: Event) -> None:
     _worker["job"] = (_Job(root, settings, build_cast(settings)), stop)
 
 
-def _draw_in_worker(chunk: list[FramePlan]) -> dict[str, Rows]:
+def _draw_in_worker(chunk: _Chunk) -> dict[str, Rows]:
     job, stop = _worker["job"]
     annotations: dict[str, Rows] = {}
     for done in job.draw(chunk):

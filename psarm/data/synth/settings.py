@@ -23,6 +23,8 @@ class Stream(IntEnum):
     BACKGROUND = 4
     FRAME = 5
     QUERY = 6
+    IMAGE_NUMBERS = 7
+    GALLERY = 8
 
 
 @dataclass(frozen=True)
