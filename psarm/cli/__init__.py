@@ -16,7 +16,9 @@ from psarm.errors import PsarmError
 # One-line purposes live here so that `psarm --help` imports no command (and so no torch).
 COMMANDS = {
     "data": "Make and check data sets on disk (synth, check).",
-    "train": "Train PS-ARM or SeqNet from a configuration file.",
+    "models": "List the presets: rows of the paper, size, work, accuracy.",
+    "train": "Train a model from a preset or a configuration file.",
+    "convert": "Turn a released SeqNet or PS-ARM .pth file into a psarm checkpoint.",
     "export": "Turn a checkpoint into a bundle: two ONNX graphs and a manifest.",
     "detect": "Find every person in images with a bundle.",
     "search": "Find one person in a folder of images with a bundle.",

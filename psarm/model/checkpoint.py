@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save
 from torch import Tensor
 
@@ -22,8 +21,8 @@ from psarm.errors import CheckpointError, ConfigError, UsageError
 from psarm.files import atomic_path
 from psarm.model.builder import build_model
 from psarm.model.person_search import PersonSearchModel
-from psarm.model.released import is_psarm, looks_released, released_config, rename
-from psarm.model.weights_file import WeightsFile, first_sentence, read_weights
+from psarm.model.released import looks_released, read_released
+from psarm.model.weights_file import WeightsFile, first_sentence, misfit, read_weights
 
 FORMAT = 1
 
@@ -60,15 +59,20 @@ def save_model(
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     if half:
         state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+    save_checkpoint(Checkpoint(model.config, state, dataset), path)
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
+    """Write a checkpoint as one safetensors file, atomically; its tensors are on the CPU and contiguous."""
     about = {
         "format": FORMAT,
         "psarm_version": __version__,
-        "model": to_dict(model.config),
-        "dataset": dataset,
+        "model": to_dict(checkpoint.config),
+        "dataset": checkpoint.dataset,
     }
     with atomic_path(path) as temporary:
         # Not save_file, which turns a full disk into a SafetensorError.
-        temporary.write_bytes(save(state, metadata={"psarm": json.dumps(about)}))
+        temporary.write_bytes(save(checkpoint.state, metadata={"psarm": json.dumps(about)}))
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -88,7 +92,8 @@ def checkpoint_of(file: WeightsFile, path: str | Path) -> Checkpoint:
             f"{path} holds a model of another architecture (first parameter: {next(iter(file.state))}); psarm loads "
             "its own checkpoints and the released SeqNet and PS-ARM files."
         )
-    return _released(file.state, path)
+    released = read_released(file.state, str(path))
+    return Checkpoint(released.config, released.state, None)
 
 
 def load_state(model: PersonSearchModel, state: Mapping[str, Tensor], source: str) -> None:
@@ -99,22 +104,6 @@ def load_state(model: PersonSearchModel, state: Mapping[str, Tensor], source: st
             "checkpoint of this architecture."
         )
     model.load_state_dict(dict(state), strict=True)
-
-
-def misfit(needed: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-    """How `given` differs from `needed` in names and shapes, in words; empty where it fits."""
-    missing = [name for name in needed if name not in given]
-    unknown = [name for name in given if name not in needed]
-    shapes = [name for name in needed if name in given and given[name].shape != needed[name].shape]
-    parts = []
-    if missing:
-        parts.append(f"{len(missing)} missing (first: {missing[0]})")
-    if unknown:
-        parts.append(f"{len(unknown)} unknown (first: {unknown[0]})")
-    if shapes:
-        found, right = list(given[shapes[0]].shape), list(needed[shapes[0]].shape)
-        parts.append(f"{len(shapes)} of another shape (first: {shapes[0]} is {found}, needed {right})")
-    return ", ".join(parts)
 
 
 def _ours(file: WeightsFile, path: str | Path) -> Checkpoint:
@@ -133,18 +122,6 @@ def _ours(file: WeightsFile, path: str | Path) -> Checkpoint:
     if version != FORMAT:
         raise CheckpointError(f"{path} has checkpoint format {version}, this psarm reads {FORMAT}; upgrade psarm.")
     return Checkpoint(_config(config, path), file.state, dataset)
-
-
-def _released(state: Mapping[str, Tensor], path: str | Path) -> Checkpoint:
-    renamed = rename(state)
-    for name in ("roi_heads.reid_loss.lut", "roi_heads.reid_loss.cq"):
-        table = renamed.get(name)
-        if table is None or table.dim() != 2 or len(table) == 0:
-            found = "is missing" if table is None else f"has the shape {list(table.shape)}, needed [rows, 256]"
-            raise CheckpointError(f"{path}: the OIM table {name} {found}; give the released file unchanged.")
-    # Not stored by the released code.
-    renamed.setdefault("roi_heads.reid_loss.header", torch.zeros((), dtype=torch.int64))
-    return Checkpoint(released_config(renamed, is_psarm(state)), renamed, None)
 
 
 def _config(values: Any, path: str | Path) -> ModelConfig:

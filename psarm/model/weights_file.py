@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +23,8 @@ class WeightsFile:
     kind: Literal["safetensors", "pickled"]
     state: dict[str, Tensor]
     """Tensors by name; floating-point ones as float32."""
+    stored_as: tuple[str, ...]
+    """Types that the floating-point tensors have in the file: float32, float16, …"""
     about: dict[str, Any]
     """What stands beside them: the metadata of safetensors, or the entries beside `model` of a pickled dict."""
 
@@ -64,7 +67,7 @@ def _read_safetensors(path: Path) -> WeightsFile:
         raise CheckpointError(
             f"{path} is not a readable safetensors file ({error}); copy or write it again."
         ) from error
-    return WeightsFile("safetensors", _float32(state), about)
+    return WeightsFile("safetensors", _float32(state), _types(state), about)
 
 
 def _read_pickled(path: Path) -> WeightsFile:
@@ -84,7 +87,36 @@ def _read_pickled(path: Path) -> WeightsFile:
     if not isinstance(state, dict) or not state or not all(_is_parameter(*item) for item in state.items()):
         raise CheckpointError(f"{path} holds no model weights; needed a dict of tensors, or one under the key 'model'.")
     about = {} if state is content else {name: value for name, value in content.items() if name != "model"}
-    return WeightsFile("pickled", _float32(state), about)
+    return WeightsFile("pickled", _float32(state), _types(state), about)
+
+
+def misfit(needed: Mapping[str, Tensor], given: Mapping[str, Tensor], listed: int = 1) -> str:
+    """How `given` differs from `needed` in names, shapes and kinds of number, in words; empty where it fits.
+
+    Of each kind of difference the number and the first `listed` names are told.
+    """
+    both = [name for name in needed if name in given]
+    shapes = [
+        f"{name} is {list(given[name].shape)}, needed {list(needed[name].shape)}"
+        for name in both
+        if given[name].shape != needed[name].shape
+    ]
+    kinds = [
+        f"{name} is {_type(given[name])}, needed {_type(needed[name])}"
+        for name in both
+        if given[name].is_floating_point() != needed[name].is_floating_point()
+    ]
+    differences = {
+        "missing": [name for name in needed if name not in given],
+        "unknown": [name for name in given if name not in needed],
+        "of another shape": shapes,
+        "of another type": kinds,
+    }
+    return ", ".join(
+        f"{len(found)} {what} ({'first: ' if len(found) > listed or listed == 1 else ''}{', '.join(found[:listed])})"
+        for what, found in differences.items()
+        if found
+    )
 
 
 def first_sentence(error: BaseException) -> str:
@@ -98,3 +130,11 @@ def _is_parameter(name: Any, value: Any) -> bool:
 
 def _float32(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+
+
+def _types(state: Mapping[str, Tensor]) -> tuple[str, ...]:
+    return tuple(sorted({_type(value) for value in state.values() if value.is_floating_point()}))
+
+
+def _type(value: Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")

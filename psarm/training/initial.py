@@ -18,9 +18,9 @@ from torchvision.models import get_model_weights
 
 from psarm.errors import CheckpointError, ConfigError, TrainingError
 from psarm.model.backbone import torchvision_name
-from psarm.model.checkpoint import checkpoint_of, load_state, misfit
+from psarm.model.checkpoint import checkpoint_of, load_state
 from psarm.model.person_search import PersonSearchModel
-from psarm.model.weights_file import WeightsFile, read_weights
+from psarm.model.weights_file import WeightsFile, misfit, read_weights
 
 IMAGENET = "imagenet"
 # Which people the tables hold belongs to a data set, so a fresh training always begins with empty ones.

@@ -11,7 +11,7 @@ from small_models import exported_once, small_model
 from psarm.errors import CheckpointError, ExportError, UsageError
 from psarm.export import export_bundle, exporter
 from psarm.export.tracing import TracedGraph
-from psarm.model import checkpoint, save_model
+from psarm.model import released, save_model
 from psarm.runtime.bundle import Bundle
 
 
@@ -83,9 +83,7 @@ def test_released_file(tmp_path, tmp_path_factory, monkeypatch):
     del state["roi_heads.reid_loss.header"]
     torch.save({"model": state, "optimizer": {}, "lr_scheduler": {}, "epoch": 11}, tmp_path / "released.pth")
     skip_tracing(bundle, monkeypatch)
-    monkeypatch.setattr(
-        checkpoint, "released_config", lambda *arguments: model.config
-    )  # its sizes are the small model's
+    monkeypatch.setattr(released, "released_config", lambda *arguments: model.config)  # its sizes are the small model's
     report = export_bundle(tmp_path / "released.pth", tmp_path / "bundle")
     assert report.comparisons
     manifest = Bundle.open(tmp_path / "bundle").manifest
