@@ -22,21 +22,25 @@ SHOWN_WARNINGS = 20
     "--contact-sheet", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write frames with boxes."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-def check(root: Path, contact_sheet: Path | None, as_json: bool) -> None:
-    """Describe the PRW data set in ROOT and name every broken file; exit code 1 if there is one."""
+@click.option(
+    "--dataset", type=click.Choice(["prw", "cuhk-sysu", "visits"]), help="Format.  [default: told from the files]"
+)
+def check(root: Path, contact_sheet: Path | None, as_json: bool, dataset: str | None) -> None:
+    """Describe the data set in ROOT and name every broken file; exit code 1 if there is one."""
     from psarm.cli.engine_options import quiet_decoders
     from psarm.console import err
-    from psarm.data.check import check_prw
     from psarm.data.contact_sheet import check_format, write_contact_sheet
+    from psarm.data.layouts import LAYOUTS, recognise
 
     if contact_sheet is not None:
         check_format(contact_sheet)
     quiet_decoders()
-    report = check_prw(root)
+    report = LAYOUTS[dataset or recognise(root)].check(root)
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=2))
     else:
         _print_statistics(report.statistics)
+        _print_galleries(report)
         _print_findings(report)
     if contact_sheet is not None:
         count = write_contact_sheet(contact_sheet, report.train + report.gallery)
@@ -55,8 +59,8 @@ def _print_statistics(statistics: Statistics) -> None:
     for title in ("split", "camera", "frames", "boxes", "without identity", "identities"):
         table.add_column(title, justify="left" if title == "split" else "right")
     for split, counts in statistics.splits.items():
-        rows = [*statistics.cameras[split].items(), ("all", counts)]
-        for camera, part in rows:
+        cameras = statistics.cameras[split]
+        for camera, part in [*(cameras.items() if len(cameras) > 1 else ()), ("all", counts)]:
             numbers = (part.frames, part.boxes, part.unlabelled, part.identities)
             table.add_row(split, str(camera), *(str(number) for number in numbers))
         table.add_section()
@@ -66,13 +70,15 @@ def _print_statistics(statistics: Statistics) -> None:
     sizes.add_column("")
     for quantile in QUANTILES:
         sizes.add_column(f"{quantile:.0%}", justify="right")
-    for name, values in {
+    rows = {
         "box width (px)": statistics.box_widths,
         "box height (px)": statistics.box_heights,
         "people in a frame": statistics.people_per_frame,
         "frames to find a query in": queries.gallery_frames,
-        "… of other cameras": queries.other_cameras,
-    }.items():
+    }
+    if len(statistics.cameras["test"]) > 1:
+        rows["… of other cameras"] = queries.other_cameras
+    for name, values in rows.items():
         sizes.add_row(name, *(f"{value:g}" for value in values))
     out.print(sizes)
     shapes = ", ".join(f"{count} of {size}" for size, count in statistics.image_sizes.items()) or "none"
@@ -81,6 +87,12 @@ def _print_statistics(statistics: Statistics) -> None:
         f"Queries: {queries.queries} of {queries.identities} identities; "
         f"{queries.without_match} whose person is in no other test frame."
     )
+
+
+def _print_galleries(report: CheckReport) -> None:
+    for name, (least, most) in report.gallery_sizes().items():
+        frames = str(most) if least == most else f"{least} to {most}"
+        click.echo(f"Gallery {name}: {frames} frames for a query.")
 
 
 def _print_findings(report: CheckReport) -> None:

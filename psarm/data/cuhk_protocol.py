@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,10 @@ class Protocol:
     found: Appearances  # the people in the galleries, query by query
     found_counts: NDArray[np.int64]  # [Q], how many of `found` are of each query
 
+    def galleries(self) -> list[NDArray[np.int64]]:
+        """Of every query, the images it is searched in, as indices into the pool."""
+        return cut(self.members.astype(np.int64), self.counts)
+
     def appearances(self) -> Appearances:
         """Everywhere the people are: query by query, its own box, then those in its gallery."""
         rows = np.arange(len(self.counts))
@@ -39,6 +44,12 @@ class Protocol:
             np.concatenate([self.queries.boxes, self.found.boxes])[order],
             np.concatenate([self.queries.identities, self.found.identities])[order],
         )
+
+
+def cut(values: NDArray[Any], counts: NDArray[np.int64]) -> list[NDArray[Any]]:
+    """Values that lie one after the other, in pieces of `counts`."""
+    ends = np.cumsum(counts)
+    return [values[start:end] for start, end in zip((ends - counts).tolist(), ends.tolist(), strict=True)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,14 +19,13 @@ every frame says 0. Person.mat repeats what the other files say and is not read.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from psarm.data.cache import Arrays, cached_arrays
 from psarm.data.cuhk_files import Appearances, Images, read_images, read_pool, read_train
-from psarm.data.cuhk_protocol import Protocol, read_protocol
+from psarm.data.cuhk_protocol import Protocol, cut, read_protocol
 from psarm.data.types import UNLABELLED, Frame, PersonSearchDataset, Query
 from psarm.errors import DataError
 
@@ -38,6 +37,7 @@ TRAIN = "annotation/test/train_test/Train.mat"
 PROTOCOLS = {str(size): f"annotation/test/train_test/TestG{size}.mat" for size in (50, 100, 500, 1000, 2000, 4000)}
 DEFAULT_GALLERY = "100"
 CBGM = (10, 3)
+CAMERA = 0
 
 # To be raised when `_read_annotations` returns something else for the same files.
 _CACHE_VERSION = 1
@@ -72,7 +72,7 @@ def read_cuhk_sysu(root: str | Path) -> PersonSearchDataset:
             )
         ],
         galleries={
-            size: _cut(arrays[f"members_{size}"].astype(np.int64), arrays[f"counts_{size}"])
+            size: cut(arrays[f"members_{size}"].astype(np.int64), arrays[f"counts_{size}"])
             for size in PROTOCOLS
             if f"members_{size}" in arrays
         },
@@ -205,11 +205,5 @@ def _frames(root: Path, arrays: Arrays) -> list[Frame]:
             raise DataError(
                 f"{folder / name} is in Images.mat but missing; `psarm data check {root}` names every broken file."
             )
-    parts = zip(names, *(_cut(arrays[key], arrays["counts"]) for key in ("boxes", "identities")), strict=True)
-    return [Frame(name, folder / name, 0, boxes, identities) for name, boxes, identities in parts]
-
-
-def _cut(values: NDArray[Any], counts: NDArray[np.int64]) -> list[NDArray[Any]]:
-    """Values that lie one after the other, in pieces of `counts`."""
-    ends = np.cumsum(counts)
-    return [values[start:end] for start, end in zip((ends - counts).tolist(), ends.tolist(), strict=True)]
+    parts = zip(names, *(cut(arrays[key], arrays["counts"]) for key in ("boxes", "identities")), strict=True)
+    return [Frame(name, folder / name, CAMERA, boxes, identities) for name, boxes, identities in parts]

@@ -8,7 +8,8 @@ from prw_files import HEIGHT, WIDTH, write_list, write_matrix, write_prw, write_
 
 from psarm.cli import run as psarm
 from psarm.cli.data import command
-from psarm.data.check import box_problem, check_prw
+from psarm.data.check import box_problem
+from psarm.data.check_prw import check_prw
 from psarm.data.contact_sheet import write_contact_sheet
 from psarm.data.prw import read_prw
 from psarm.data.types import Frame
@@ -242,7 +243,7 @@ def test_command_shortens_long_lists_of_warnings(root):
 def test_errors_reach_a_person_as_one_sentence(root, tmp_path, capsys):
     assert psarm(["data", "check", str(tmp_path)]) == 1
     message = capsys.readouterr().err
-    assert message.startswith("Error: ") and message.count("\n") == 1 and "frames/, annotations/" in message
+    assert message.startswith("Error: ") and message.count("\n") == 1 and "prw has frames, annotations" in message
     write_matrix(root, "c1s1_000151", np.ones((3, 4)))
     assert psarm(["data", "check", str(root)]) == 1
     assert "annotations/c1s1_000151.jpg.mat: box_new should be numbers of shape [n,5]" in capsys.readouterr().out
