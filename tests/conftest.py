@@ -40,7 +40,7 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if not made:
             # From a copy: building in the checkout would leave build/ there, and pick up old files from it.
             source = folder / "source"
-            for name in ("psarm", "export", "runtime", "benchmarks"):
+            for name in ("psarm", "export", "runtime", "benchmarks", "configs"):
                 shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
             for name in ("pyproject.toml", "README.md", "LICENSE"):
                 shutil.copy(ROOT / name, source / name)

@@ -15,9 +15,9 @@ NOT_PACKAGED = ("benchmarks/results/",)
 
 
 def source_files(source: Path) -> set[str]:
-    """Every file of the four folders by its name in the wheel (`rglob` does not follow the links inside psarm/)."""
+    """Every file of the five folders by its name in the wheel (`rglob` does not follow the links inside psarm/)."""
     names = set()
-    for top in ("psarm", "export", "runtime", "benchmarks"):
+    for top in ("psarm", "export", "runtime", "benchmarks", "configs"):
         for path in (source / top).rglob("*"):
             name = path.relative_to(source).as_posix()
             if path.is_file() and not path.is_symlink() and not name.startswith(NOT_PACKAGED):
@@ -57,3 +57,4 @@ def test_sdist_holds_the_sources(distributions):
         names = {name.partition("/")[2] for name in archive.getnames()}
     for top in ("export", "runtime", "benchmarks"):
         assert f"{top}/__init__.py" in names
+    assert "configs/psarm_prw.yaml" in names
