@@ -51,6 +51,11 @@ def test_packages_import(run):
     assert result.returncode == 0, result.stderr
 
 
+def test_presets_come_along(run):
+    result = run("python", "-c", "from psarm.presets import find_config\nprint(find_config('psarm_prw').read_text())")
+    assert "variant: psarm" in result.stdout, result.stderr
+
+
 def test_load_model_without_torch_says_what_to_install(run):
     code = "import psarm\ntry: psarm.load_model('model.pth')\nexcept psarm.errors.MissingExtraError as e: print(e)"
     result = run("python", "-c", f"import psarm.errors\n{code}")
@@ -62,6 +67,7 @@ def test_load_model_without_torch_says_what_to_install(run):
     [
         (["train", "--config", "config.yaml"], "train"),
         (["export", "model.pth", "--out", "bundle"], "export"),
+        (["models"], "train"),
     ],
 )
 def test_commands_that_need_torch_say_what_to_install(run, tmp_path, arguments, extra):

@@ -1,4 +1,4 @@
-"""`psarm train`: train a model from a configuration file."""
+"""`psarm train`: train a model from a preset or a configuration file."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ import click
 
 from psarm.config import Config, load_config
 from psarm.extras import require
+from psarm.presets import find_config
 
 if TYPE_CHECKING:
     from psarm.training.trainer import TrainingResult
 
 
 @click.command()
-@click.option("--config", "config_file", required=True, metavar="FILE", help="YAML file: model, data, train.")
+@click.option(
+    "--config", "config_name", required=True, metavar="PRESET|FILE", help="A preset (psarm models), or a YAML file."
+)
 @click.option("-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key: train.epochs=4.")
 @click.option("--data-root", metavar="DIR", help="Folder of the data set (data.root).")
 @click.option("--output", metavar="DIR", help="Folder for checkpoints and logs (train.output).")
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("--overwrite", is_flag=True, help="Start again in a folder that holds a training.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
-    config_file: str,
+    config_name: str,
     overrides: tuple[str, ...],
     data_root: str | None,
     output: str | None,
@@ -34,14 +37,14 @@ def command(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Train PS-ARM or SeqNet from a configuration file.
+    """Train a model from a preset or a configuration file with the groups model, data and train.
 
     The output folder gets model.safetensors (for psarm export), last.pt (for --resume), TensorBoard logs and, after
     the evaluation at the end, metrics.json.
     """
     needed = ("accelerate", "safetensors", "tensorboard", "torch", "torchvision", "yaml")
     require(*needed, feature="psarm train", extra="train")
-    config = load_config(config_file, overrides)
+    config = load_config(find_config(config_name), overrides)
     if data_root is not None:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, root=data_root))
     if output is not None:

@@ -86,7 +86,9 @@ def test_a_used_folder_needs_resume_or_overwrite(train):
         (["-o", "train.amp=fp16"], "train.amp is fp16, which needs a GPU"),
         (["-o", "train.init=imagenet"], "ImageNet weights need width 1"),
         (["--resume"], "There is no training to resume in"),
-        (["--config", "missing.yaml"], "There is no configuration file missing.yaml; configs/ of"),
+        (["--config", "missing.yaml"], "no configuration file and no preset missing.yaml; `psarm models` lists"),
+        (["--config", "psarm_pwr"], "no configuration file and no preset psarm_pwr; did you mean psarm_prw or"),
+        (["--config", "."], "Cannot read the configuration file .: Is a directory."),
         (["--data-root", "missing"], "data.root missing does not exist; give the folder"),
         (
             ["--data-root", ""],
