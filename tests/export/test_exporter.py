@@ -1,17 +1,17 @@
 """`export_bundle`: what it takes, where it writes, and that a failed export leaves nothing."""
 
 import dataclasses
-import re
 
 import onnx
 import pytest
 import torch
+from released_files import small_released
 from small_models import exported_once, small_model
 
 from psarm.errors import CheckpointError, ExportError, UsageError
 from psarm.export import export_bundle, exporter
 from psarm.export.tracing import TracedGraph
-from psarm.model import released, save_model
+from psarm.model import save_model
 from psarm.runtime.bundle import Bundle
 
 
@@ -56,34 +56,11 @@ def test_training_state(quick, tmp_path):
     assert (dataset.train_frames, dataset.identities) == (2, 3)
 
 
-RELEASED_NAMES = [  # ours → released, in order
-    (r"^(backbone\.layer\d|roi_heads\.\w+_head\.layer4)\.", r"\1.0."),
-    (r"^backbone\.conv1\.", "backbone.feature1.0."),
-    (r"^backbone\.bn1\.", "backbone.feature1.1."),
-    (r"^rpn\.head\.conv\.0\.0\.", "rpn.head.conv."),
-    (r"\.token_mixer\.gate\.", ".token_mixer.spatial_att.spatial."),
-    (r"\.channel_mixer\.gate\.fc1\.", ".channel_mixer.channel_att.mlp.1."),
-    (r"\.channel_mixer\.gate\.fc2\.", ".channel_mixer.channel_att.mlp.3."),
-    (r"\.arm\.mixer\.", ".mlP_model.mixers."),
-    (r"\.arm\.reduce\.", ".qconv1."),
-    (r"\.arm\.expand\.", ".qconv2."),
-    (r"^roi_heads\.box_predictor\.", "roi_heads.box_predictor.bbox_pred."),
-    (r"^roi_heads\.embedding_head\.(res[45])\.", r"roi_heads.embedding_head.projectors.feat_\1."),
-]
-
-
 def test_released_file(tmp_path, tmp_path_factory, monkeypatch):
     """Under released names the same weights arrive: verification against the graphs of the original passes."""
-    model, bundle = exported_once(tmp_path_factory, "released")
-    state = {}
-    for name, value in model.state_dict().items():
-        for pattern, replacement in RELEASED_NAMES:
-            name = re.sub(pattern, replacement, name)
-        state[name] = value
-    del state["roi_heads.reid_loss.header"]
-    torch.save({"model": state, "optimizer": {}, "lr_scheduler": {}, "epoch": 11}, tmp_path / "released.pth")
+    _, bundle = exported_once(tmp_path_factory, "released")
+    small_released(tmp_path / "released.pth", monkeypatch)
     skip_tracing(bundle, monkeypatch)
-    monkeypatch.setattr(released, "released_config", lambda *arguments: model.config)  # its sizes are the small model's
     report = export_bundle(tmp_path / "released.pth", tmp_path / "bundle")
     assert report.comparisons
     manifest = Bundle.open(tmp_path / "bundle").manifest

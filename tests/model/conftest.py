@@ -4,8 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from released_files import released_shapes, training_state
 from released_oracle import Oracle
-from released_weights import SIZES, calibrate, condition, picture, released_shapes, shrink
+from released_weights import SIZES, calibrate, condition, picture, shrink
 
 import psarm
 
@@ -20,7 +21,7 @@ def released(request, tmp_path_factory):
     calibrate(oracle, [picture(*size, seed) for seed, size in enumerate(SIZES)])
     state = {name: value.clone() for name, value in oracle.state_dict().items()}
     path = tmp_path_factory.mktemp("released") / f"{variant}.pth"
-    torch.save({"model": state, "optimizer": {"state": {}}, "lr_scheduler": {"last_epoch": 12}, "epoch": 12}, path)
+    torch.save({"model": state, **training_state()}, path)
     model = psarm.load_model(path)
     shrink(model)
     yield SimpleNamespace(variant=variant, oracle=oracle, state=state, path=path, model=model)

@@ -4,22 +4,13 @@ Signals stay of order one through the depth (the last norm of every residual blo
 statistics are random, boxes are really moved, and more than half of the proposals pass the detection head.
 """
 
-import json
 import math
 from collections import OrderedDict
-from pathlib import Path
 
 import torch
 
-KEYS = Path(__file__).parent / "released_keys"
 PROPOSALS = 12  # in place of 300, to be quick; every number of the heads stays the released one
 SIZES = [(97, 141), (61, 235)]  # height, width: up- and downscaled, the second bounded by its long side
-
-
-def released_shapes(variant, identities=5532, queue=5000):
-    """Names and shapes of a released file."""
-    shapes = json.loads((KEYS / f"{variant}.json").read_text())
-    return shapes | {"roi_heads.reid_loss.lut": [identities, 256], "roi_heads.reid_loss.cq": [queue, 256]}
 
 
 def condition(shapes, seed):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
-from released_weights import released_shapes
+from released_files import empty_state
 from safetensors.torch import load_file, save_file
 
 import psarm
@@ -38,14 +38,6 @@ def saved(model, tmp_path_factory):
     path = tmp_path_factory.mktemp("saved") / "model.safetensors"
     save_model(model, path, dataset={"name": "prw", "train_frames": 5704, "identities": 482})
     return path
-
-
-def released_state(variant):
-    """A whole released state dict that takes no room: every tensor is one number seen many times."""
-    return {
-        name: torch.tensor(7) if name.endswith("num_batches_tracked") else torch.zeros(()).expand(shape)
-        for name, shape in released_shapes(variant, 482, 500).items()
-    }
 
 
 def refusal(path):
@@ -124,7 +116,7 @@ def test_training_state(model, tmp_path):
 @pytest.mark.parametrize("variant", ["psarm", "seqnet"])
 def test_released_state_dict_alone_and_in_torchs_old_format(variant, tmp_path):
     path = tmp_path / "bare.pth"
-    torch.save(released_state(variant), path, _use_new_zipfile_serialization=False)
+    torch.save(empty_state(variant), path, _use_new_zipfile_serialization=False)
     assert read_checkpoint(path).config.variant == variant
 
 
@@ -178,7 +170,7 @@ def test_torch_files_without_weights(content, tmp_path):
 @pytest.mark.parametrize("share", [0.001, 0.3, 0.9, 0.9999])
 def test_truncated_pth(zipped, share, tmp_path):
     path = tmp_path / "x.pth"
-    torch.save({"model": released_state("seqnet")}, path, _use_new_zipfile_serialization=zipped)
+    torch.save({"model": empty_state("seqnet")}, path, _use_new_zipfile_serialization=zipped)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     assert "damaged" in refusal(path)
@@ -208,7 +200,7 @@ class TouchesFile:
 @pytest.mark.parametrize(
     "write",
     [
-        lambda bomb, path: torch.save({"model": released_state("psarm"), "epoch": bomb}, path),
+        lambda bomb, path: torch.save({"model": empty_state("psarm"), "epoch": bomb}, path),
         lambda bomb, path: torch.save({"model": bomb}, path, _use_new_zipfile_serialization=False),
         lambda bomb, path: path.write_bytes(pickle.dumps(bomb)),
         lambda bomb, path: path.write_bytes(pickle.dumps(bomb, protocol=2)),
@@ -261,7 +253,7 @@ SINGLE = [(variant, name) for variant, names in NAMED.items() for name in names]
 
 @pytest.mark.parametrize(("variant", "name"), SINGLE)
 def test_released_file_with_one_parameter_missing(variant, name, tmp_path):
-    state = released_state(variant)
+    state = empty_state(variant)
     del state[name]
     message = released_refusal(state, tmp_path / "x.pth")
     assert "missing" in message
@@ -271,7 +263,7 @@ def test_released_file_with_one_parameter_missing(variant, name, tmp_path):
 @pytest.mark.parametrize(("variant", "name"), SINGLE)
 @pytest.mark.parametrize("shape", [(), (3,), (3, 5)])
 def test_released_file_with_one_wrong_shape(variant, name, shape, tmp_path):
-    state = released_state(variant) | {name: torch.zeros(shape)}
+    state = empty_state(variant) | {name: torch.zeros(shape)}
     message = released_refusal(state, tmp_path / "x.pth")
     assert "shape" in message
     assert name in message
@@ -280,7 +272,7 @@ def test_released_file_with_one_wrong_shape(variant, name, shape, tmp_path):
 
 @pytest.mark.parametrize("variant", ["psarm", "seqnet"])
 def test_released_file_with_one_parameter_more(variant, tmp_path):
-    state = released_state(variant) | {"roi_heads.extra.weight": torch.zeros(2)}
+    state = empty_state(variant) | {"roi_heads.extra.weight": torch.zeros(2)}
     assert "1 unknown (roi_heads.extra.weight)" in released_refusal(state, tmp_path / "x.pth")
 
 
