@@ -61,7 +61,7 @@ def _apply_override(tree: dict[str, Any], override: str, parse: typing.Callable[
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"Override {override!r} is not of the form group.key=value, such as train.epochs=4.")
-    value = parse(text)
+    value = parse(text) if text else ""  # YAML would read nothing as null
     _check_override(override, key.split("."), value)
     *groups, last = key.split(".")
     place: Any = tree
