@@ -47,17 +47,20 @@ class Struct:
         reader = _Reader(_from_memory(data))
         header = reader.matrix_header()
         fields = reader.fields(header)
-        words = memoryview(data)[: len(data) // 4 * 4].cast("I")
-        position, tags = reader.position, []
-        for _ in range(header.count * len(fields)):
-            if position + 8 > len(data) or words[position // 4] != _MATRIX:
-                raise DataError("the arrays of a struct are damaged.")
-            tags.append(position)
-            position += 8 + words[position // 4 + 1]
-        columns = np.array(tags, np.int64).reshape(header.count, len(fields))
-        if position != len(data) or (columns % 4).any():
+        # Everything is a multiple of 8 bytes: a tag is one number, the type in its lower half, the size in its upper.
+        units, at, found = memoryview(data)[: len(data) // 8 * 8].cast("Q"), reader.position // 8, []
+        try:
+            for _ in range(header.count * len(fields)):
+                tag = units[at]
+                if tag & 0xFFFFFFFF != _MATRIX:
+                    raise DataError("the arrays of a struct are damaged.")
+                found.append(at)
+                at += 1 + (tag >> 35)
+        except IndexError:
+            raise DataError("the arrays of a struct are damaged.") from None
+        if at * 8 != len(data):
             raise DataError("the arrays of a struct are damaged.")
-        return cls(data, fields, columns)
+        return cls(data, fields, 8 * np.array(found, np.int64).reshape(header.count, len(fields)))
 
     def texts(self, field: str) -> NDArray[np.bytes_]:
         """The values of a field that holds one line of ASCII text each; bytes [elements]."""
