@@ -2,21 +2,14 @@
 
 import json
 import re
-import shlex
 from pathlib import Path
 
 import pytest
+from documents import assert_commands_exist, assert_links_lead_somewhere, console_commands, python_blocks
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-[SESSION] = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
-[PYTHON] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-
-
-def commands():
-    """(words, what the README shows) of every `$ psarm` line of the session."""
-    parts = re.split(r"^\$ psarm ", SESSION, flags=re.MULTILINE)[1:]
-    return [(shlex.split(part.partition("\n")[0]), part.partition("\n")[2]) for part in parts]
+[PYTHON] = python_blocks(README)
 
 
 def hits(text):
@@ -30,8 +23,8 @@ def test_session_and_python(tmp_path, monkeypatch, capfd):
 
     (tmp_path / "release").symlink_to(ROOT / "release")
     monkeypatch.chdir(tmp_path)
-    assert [words[0] for words, _ in commands()] == ["data", "export", "detect", "search"]
-    for words, shown in commands():
+    assert [words[0] for words, _ in console_commands(README)] == ["data", "export", "detect", "search"]
+    for words, shown in console_commands(README):
         code = run(words)
         out, err = capfd.readouterr()
         assert code == 0, err
@@ -43,25 +36,11 @@ def test_session_and_python(tmp_path, monkeypatch, capfd):
 
 
 def test_commands_and_options_exist():
-    """Every `psarm COMMAND --option` of the README is one psarm knows."""
-    import click
-
-    from psarm.cli import COMMANDS, cli
-
-    for line in re.findall(r"^\$? ?psarm ([a-z]+ .*)$", README, re.MULTILINE):
-        words = line.split("   ")[0].split()
-        command = cli.get_command(click.Context(cli), words[0])
-        assert words[0] in COMMANDS and command is not None
-        if isinstance(command, click.Group):
-            command = command.get_command(click.Context(command), words[1])
-            assert command is not None, line
-        known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
-        assert {word for word in words if word.startswith("--")} <= known, line
+    assert_commands_exist(README)
 
 
 def test_files_named_exist():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+    assert_links_lead_somewhere(README, ROOT)
     for config in re.findall(r"configs/\w+\.yaml", README):
         assert (ROOT / config).exists(), config
 

@@ -1,7 +1,7 @@
 """A checkpoint, and an export of it that does not trace again."""
 
 import pytest
-from small_models import exported_once
+from small_models import exported_once, skip_tracing
 
 
 @pytest.fixture(scope="module")
@@ -17,14 +17,5 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture
 def quick(tmp_path_factory, monkeypatch):
     """Tracing gives back the graphs traced before."""
-    import onnx
-
-    from psarm.export import exporter
-    from psarm.export.tracing import TracedGraph
-    from psarm.runtime.bundle import Bundle
-
     _, bundle = exported_once(tmp_path_factory, "paper")
-    specs = Bundle.open(bundle).manifest.graphs
-    graphs = {name: TracedGraph(name, onnx.load(bundle / f"{name}.onnx"), specs[name]) for name in specs}
-    monkeypatch.setattr(exporter, "trace_detect", lambda graph: graphs["detect"])
-    monkeypatch.setattr(exporter, "trace_heads", lambda name, graph, channels: graphs[name])
+    skip_tracing(bundle, monkeypatch)

@@ -2,15 +2,13 @@
 
 import dataclasses
 
-import onnx
 import pytest
 import torch
 from released_files import small_released
-from small_models import exported_once, small_model
+from small_models import exported_once, skip_tracing, small_model
 
 from psarm.errors import CheckpointError, ExportError, UsageError
 from psarm.export import export_bundle, exporter
-from psarm.export.tracing import TracedGraph
 from psarm.model import save_model
 from psarm.runtime.bundle import Bundle
 
@@ -20,16 +18,6 @@ def quick(small_bundle, monkeypatch):
     """Tracing gives back the graphs traced before; yields the model they belong to."""
     skip_tracing(small_bundle.bundle, monkeypatch)
     return small_bundle.model
-
-
-def skip_tracing(bundle, monkeypatch):
-    specs = Bundle.open(bundle).manifest.graphs
-
-    def traced(name):
-        return TracedGraph(name, onnx.load(bundle / f"{name}.onnx"), specs[name])
-
-    monkeypatch.setattr(exporter, "trace_detect", lambda graph: traced("detect"))
-    monkeypatch.setattr(exporter, "trace_heads", lambda name, graph, channels: traced(name))
 
 
 def test_checkpoint_with_its_data_set(quick, tmp_path):

@@ -1,0 +1,63 @@
+"""The commands of docs/bring-your-own.md run, and print what it says they print."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from documents import assert_commands_exist, assert_links_lead_somewhere, console_commands, python_blocks, section
+from released_files import empty_state, small_released, training_state
+from small_models import exported_once, skip_tracing
+from toy_prw import write_toy_prw
+
+from psarm.cli import run
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGE = (DOCS / "bring-your-own.md").read_text(encoding="utf-8")
+CHECKPOINT = section(PAGE, "Bring your own checkpoint")
+ELISION = "…"
+QUICK = {"bench": ["--threads", "1", "--frames", "1"]}
+"""Options that the test adds to a command."""
+
+
+def test_commands_and_files_exist():
+    assert_commands_exist(PAGE)
+    assert_links_lead_somewhere(PAGE, DOCS)
+
+
+def test_conversion_prints_what_the_page_shows(tmp_path, monkeypatch, capfd):
+    """To the letter, on files with the names and sizes of the released ones; nothing printed depends on the values."""
+    from psarm.model import conversion
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(conversion, "save_checkpoint", lambda checkpoint, path: None)
+    state = empty_state("psarm")
+    torch.save({"model": state, **training_state()}, "psarm_prw.pth")
+    torch.save({"model": state | {"roi_heads.extra.weight": torch.zeros(1)}}, "finetuned.pth")
+    torch.save({"conv1.weight": torch.zeros(1)}, "resnet50.pth")
+    conversions = [(words, shown) for words, shown in console_commands(CHECKPOINT) if words[0] == "convert"]
+    assert len(conversions) == 3
+    for words, shown in conversions:
+        code = run(words)
+        out, err = capfd.readouterr()
+        assert (code, out, err) == ((1, "", shown) if shown.startswith("Error: ") else (0, shown, ""))
+
+
+@pytest.mark.slow
+def test_from_the_file_to_the_benchmark(tmp_path, tmp_path_factory, monkeypatch, capfd):
+    """On a small model under the released names, whose graphs were traced before."""
+    monkeypatch.chdir(tmp_path)
+    write_toy_prw(Path("PRW"), gallery=2, queries=1)
+    model = small_released("psarm_prw.pth", monkeypatch)
+    skip_tracing(exported_once(tmp_path_factory, "released")[1], monkeypatch)
+    commands = [(words, shown) for words, shown in console_commands(CHECKPOINT) if "Error: " not in shown]
+    assert [words[0] for words, _ in commands] == ["convert", "export", "bench"]
+    for words, shown in commands:
+        code = run([*words, *QUICK.get(words[0], [])])
+        out, err = capfd.readouterr()
+        assert code == 0, err
+        if words[0] == "export":
+            assert {line for line in shown.splitlines() if line != ELISION} <= set(out.splitlines())
+    for name in ("psarm_prw.pth", "psarm_prw.safetensors"):
+        [code] = python_blocks(CHECKPOINT)
+        exec(compile(code.replace("psarm_prw.pth", name), "bring-your-own.md", "exec"), {})
+        assert capfd.readouterr().out == f"psarm released {model.config.num_identities}\n"
