@@ -125,8 +125,8 @@ class Conversion:
 def convert_released(source: str | Path, output: str | Path, overwrite: bool = False) -> Conversion:
     """Write the released SeqNet or PS-ARM file `source` as our checkpoint `output`, a .safetensors file.
 
-    Numbers become float32: float16 and bfloat16 exactly, float64 rounded. Raises UsageError where `output` cannot be written to and
-    CheckpointError where `source` is anything but a released file; nothing is written then.
+    Numbers become float32: float16 and bfloat16 exactly, float64 rounded. Raises UsageError where `output` cannot be
+    written to and CheckpointError where `source` is anything but a released file; nothing is written then.
     """
     source, output = Path(source), Path(output)
     _check_target(source, output, overwrite)
