@@ -1,9 +1,11 @@
 """The commands of docs/bring-your-own.md run, and print what it says they print."""
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from clips import write_clip
 from documents import assert_commands_exist, assert_links_lead_somewhere, console_commands, python_blocks, section
 from released_files import empty_state, small_released, training_state
 from small_models import exported_once, skip_tracing
@@ -14,8 +16,14 @@ from psarm.cli import run
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE = (DOCS / "bring-your-own.md").read_text(encoding="utf-8")
 CHECKPOINT = section(PAGE, "Bring your own checkpoint")
+VIDEO = section(PAGE, "Bring your own video")
 ELISION = "…"
-QUICK = {"bench": ["--threads", "1", "--frames", "1"]}
+QUICK = {
+    "bench": ["--threads", "1", "--frames", "1"],
+    "data convert": ["--every", "1"],
+    "train": ["-o", "train.epochs=1", "-o", "train.threads=1", "-o", "data.workers=0"],
+    "export": ["--no-verify"],
+}
 """Options that the test adds to a command."""
 
 
@@ -52,7 +60,7 @@ def test_from_the_file_to_the_benchmark(tmp_path, tmp_path_factory, monkeypatch,
     commands = [(words, shown) for words, shown in console_commands(CHECKPOINT) if "Error: " not in shown]
     assert [words[0] for words, _ in commands] == ["convert", "export", "bench"]
     for words, shown in commands:
-        code = run([*words, *QUICK.get(words[0], [])])
+        code = run([*words, *(QUICK["bench"] if words[0] == "bench" else [])])
         out, err = capfd.readouterr()
         assert code == 0, err
         if words[0] == "export":
@@ -61,3 +69,34 @@ def test_from_the_file_to_the_benchmark(tmp_path, tmp_path_factory, monkeypatch,
         [code] = python_blocks(CHECKPOINT)
         exec(compile(code.replace("psarm_prw.pth", name), "bring-your-own.md", "exec"), {})
         assert capfd.readouterr().out == f"psarm released {model.config.num_identities}\n"
+
+
+@pytest.mark.slow
+def test_from_the_video_to_the_benchmark(tmp_path, monkeypatch, capfd):
+    """On a tiny drawn clip: the commands run, and print the lines that do not depend on what is in it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "release").symlink_to(DOCS.parent / "release")
+    write_clip(tmp_path)
+    commands = console_commands(VIDEO)
+    names = [" ".join(words[:2]) if words[0] == "data" else words[0] for words, _ in commands]
+    assert names == ["data convert", "data check", "train", "export", "bench"]
+    for name, (words, shown) in zip(names, commands, strict=True):
+        code = run([*words, *QUICK.get(name, [])])
+        out, err = capfd.readouterr()
+        assert code == 0, err
+        if name == "data convert":
+            kept = [line for line in shown.splitlines() if line.startswith(("┃", "Next:"))]
+            assert kept and set(kept) <= set(out.splitlines())
+        else:
+            assert {line for line in shown.splitlines() if line != ELISION} <= set(out.splitlines())
+
+
+def test_people_file_of_the_page_is_what_the_command_reads(tmp_path):
+    import json
+
+    from psarm.data.convert.mot_labels import read_people
+
+    [example] = re.findall(r"`people.json`: `(.*?)`", VIDEO)
+    (tmp_path / "people.json").write_text(example)
+    people = read_people(tmp_path / "people.json")
+    assert people == {int(track): person for track, person in json.loads(example)["track_to_person"].items()}
