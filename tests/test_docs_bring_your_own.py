@@ -1,14 +1,15 @@
 """The commands of docs/bring-your-own.md run, and print what it says they print."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 import torch
-from clips import write_clip
+from clips import write_clip, write_coco
 from documents import assert_commands_exist, assert_links_lead_somewhere, console_commands, python_blocks, section
 from released_files import empty_state, small_released, training_state
-from small_models import exported_once, skip_tracing
+from small_models import SMALL, VARIANTS, exported_once, skip_tracing
 from toy_prw import write_toy_prw
 
 from psarm.cli import run
@@ -18,10 +19,11 @@ PAGE = (DOCS / "bring-your-own.md").read_text(encoding="utf-8")
 CHECKPOINT = section(PAGE, "Bring your own checkpoint")
 VIDEO = section(PAGE, "Bring your own video")
 ELISION = "…"
+ONE_EPOCH = ("train.epochs=1", "train.threads=1", "data.workers=0")
 QUICK = {
     "bench": ["--threads", "1", "--frames", "1"],
     "data convert": ["--every", "1"],
-    "train": ["-o", "train.epochs=1", "-o", "train.threads=1", "-o", "data.workers=0"],
+    "train": [word for override in ONE_EPOCH for word in ("-o", override)],
     "export": ["--no-verify"],
 }
 """Options that the test adds to a command."""
@@ -58,12 +60,17 @@ def test_from_the_file_to_the_benchmark(tmp_path, tmp_path_factory, monkeypatch,
     model = small_released("psarm_prw.pth", monkeypatch)
     skip_tracing(exported_once(tmp_path_factory, "released")[1], monkeypatch)
     commands = [(words, shown) for words, shown in console_commands(CHECKPOINT) if "Error: " not in shown]
-    assert [words[0] for words, _ in commands] == ["convert", "export", "bench"]
+    assert [words[0] for words, _ in commands] == ["convert", "export", "bench", "train"]
+    small = [f"model.{key}={json.dumps(value)}" for key, value in {**SMALL, **VARIANTS["released"]}.items()]
+    quick = {
+        "bench": QUICK["bench"],
+        "train": [w for o in [*small, *ONE_EPOCH, "train.batch_size=1"] for w in ("-o", o)],
+    }
     for words, shown in commands:
-        code = run([*words, *(QUICK["bench"] if words[0] == "bench" else [])])
+        code = run([*words, *quick.get(words[0], [])])
         out, err = capfd.readouterr()
         assert code == 0, err
-        if words[0] == "export":
+        if words[0] in ("export", "train"):
             assert {line for line in shown.splitlines() if line != ELISION} <= set(out.splitlines())
     for name in ("psarm_prw.pth", "psarm_prw.safetensors"):
         [code] = python_blocks(CHECKPOINT)
@@ -77,14 +84,15 @@ def test_from_the_video_to_the_benchmark(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "release").symlink_to(DOCS.parent / "release")
     write_clip(tmp_path)
+    write_coco(tmp_path)
     commands = console_commands(VIDEO)
     names = [" ".join(words[:2]) if words[0] == "data" else words[0] for words, _ in commands]
-    assert names == ["data convert", "data check", "train", "export", "bench"]
+    assert names == ["data convert", "data check", "data convert", "train", "export", "bench"]
     for name, (words, shown) in zip(names, commands, strict=True):
         code = run([*words, *QUICK.get(name, [])])
         out, err = capfd.readouterr()
         assert code == 0, err
-        if name == "data convert":
+        if "clip.avi" in words:
             kept = [line for line in shown.splitlines() if line.startswith(("┃", "Next:"))]
             assert kept and set(kept) <= set(out.splitlines())
         else:
@@ -92,8 +100,6 @@ def test_from_the_video_to_the_benchmark(tmp_path, monkeypatch, capfd):
 
 
 def test_people_file_of_the_page_is_what_the_command_reads(tmp_path):
-    import json
-
     from psarm.data.convert.mot_labels import read_people
 
     [example] = re.findall(r"`people.json`: `(.*?)`", VIDEO)

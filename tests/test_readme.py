@@ -63,3 +63,15 @@ def test_demo_table_is_the_measured_one():
         assert cells[4:6] == [f"{metrics['detection'][key]:.1%}"[:-1] for key in ("ap", "recall")], label
         if timing:
             assert cells[11:13] == [f"{timing['total_ms']:.1f}", f"{timing['fps']:.1f}"], label
+
+
+def test_model_table_is_that_of_the_presets():
+    from psarm.benchmarks.model_table import model_rows
+
+    rows = {row.preset.name: row.cells() for row in model_rows()}
+    found = re.findall(r"^\| `(\w+)`(?:, `(\w+)`)? \| (.*) \|$", README, re.MULTILINE)
+    assert len(found) == 6
+    for prw, cuhk, text in found:
+        parameters, macs, on_prw, on_cuhk = text.split(" | ")
+        assert rows[prw][2:5] == [parameters, macs, on_prw]
+        assert (rows[cuhk][2:5] if cuhk else on_cuhk) == ([parameters, macs, on_cuhk] if cuhk else "–")
