@@ -2,7 +2,7 @@
 
 One file a data set: `$PSARM_CACHE`, else `$XDG_CACHE_HOME/psarm`, else `~/.cache/psarm`, and in it
 `READER-HASH.npz`, the hash being that of the data set's path. The file holds a digest of the reader's version and of
-name, size and time of change of every source file, and is used only while that digest is the same. It is never needed:
+every source file's name, size, inode and times, and is used only while that digest is the same. It is never needed:
 whatever is wrong with it, the annotations are read from their source again.
 """
 
@@ -80,7 +80,9 @@ def _digest(version: int, root: Path, sources: Iterable[Path]) -> str:
 
 
 def _fact(name: str, status: os.stat_result) -> str:
-    return f"{status.st_size} {status.st_mtime_ns} {name}"
+    # Tools that copy (cp -p, rsync -t) give new content the old time of modification; a new inode or time of status
+    # change is beyond them.
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino} {name}"
 
 
 def _load(path: Path, digest: str) -> Arrays | None:

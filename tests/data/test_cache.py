@@ -10,7 +10,7 @@ from prw_files import write_matrix, write_prw
 from psarm.data import cuhk_sysu, prw
 from psarm.data.cache import cache_folder, cached_arrays
 from psarm.data.cuhk_sysu import read_cuhk_sysu
-from psarm.data.prw import read_prw
+from psarm.data.prw import annotation_path, read_prw
 
 
 @pytest.fixture
@@ -78,6 +78,29 @@ def test_every_change_of_a_source_is_seen(folder, source, change):
     assert same(reader()) and reader.reads == 2
     reader()
     assert reader.reads == 2 and len(list(folder.iterdir())) == 1
+
+
+def test_a_change_that_keeps_size_and_modification_time_is_seen(folder, source):
+    reader = Reader(source)
+    reader()
+    file = source / "notes/b.txt"
+    before = file.stat()
+
+    def restore(path):
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert path.stat().st_size == before.st_size and path.stat().st_mtime_ns == before.st_mtime_ns
+
+    file.write_text("TEXT")
+    while file.stat().st_ctime_ns == before.st_ctime_ns:  # the clock of the file system may tick slowly
+        restore(file)
+    restore(file)
+    reader()
+    assert reader.reads == 2
+    (source / "new").write_text("Text")
+    restore(source / "new")
+    (source / "new").rename(file)
+    reader(), reader()
+    assert reader.reads == 3
 
 
 def test_other_files_and_other_names_of_the_folder_change_nothing(folder, source, tmp_path, monkeypatch):
@@ -207,6 +230,12 @@ def test_prw_from_the_cache(folder, tmp_path, monkeypatch):
         assert equal(read_prw(root), first)
     write_matrix(root, "c1s1_000151", [[5, 1, 2, 30, 40]])
     assert read_prw(root).train[0].identities.tolist() == [5]
+    file = annotation_path(root, "c1s1_000151.jpg")
+    before = file.stat()
+    write_matrix(root, "other", [[6, 1, 2, 30, 40]])
+    annotation_path(root, "other.jpg").rename(file)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert file.stat().st_size == before.st_size and read_prw(root).train[0].identities.tolist() == [6]
 
 
 def test_cuhk_sysu_from_the_cache(folder, tmp_path, monkeypatch):
