@@ -78,6 +78,7 @@ def _check_frame(findings: Findings, name: str, sizes: Sizes) -> Frame | None:
     return Frame(name, image, prw.camera_of(name), read[keep], identities[keep])
 
 
+@np.errstate(over="ignore", invalid="ignore")  # absurd boxes are findings, not warnings of numpy
 def _check_boxes(
     findings: Findings, path: Path, boxes: NDArray[np.float64], keep: NDArray[np.bool_], size: tuple[int, int] | None
 ) -> None:
@@ -101,6 +102,7 @@ def _check_lists(findings: Findings, lists: dict[str, list[str] | None], extra: 
         findings.warning(findings.root / test_file, message)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def _check_queries(findings: Findings, images: set[str], frames: dict[str, Frame], sizes: Sizes) -> list[Query]:
     path = findings.root / prw.QUERIES
     try:

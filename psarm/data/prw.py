@@ -18,6 +18,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +38,10 @@ FRAME_LISTS = {"train": ("frame_train.mat", "img_index_train"), "test": ("frame_
 BOX_VARIABLES = ("box_new", "anno_file", "anno_previous")
 NO_IDENTITY = -2
 
+MAX_IDENTITY = int(np.iinfo(np.int64).max)
+
 # To be raised when `_read_annotations` returns something else for the same files.
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 
 _FRAME_NAME = re.compile(r"c(\d+)s[\w-]+")
 
@@ -137,7 +140,8 @@ def read_annotation(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]
         identities: int64 [n], PRW's own numbers, `UNLABELLED` for a person without one.
 
     Raises:
-        DataError: the file is missing or unreadable, or its matrix is not [n,5] numbers with whole identities.
+        DataError: the file is missing or unreadable, or its matrix is not [n,5] numbers with whole identities that
+            its type holds exactly (floating point: below 2^53, of single precision 2^24) and int64 holds.
     """
     content = load_mat(path)
     variable = next((name for name in BOX_VARIABLES if name in content), None)
@@ -152,38 +156,52 @@ def read_annotation(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]
             f"{path}: {variable} should be numbers of shape [n,5] (identity, x, y, w, h), "
             f"but it is {matrix.dtype} of shape {list(matrix.shape)}."
         )
-    matrix = matrix.astype(np.float64)
     identities = matrix[:, 0]
-    allowed = (identities >= 0) | (identities == NO_IDENTITY)
-    bad = ~np.isfinite(identities) | (identities != np.trunc(identities)) | ~allowed
+    bad = ~_are_identities(identities)
     if bad.any():
         row = int(np.argmax(bad))
         raise DataError(
-            f"{path}: row {row} has identity {identities[row]:g}; expected a whole number from 0 up, "
-            f"or {NO_IDENTITY} for a person without identity."
+            f"{path}: row {row} has identity {identities[row].item()}; expected a whole number from 0 up that "
+            f"{matrix.dtype} and int64 hold exactly, or {NO_IDENTITY} for a person without identity."
         )
-    return matrix[:, 1:5], np.where(identities == NO_IDENTITY, UNLABELLED, identities).astype(np.int64)
+    identities = identities.astype(np.int64)
+    return matrix[:, 1:].astype(np.float64), np.where(identities == NO_IDENTITY, UNLABELLED, identities)
+
+
+def _are_identities(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which numbers [n] are identities, or `NO_IDENTITY`, that become int64 as they are; bool [n]."""
+    if values.dtype.kind == "u":
+        return np.asarray(values <= np.uint64(MAX_IDENTITY))
+    allowed: NDArray[np.bool_] = (values >= 0) | (values == NO_IDENTITY)
+    if values.dtype.kind == "f":
+        # From here on, different whole numbers are the same in floating point; not a number fails this, too.
+        exact = values < 2.0 ** (np.finfo(values.dtype).nmant + 1)
+        allowed &= exact & (values == np.trunc(values))
+    return allowed
 
 
 def annotated_boxes(boxes: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Annotated x, y, w, h [n,4] as the protocol reads them: float32 [n,4] xyxy, whole numbers."""
+    """Annotated x, y, w, h [n,4] as the protocol reads them: float32 [n,4] xyxy, whole numbers, or infinite."""
     positive: NDArray[np.float64] = np.maximum(boxes, 0)
-    corners = np.concatenate([positive[:, :2], positive[:, :2] + positive[:, 2:]], axis=1)
-    whole: NDArray[np.float64] = np.trunc(corners)
-    return whole.astype(np.float32)
+    with np.errstate(over="ignore"):
+        corners = np.concatenate([positive[:, :2], positive[:, :2] + positive[:, 2:]], axis=1)
+        whole: NDArray[np.float64] = np.trunc(corners)
+        return whole.astype(np.float32)
 
 
 def query_box(box: NDArray[np.float64]) -> NDArray[np.float32]:
-    """The corners [4] of a query's line as the protocol reads them: float32 [4] xyxy, whole numbers."""
+    """The corners [4] of a query's line as the protocol reads them: float32 [4] xyxy, whole numbers, or infinite."""
     corners: NDArray[np.float64] = np.maximum(np.trunc(box), 0)
-    return corners.astype(np.float32)
+    with np.errstate(over="ignore"):
+        return corners.astype(np.float32)
 
 
 def parse_query(line: str) -> tuple[int, NDArray[np.float64], str]:
     """Identity, box float64 [4] xyxy (not clipped) and frame name (with `.jpg`) of one line of query_info.txt.
 
     Raises:
-        DataError: the line is not `identity x y w h frame`, or its box has no area.
+        DataError: the line is not `identity x y w h frame`, its identity is none that int64 holds from 0 up, or its box
+            has no area.
     """
     fields = line.split()
     if len(fields) != 6:
@@ -193,6 +211,8 @@ def parse_query(line: str) -> tuple[int, NDArray[np.float64], str]:
         x, y, w, h = (float(field) for field in fields[1:5])
     except ValueError:
         raise DataError(f"expected a whole identity and four numbers before the frame, got {line.strip()!r}.") from None
+    if not 0 <= identity <= MAX_IDENTITY:
+        raise DataError(f"identity {fields[0]} is out of range; expected a whole number from 0 to 2^63 - 1.")
     box = np.array([x, y, x + w, y + h])
     if not has_area(query_box(box)[None]).all():
         raise DataError(f"the box {x:g} {y:g} {w:g} {h:g} has no area in whole pixels inside the image.")

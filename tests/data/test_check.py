@@ -140,6 +140,23 @@ def test_a_box_too_thin_for_whole_pixels_is_named(root):
     assert report.train[0].boxes.shape == read_prw(root).train[0].boxes.shape == (0, 4)
 
 
+def test_numbers_out_of_range_are_named(root):
+    write_matrix(root, "c1s1_000151", [[478, 1e308, 20, 1e308, 40]])
+    write_matrix(root, "c1s2_000176", np.array([[2**63 + 5, 0, 0, 20, 40]], np.uint64), "anno_previous")
+    write_queries(root, [f"{identity} 40 10 25 50 c3s2_000176" for identity in (7, -2, 10**21)])
+    errors = found(check_prw(root).errors)
+    assert len(errors) == 4
+    assert {
+        (
+            "query_info.txt",
+            f"line {line}: identity {identity} is out of range; expected a whole number from 0 to 2^63 - 1.",
+        )
+        for line, identity in ((2, -2), (3, 10**21))
+    } < errors
+    assert ("annotations/c1s1_000151.jpg.mat", "row 0: the box x 1e+308, y 20, w inf, h 40 is not finite.") in errors
+    assert any("row 0 has identity 9223372036854775813" in message for _, message in errors)
+
+
 def test_unlisted_files_and_wrong_names(root):
     (root / "frames" / "street.jpg").write_bytes(b"")
     (root / "frames" / "Thumbs.db").write_bytes(b"")

@@ -74,6 +74,22 @@ def test_integer_matrices_and_names_with_extension(root):
     assert [query.name for query in dataset.queries] == ["c3s2_000176.jpg"]
 
 
+def test_large_identities_are_exact(root):
+    write_matrix(root, "c1s1_000151", np.array([[2**62 + 1, 2, 3, 4, 5], [-2, 2, 3, 4, 5]], np.int64))
+    write_matrix(root, "c2s1_000151", np.array([[2**63 - 1, 2, 3, 4, 5]], np.uint64), "anno_file")
+    write_matrix(root, "c3s2_000176", [[2.0**53 - 1, 2, 3, 4, 5]])
+    write_queries(root, [f"{2**53 - 1} 40 10 25 50 c3s2_000176", f"{2**63 - 1} 40 10 25 50 c3s2_000176"])
+    dataset = read_prw(root)
+    assert [frame.identities.tolist() for frame in dataset.train] == [[2**62 + 1, -1], [2**63 - 1]]
+    assert dataset.gallery[1].identities.tolist() == [2**53 - 1]
+    assert [query.identity for query in dataset.queries] == [2**53 - 1, 2**63 - 1]
+
+
+def test_a_box_beyond_all_numbers_is_left_out(root):
+    write_matrix(root, "c1s1_000151", [[1, 2, 3, 4, 5], [2, 1e308, 3, 1e308, 5], [3, 1e300, 3, 4, 5]])
+    assert read_prw(root).train[0].identities.tolist() == [1]
+
+
 def test_what_is_missing_from_the_root_is_listed(tmp_path, root):
     with pytest.raises(DataError, match="not a directory"):
         read_prw(tmp_path / "nowhere")
@@ -120,6 +136,12 @@ ANNOTATION = r"annotations/c1s1_000151\.jpg\.mat"
         (matrix([[1.5, 1, 1, 5, 5]]), r"row 0 has identity 1.5"),
         (matrix([[1, 1, 1, 5, 5], [-3, 1, 1, 5, 5]]), r"row 1 has identity -3"),
         (matrix([[np.nan, 1, 1, 5, 5]]), r"identity nan"),
+        (matrix([[np.inf, 1, 1, 5, 5]]), r"identity inf"),
+        (matrix([[1e30, 1, 1, 5, 5]]), r"row 0 has identity 1e\+30; .* that float64 and int64 hold exactly"),
+        (matrix([[2.0**53, 1, 1, 5, 5]]), r"identity 9007199254740992.0"),
+        (matrix(np.array([[2.0**24, 1, 1, 5, 5]], np.float32)), r"identity 16777216.0; .* that float32 and"),
+        (matrix(np.array([[2**63 + 5, 1, 1, 5, 5]], np.uint64)), r"identity 9223372036854775813; expected"),
+        (matrix(np.array([[-1, 1, 1, 5, 5]], np.int64)), r"identity -1; expected"),
         (matrix([[1, np.nan, 1, 5, 5]]), ANNOTATION + " holds a box that is not finite"),
         (cut("frame_train.mat"), r"frame_train.mat cannot be read as a MATLAB file"),
         (lambda root: savemat(root / "frame_train.mat", {"x": 1}), r"no variable img_index_train \(found: x\)"),
@@ -131,6 +153,11 @@ ANNOTATION = r"annotations/c1s1_000151\.jpg\.mat"
         (query("7 40 ten 25 50 c3s2_000176"), r"query_info.txt line 2: expected a whole identity"),
         (query("7 40 10 0 50 c3s2_000176"), r"line 2: the box .* has no area"),
         (query("7 40 nan 25 50 c3s2_000176"), r"line 2: the box .* has no area"),
+        (query("7 0 0 1e300 1e300 c3s2_000176"), r"line 2: the box .* has no area"),
+        *[
+            (query(f"{identity} 40 10 25 50 c3s2_000176"), f"line 2: identity {identity} is out of range; .* from 0 to")
+            for identity in (-1, -2, -7, 2**63, 10**21)
+        ],
         (query("7 40 10 25 50 street"), r"line 2: frame name 'street'"),
         (query("7 40 10 25 50 c3s2_999999"), r"line 2: the frame .*c3s2_999999.jpg is missing"),
         (lambda root: (root / "query_info.txt").write_bytes(b"\xff\xfe\x00"), r"query_info.txt cannot be read as text"),
