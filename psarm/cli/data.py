@@ -49,7 +49,7 @@ def parse_size(_: click.Context, __: click.Parameter, value: str) -> tuple[int, 
 @click.option("--people-per-frame", default=4.0, show_default=True, help="People in a frame on average.")
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same files.")
 @click.option("--workers", type=int, default=None, help="Processes that draw.  [default: one per CPU core]")
-@click.option("--overwrite", is_flag=True, help="Replace OUT if it holds a PRW or CUHK-SYSU data set.")
+@click.option("--overwrite", is_flag=True, help="Replace OUT if it holds a synthetic data set of psarm.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def synth(
     out: Path,

@@ -4,6 +4,8 @@ import errno
 import json
 
 import pytest
+from cuhk_disk import write_cuhk
+from prw_files import write_prw
 
 from psarm.cli import run
 from psarm.data.synth import jobs
@@ -33,6 +35,19 @@ def test_overwrite_spares_what_is_no_data_set(tmp_path, capsys):
     assert run(["data", "synth", str(tmp_path), *TINY, "--overwrite"]) == 2
     assert "something else" in capsys.readouterr().err
     assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("write", [write_prw, write_cuhk])
+@pytest.mark.parametrize("manifest", [None, "", "[]", '{"settings": {}}'])
+def test_overwrite_spares_a_real_data_set(tmp_path, capsys, write, manifest):
+    root = write(tmp_path / "real")
+    if manifest is not None:
+        (root / "synth.json").write_text(manifest)
+    before = sorted(root.rglob("*"))
+    assert run(["data", "synth", str(root), *TINY, "--overwrite"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "something else than a synthetic data set (no synth.json of psarm in it) and is not overwritten" in said
+    assert sorted(root.rglob("*")) == before
 
 
 def test_out_is_a_file(tmp_path, capsys):

@@ -32,12 +32,7 @@ _Place = tuple[str, tuple[float, ...] | None]
 class CuhkLayout:
     """The layout that `psarm.data.cuhk_sysu` reads."""
 
-    title = "CUHK-SYSU"
     query_per_camera = False
-
-    def holds(self, root: Path) -> bool:
-        """Whether a directory looks like a CUHK-SYSU data set."""
-        return all((root / name).exists() for name in (PICTURES, IMAGES, POOL))
 
     def files(self, plans: list[FramePlan], settings: SynthSettings) -> list[str]:
         """`Image/SSM/s1.jpg`, numbered at random."""

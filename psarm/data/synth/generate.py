@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from psarm import __version__
+from psarm.data.json_file import read_json_object
 from psarm.data.synth.cast import NO_IDENTITY, Cast, build_cast
 from psarm.data.synth.cuhk_layout import CuhkLayout
 from psarm.data.synth.jobs import draw_all
@@ -16,10 +17,11 @@ from psarm.data.synth.layout import Layout, Picture, QueryBox
 from psarm.data.synth.plan import FramePlan, plan_frames
 from psarm.data.synth.prw_layout import PrwLayout
 from psarm.data.synth.settings import Stream, SynthSettings
-from psarm.errors import UsageError
+from psarm.errors import DataError, UsageError
 from psarm.files import atomic_directory, write_json
 
 LAYOUTS: dict[str, Layout] = {"prw": PrwLayout(), "cuhk-sysu": CuhkLayout()}
+_MANIFEST = "synth.json"
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def generate_dataset(
 
     The files depend on `settings` and `layout` (one of `LAYOUTS`) alone, not on the number of `workers` (processes);
     what is drawn depends on `settings` alone. An existing non-empty `out` is refused unless `overwrite` is set and it
-    holds a data set of one of the layouts. Raises UsageError.
+    holds a data set that this wrote. Raises UsageError.
     """
     if workers < 1:
         raise UsageError(f"--workers {workers} is too few; give 1 or more.")
@@ -73,7 +75,7 @@ def generate_dataset(
         pictures = [Picture(plan, file, rows[file]) for plan, file in zip(plans, files, strict=True)]
         queries = _choose_queries(pictures, settings, form.query_per_camera)
         form.write(root, pictures, queries, settings)
-        write_json(root / "synth.json", {"psarm_version": __version__, "settings": asdict(settings)})
+        write_json(root / _MANIFEST, {"psarm_version": __version__, "settings": asdict(settings)})
     return _summarise(out, pictures, queries)
 
 
@@ -86,11 +88,20 @@ def _check_target(out: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise UsageError(f"{out} exists and is not empty; choose another directory or pass --overwrite.")
-    if not any(layout.holds(out) for layout in LAYOUTS.values()):
-        known = " or ".join(layout.title for layout in LAYOUTS.values())
+    if not _is_synthetic(out):
         raise UsageError(
-            f"{out} holds something else than a {known} data set and is not overwritten; choose another directory."
+            f"{out} holds something else than a synthetic data set (no {_MANIFEST} of psarm in it) and is not "
+            "overwritten; choose another directory."
         )
+
+
+def _is_synthetic(folder: Path) -> bool:
+    """Whether a directory holds the manifest of a data set that was drawn: a real one is never replaced."""
+    try:
+        content = read_json_object(folder / _MANIFEST, "a manifest")
+    except DataError:
+        return False
+    return content.keys() >= {"psarm_version", "settings"}
 
 
 def _check_everyone_is_seen(plans: list[FramePlan], cast: Cast, settings: SynthSettings) -> None:

@@ -35,14 +35,8 @@ class QueryBox:
 class Layout(Protocol):
     """A data set's format on disk."""
 
-    title: str
-    """The name people use: `PRW`."""
     query_per_camera: bool
     """Whether a test identity is searched for once in every camera it was seen in, or once in all."""
-
-    def holds(self, root: Path) -> bool:
-        """Whether a directory looks like a data set of this format (ours or the real one)."""
-        ...
 
     def files(self, plans: list[FramePlan], settings: SynthSettings) -> list[str]:
         """Where the picture of each frame goes, relative to the root; all in one folder."""

@@ -22,14 +22,7 @@ _CROP_QUALITY = 95
 class PrwLayout:
     """The layout that `psarm.data.prw` reads."""
 
-    title = "PRW"
     query_per_camera = True
-
-    def holds(self, root: Path) -> bool:
-        """Whether a directory looks like a PRW data set."""
-        return all(
-            (root / name).exists() for name in (FRAMES, ANNOTATIONS, *(file for file, _ in FRAME_LISTS.values()))
-        )
 
     def files(self, plans: list[FramePlan], settings: SynthSettings) -> list[str]:
         """`frames/c1s1_000151.jpg`."""
