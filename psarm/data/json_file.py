@@ -12,10 +12,13 @@ from psarm.errors import DataError
 _INT64 = 1 << 63
 
 
-def read_json(path: Path, expected: str) -> Any:
-    """The content of a JSON file; raises `DataError` naming the file and what was `expected` in it."""
+def read_json(path: Path, expected: str, *, unique_keys: bool = False) -> Any:
+    """The content of a JSON file; raises `DataError` naming the file and what was `expected` in it.
+
+    Of a key that an object has more than once, the last value counts; with `unique_keys` that is an error.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique_keys if unique_keys else None)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); expected {expected}.") from error
     except UnicodeDecodeError as error:
@@ -27,11 +30,20 @@ def read_json(path: Path, expected: str) -> Any:
         raise DataError(f"{path} cannot be read as JSON ({error}); expected {expected}.") from error
 
 
-def read_json_object(path: Path, expected: str) -> dict[str, Any]:
+def read_json_object(path: Path, expected: str, *, unique_keys: bool = False) -> dict[str, Any]:
     """As `read_json`, and the content has to be an object."""
-    content = read_json(path, expected)
+    content = read_json(path, expected, unique_keys=unique_keys)
     if not isinstance(content, dict):
         raise DataError(f"{path} holds a JSON {json_kind(content)}; expected {expected}.")
+    return content
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in content:
+            raise ValueError(f"the key {key!r} is in an object twice")
+        content[key] = value
     return content
 
 

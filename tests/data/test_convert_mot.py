@@ -99,12 +99,23 @@ def test_people_files(tmp_path, content, people):
         ({"1": "anna"}, "track 1 is person 'anna'; expected a whole number from 0 up, or -1 if nobody knows."),
         ({"1": 1.5}, "track 1 is person 1.5; expected"),
         ({"1": -7}, "track 1 is person -7; expected"),
+        ({"1": 4, " 1": 5}, "track 1 is there more than once (' 1'); expected every track once."),
+        ({"track_to_person": {"7": 4, "07": 4}}, "track 7 is there more than once ('07'); expected"),
     ],
 )
 def test_malformed_people_files(tmp_path, content, says):
     with pytest.raises(DataError) as error:
         read_people(clips.write_json(tmp_path / "p.json", content))
     assert str(error.value).startswith(str(tmp_path / "p.json")) and says in str(error.value)
+
+
+@pytest.mark.parametrize("text", ['{"1": 4, "1": 5}', '{"track_to_person": {"1": 4, "2": 4, "1": 4}}'])
+def test_a_people_file_with_a_key_twice(tmp_path, text):
+    path = tmp_path / "p.json"
+    path.write_text(text)
+    with pytest.raises(DataError) as error:
+        read_people(path)
+    assert str(error.value).startswith(f"{path} cannot be read as JSON (the key '1' is in an object twice); expected")
 
 
 def test_visits_by_absence_count_the_frames_between():

@@ -1,6 +1,11 @@
 """MOT Challenge's label files: a line a box, `frame,track,x,y,w,h[,conf[,class,visibility | ,X,Y,Z]]`.
 
-Frames count from 1. Lines with conf 0 are not to be used. Nine columns are MOT16's, MOT17's and MOT20's, whose eighth
+Frames count from 1. A box is taken as it stands: x and y are pixels from the picture's left and top edge, 0 being the
+edge itself. The format's description counts pixels from 1, so boxes of the MOT Challenge's own files lie up to a pixel
+right of and below the person; tools disagree about it (py-motmetrics subtracts 1, TrackEval does not), and what
+annotation tools such as CVAT export counts from 0.
+
+Lines with conf 0 are not to be used. Nine columns are MOT16's, MOT17's and MOT20's, whose eighth
 is a class (1 = pedestrian); ten are MOT15's, which end in world coordinates. Six or seven are what many tools write. A
 first line of column names is passed over when it names these columns.
 """
@@ -97,15 +102,15 @@ def read_people(path: Path) -> dict[int, int]:
     A person is a whole number from 0 up, or -1 (or null) where nobody knows who it is.
 
     Raises:
-        DataError: the file is missing or is not of that form.
+        DataError: the file is missing, is not of that form or has a track twice.
     """
     expected = 'an object such as {"track_to_person": {"7": 2}}'
-    content = read_json_object(path, expected)
+    content = read_json_object(path, expected, unique_keys=True)
     mapping = content.get("track_to_person", content)
     if not isinstance(mapping, dict) or not mapping:
         kind = "an empty object" if mapping == {} else json_kind(mapping)
         raise DataError(f"{path}: track_to_person is {kind}; expected {expected}.")
-    people = {}
+    people: dict[int, int] = {}
     for key, value in mapping.items():
         track, person = as_whole(key), UNLABELLED if value is None else as_whole(value)
         if track is None or track < 0:
@@ -114,6 +119,8 @@ def read_people(path: Path) -> dict[int, int]:
             raise DataError(
                 f"{path}: track {key} is person {value!r}; expected a whole number from 0 up, or -1 if nobody knows."
             )
+        if track in people:
+            raise DataError(f"{path}: track {track} is there more than once ({key!r}); expected every track once.")
         people[track] = person
     return people
 
