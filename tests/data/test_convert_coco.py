@@ -54,6 +54,41 @@ def test_visit_attribute(tmp_path):
         convert(tmp_path, settings=ConvertSettings(visit_gap=3), overwrite=True, visit_attribute="track_id")
 
 
+def test_visit_attributes_follow_the_numbers_rule_of_identities(tmp_path):
+    content = clips.coco_content()
+    forms = [int, float, str, "{}.".format]
+    for row, entry in enumerate(content["annotations"]):
+        number = entry["attributes"]["track_id"]
+        entry["attributes"]["track_id"] = forms[row % 3](number)
+        entry["attributes"]["tour"] = forms[3](number)  # no number, a text
+        entry["attributes"]["person_id"] = forms[row % 3](entry["attributes"]["person_id"])
+    settings = ConvertSettings(train_fraction=0)
+    for attribute in ("track_id", "tour"):
+        summary = convert(tmp_path, content, settings, overwrite=True, visit_attribute=attribute)
+        assert (summary.total.people, summary.total.visits, summary.total.queries) == (2, 4, 2)
+    content["annotations"][0]["attributes"]["track_id"] = 1.5
+    clips.write_json(tmp_path / "in" / "labels.json", content)
+    with pytest.raises(DataError, match=r"annotations\[0\]: track_id is 1\.5; expected a whole number or a text"):
+        convert(tmp_path, settings=settings, overwrite=True, visit_attribute="track_id")
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_names_are_paths(tmp_path, link):
+    content = clips.coco_content()
+    content["images"][0]["file_name"] = ".//f1.jpg"
+    convert(tmp_path, content, ConvertSettings(visit_gap=1, link=link))
+    assert read_visits(tmp_path / "out").train[0].name == "f1.jpg"
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"), [(0, 1), ("0", 1), (0.0, 1), (False, 1), (None, 1), (1, 0), ("1", 0), (True, 0)]
+)
+def test_crowds(tmp_path, value, kept):
+    content = clips.coco_content()
+    content["annotations"][4]["iscrowd"] = value
+    assert convert(tmp_path, content).total.boxes == 9 + kept
+
+
 def test_attributes_of_the_entry_itself_and_links(tmp_path):
     content = clips.coco_content()
     for entry in content["annotations"]:
@@ -157,6 +192,7 @@ def replace(content, place, value):
         (("images", 1, "id"), DELETE, "images[1]: the id is None; expected"),
         (("images", 1, "file_name"), "/etc/passwd", "images[1]: file_name is '/etc/passwd'; expected the path of a"),
         (("images", 1, "file_name"), "f1.jpg", "images[1]: the file_name 'f1.jpg' is listed more than once."),
+        (("images", 1, "file_name"), "./f1.jpg", "images[1]: the file_name 'f1.jpg' is listed more than once."),
         (("images", 1, "file_name"), "no.jpg", "no.jpg is missing; give its folder with --images."),
         (("images", 1, "width"), 640, "f2.jpg is 64x48 pixels, but its labels are for 640x48; give the pictures that"),
         (("images", 1, "frame_id"), 3, "f1.jpg has no frame_id or frame, and other images have; expected all or none"),
@@ -164,6 +200,8 @@ def replace(content, place, value):
         (("categories",), {}, "categories is object; expected an array of objects."),
         (("categories", 0, "id"), [3], "categories[0]: the id is [3]; expected a whole number."),
         (("annotations", 0, "image_id"), 11, "annotations[0]: image_id is 11; expected the id of one of the images."),
+        (("annotations", 0, "iscrowd"), "no", "annotations[0]: iscrowd is 'no'; expected 0 or 1."),
+        (("annotations", 0, "iscrowd"), 2, "annotations[0]: iscrowd is 2; expected 0 or 1."),
         (("annotations", 0, "bbox"), [1, 2, 3], "annotations[0]: bbox is [1, 2, 3]; expected four numbers"),
         (("annotations", 0, "bbox", 1), None, "annotations[0]: bbox is [30, None, 10, 22]; expected four numbers"),
         (("annotations", 0, "attributes"), DELETE, "annotations[0] has no attribute 'person_id'; it has id, image_id,"),
@@ -196,7 +234,8 @@ def test_a_visit_attribute_that_is_missing_or_no_value(tmp_path):
     settings = ConvertSettings()
     said = failing(tmp_path, content, settings, visit_attribute="tour")
     assert "annotations[0] has no attribute 'tour'" in said and "attributes: track_id" in said
-    assert "annotations[0]: list is array; expected" in failing(tmp_path, settings=settings, visit_attribute="list")
+    said = failing(tmp_path, settings=settings, visit_attribute="list")
+    assert "annotations[0]: list is []; expected a whole number or a text." in said
 
 
 @pytest.mark.parametrize(

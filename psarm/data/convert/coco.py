@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from psarm.data.convert.pictures import PictureFile, PictureFiles
@@ -105,6 +105,7 @@ def _read_images(data: CocoLabels, entries: list[dict[str, Any]]) -> dict[int, _
             raise DataError(f"{where}: the id is {entry.get('id')!r}; expected a whole number that no other image has.")
         if not isinstance(name, str) or not is_inside(name):
             raise DataError(f"{where}: file_name is {name!r}; expected the path of a file in {data.images}.")
+        name = PurePosixPath(name).as_posix()  # ./f1.jpg is f1.jpg
         if name in names:
             raise DataError(f"{where}: the file_name {name!r} is listed more than once.")
         if not (data.images / name).is_file():
@@ -135,7 +136,7 @@ def _read_people(
             raise DataError(f"{where}: image_id is {entry.get('image_id')!r}; expected the id of one of the images.")
         if categories is not None and as_whole(entry.get("category_id")) not in categories:
             dropped[OTHER_CATEGORY] += 1
-        elif entry.get("iscrowd"):
+        elif _is_crowd(entry, where):
             dropped[CROWD] += 1
         else:
             person = _read_person(data, entry, where)
@@ -159,12 +160,30 @@ def _read_person(data: CocoLabels, entry: dict[str, Any], where: str) -> _Person
             f"{where}: {data.id_attribute} is {value!r}; expected a whole number from 0 up, "
             "or -1 or null for a person whom nobody knows."
         )
-    visit: Any = None
+    visit: int | str | None = None
     if data.visit_attribute is not None and identity != UNLABELLED:
-        visit = _attribute(entry, data.visit_attribute, where)
-        if not isinstance(visit, int | str):
-            raise DataError(f"{where}: {data.visit_attribute} is {json_kind(visit)}; expected a number or a text.")
+        visit = _visit_attribute(entry, data.visit_attribute, where)
     return _Person((x, y, x + w, y + h), identity, visit)
+
+
+def _visit_attribute(entry: dict[str, Any], name: str, where: str) -> int | str:
+    value = _attribute(entry, name, where)
+    number = as_whole(value)
+    if number is not None:
+        return number
+    if not isinstance(value, str):
+        raise DataError(f"{where}: {name} is {value!r}; expected a whole number or a text.")
+    return value
+
+
+def _is_crowd(entry: dict[str, Any], where: str) -> bool:
+    value = entry.get(CROWD)
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    number = as_whole(value)
+    if number not in (0, 1):
+        raise DataError(f"{where}: {CROWD} is {value!r}; expected 0 or 1.")
+    return number == 1
 
 
 def _people_categories(data: CocoLabels, categories: Any) -> set[int | None] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -79,7 +80,7 @@ def summarise(
         )
 
     pairs = {(person.identity, person.visit) for frame in frames for person in frame.people}
-    visited = [identity for identity, _ in pairs if identity != UNLABELLED]
+    visited = Counter(identity for identity, _ in pairs if identity != UNLABELLED)
     return ConvertSummary(
         root=root,
         total=count(range(len(frames))),
@@ -87,6 +88,6 @@ def summarise(
             camera: count([row for row, other in enumerate(cameras) if other == camera])
             for camera in sorted(set(cameras))
         },
-        returning=sum(visited.count(identity) > 1 for identity in set(visited)),
+        returning=sum(visits > 1 for visits in visited.values()),
         dropped={reason: number for reason, number in dropped.items() if number},
     )
