@@ -32,6 +32,17 @@ def test_reads_frames_queries_and_galleries(tmp_path):
     assert gallery.dtype == np.int64 and gallery.tolist() == [1]  # the third frame shows the query's own visit
 
 
+def test_queries_with_the_same_gallery_share_it(tmp_path):
+    annotations, [query] = clips.visits_content()
+    person = annotations["annotations"][1]
+    visits = [{"identity": 50 + number, "visit": 50 + number} for number in range(3)]  # in training alone
+    annotations["annotations"] += [{**person, **visit} for visit in visits]
+    root = clips.write_visits(tmp_path / "set", annotations, [query, *({**query, **visit} for visit in visits)])
+    first, *others = read_visits(root).galleries["visits"]
+    assert first.tolist() == [1] and [gallery.tolist() for gallery in others] == 3 * [[0, 1]]
+    assert all(gallery is others[0] and gallery.dtype == np.int64 for gallery in others)
+
+
 def test_an_image_without_people_and_a_set_without_training(tmp_path):
     annotations, queries = clips.visits_content()
     for image in annotations["images"]:
@@ -50,6 +61,7 @@ def test_an_image_without_people_and_a_set_without_training(tmp_path):
         ("a", ("images", 1, "id"), 1, "images[1]: the id 1 is taken by another image."),
         ("a", ("images", 1, "id"), "two", "images[1]: id is 'two'; expected a whole number."),
         ("a", ("images", 1, "file_name"), "c1s1_000001.jpg", "images[1]: the file_name 'c1s1_000001.jpg' is listed"),
+        ("a", ("images", 1, "file_name"), "./c1s1_000001.jpg", "the file_name './c1s1_000001.jpg' is listed more than"),
         ("a", ("images", 1, "file_name"), "../x.jpg", "images[1]: file_name is '../x.jpg'; expected the path of a"),
         ("a", ("images", 1, "file_name"), "none.jpg", "none.jpg is missing."),
         ("a", ("images", 1, "width"), 0, "images[1]: width is 0; expected a whole number from 1 up."),
