@@ -64,10 +64,11 @@ def synth(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Draw synthetic street scenes with people into OUT, in the on-disk format of PRW or CUHK-SYSU.
+    """Draw synthetic street scenes with people, as PRW or CUHK-SYSU.
 
-    CUHK-SYSU's galleries of 50 and 100 images are always written, larger ones where there are enough test frames. On
-    small sets a gallery is shorter than its name says: it holds all test frames but the query's own at most.
+    They are written to OUT in the on-disk format of the one or the other. CUHK-SYSU's galleries of 50 and 100 images
+    are always written, larger ones where there are enough test frames. On small sets a gallery is shorter than its name
+    says: it holds all test frames but the query's own at most.
     """
     from psarm.data.synth import SynthSettings, generate_dataset
 

@@ -90,11 +90,11 @@ def convert(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Turn your own labelled video or pictures into a data set in OUT, split by visit.
+    """Turn labelled video or pictures into a data set split by visit.
 
-    A person's first visit is the query, later visits are the gallery. The first part of every clip is for training.
-    Boxes are taken as they stand, in pixels from the picture's left and top edge, which is 0: from MOT's, nothing is
-    subtracted. Use the result with `-o data.dataset=visits --data-root OUT`.
+    It is written to OUT. A person's first visit is the query, later visits are the gallery. The first part of every
+    clip is for training. Boxes are taken as they stand, in pixels from the picture's left and top edge, which is 0:
+    from MOT's, nothing is subtracted. Use the result with `-o data.dataset=visits --data-root OUT`.
 
     \b
     psarm data convert OUT --from mot --video clip.avi --labels gt.txt --people people.json --every 5

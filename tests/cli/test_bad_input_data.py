@@ -51,3 +51,14 @@ def test_a_list_of_frames(command, root, tmp_path, capfd, content, says):
     sentence = failing(capfd, *command)
     assert str(root / "frame_train.mat") in sentence and says in sentence
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("identity", [-2, 10**21])
+def test_the_identity_of_a_query(command, root, tmp_path, capfd, identity):
+    path = root / "query_info.txt"
+    lines = path.read_text().splitlines()
+    lines[1] = " ".join([str(identity), *lines[1].split()[1:]])
+    path.write_text("\n".join(lines))
+    sentence = failing(capfd, *command)
+    assert sentence.startswith(f"Error: {path} line 2: identity {identity} is out of range; expected a whole number")
+    assert not (tmp_path / "out").exists()
