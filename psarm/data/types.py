@@ -41,6 +41,14 @@ class Query:
 
 
 @dataclass(frozen=True, eq=False)
+class Located:
+    """Where a gallery says that its query's person is."""
+
+    items: NDArray[np.int64]  # [f] rising, which items of the gallery show the person
+    boxes: NDArray[np.float32]  # [f,4] xyxy, where in them
+
+
+@dataclass(frozen=True, eq=False)
 class PersonSearchDataset:
     """Training frames, gallery (test) frames and queries of one data set."""
 
@@ -51,6 +59,9 @@ class PersonSearchDataset:
     queries: list[Query]
     galleries: Mapping[str, Sequence[NDArray[np.int64]]] = field(default_factory=dict)
     """Name (`100`, `visits`) → for every query, the indices into `gallery` of the frames it is searched in."""
+    located: Mapping[str, Sequence[Located]] = field(default_factory=dict)
+    """Name of a gallery → for every query, where that gallery says the person is. Of a gallery that is not in it, the
+    frames' identities say so, and a query's own frame is never searched."""
     default_gallery: str | None = None
     """The one of `galleries` that figures are quoted for; None: every gallery frame but the query's own."""
     cbgm: tuple[int, int] = (30, 4)

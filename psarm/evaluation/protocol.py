@@ -1,7 +1,14 @@
 """The search protocol as arrays: who is where in the gallery, who is searched for, and in which images.
 
-A data set may list, under a name, the gallery images each query is searched in (CUHK-SYSU: `100`, a hundred images a
-query). "full" is on every data set: all gallery images but the query's own, PRW's only gallery.
+A data set may list, under a name, the gallery images each query is searched in, and with them where the person is
+(CUHK-SYSU: `100`, a hundred images a query); there, annotated identities say nothing, and the query's own image counts
+if it is listed. Without such boxes the query's own image is never searched. "full" is on every data set: all gallery
+images but the query's own, PRW's only gallery. It begins with the items of the first gallery that is listed, if these
+come with boxes, and holds the person only where they say so.
+
+This is `eval_search_cuhk` of the released SeqNet and PS-ARM, but for the full set: of the images listed already, these
+rank every detection a second time, as a negative, and leave the others out of CBGM. Here each image is ranked once, as
+the older `evaluate_search` (OIM, NAE) does, and CBGM sees them all.
 """
 
 from __future__ import annotations
@@ -61,6 +68,18 @@ class QueryLike(Protocol):
         """The data set's number of the person."""
 
 
+class LocatedLike(Protocol):
+    """Where a gallery says that a query's person is (`psarm.data.types.Located`)."""
+
+    @property
+    def items(self) -> NDArray[np.int64]:
+        """[f] rising, which items of the query's gallery show the person."""
+
+    @property
+    def boxes(self) -> NDArray[Any]:
+        """[f,4] xyxy pixels, where in them."""
+
+
 class DatasetLike(Protocol):
     """A data set to evaluate on (`psarm.data.types.PersonSearchDataset`)."""
 
@@ -75,6 +94,10 @@ class DatasetLike(Protocol):
     @property
     def galleries(self) -> Mapping[str, Sequence[NDArray[Any]]]:
         """Name → for every query, the indices into `gallery` of the images it is searched in."""
+
+    @property
+    def located(self) -> Mapping[str, Sequence[LocatedLike]]:
+        """Name of a gallery → for every query, where that gallery says the person is; may lack galleries."""
 
     @property
     def default_gallery(self) -> str | None:
@@ -103,6 +126,8 @@ class SearchProtocol:
     query_identities: NDArray[np.int64]  # [Q]
     galleries: Mapping[str, Sequence[NDArray[np.int64]]] = field(default_factory=dict)
     """Name → for each of the Q queries, int64 indices of gallery images, in any order."""
+    located: Mapping[str, Sequence[LocatedLike]] = field(default_factory=dict)
+    """Name → for each of the Q queries, where the person is; galleries that are not in it go by the identities."""
     default_gallery: str | None = None
     """The one of `galleries` that is searched where none is named; None = "full"."""
     cbgm: tuple[int, int] = (PRW_K1, PRW_K2)
@@ -134,6 +159,7 @@ class SearchProtocol:
             query_boxes=np.stack([query.box for query in queries]).astype(np.float64),
             query_identities=np.array([query.identity for query in queries], np.int64),
             galleries=_checked_galleries(dataset),
+            located=_checked_located(dataset),
             default_gallery=dataset.default_gallery,
             cbgm=dataset.cbgm,
         )
@@ -143,14 +169,26 @@ class SearchProtocol:
         """Whether searching only other cameras' images means something: with several cameras, and on PRW always."""
         return not self.galleries or len(np.unique(self.gallery_cameras)) > 1
 
+    def check_cross_camera(self) -> None:
+        """Raise `UsageError` unless the gallery has several cameras, so that there are others than the query's."""
+        if len(np.unique(self.gallery_cameras)) < 2:
+            raise UsageError("--cross-camera: the gallery of this data set has one camera only; leave the option out.")
+
     def check_gallery(self, name: str) -> None:
         """Raise `UsageError` unless `name` is a gallery of this protocol ("full" and "-1" always are)."""
         if name not in FULL and name not in self.galleries:
             known = ", ".join([*self.galleries, FULL[0]])
             raise UsageError(f"--gallery-size {name}: this data set has no such gallery; it has {known}.")
 
+    def listing(self, gallery: str | None = None) -> str | None:
+        """Which of `located` says where people are in a gallery (as `searched` takes it); None: the identities do."""
+        name = self.default_gallery if gallery is None else gallery
+        if name is None or name in FULL:
+            name = next(iter(self.galleries), None)
+        return name if name in self.located else None
+
     def searched(self, query: int, gallery: str | None = None, cross_camera: bool = False) -> NDArray[np.bool_]:
-        """Which images one query is searched in; bool [G], a new array. Its own image is never one of them.
+        """Which images one query is searched in; bool [G], a new array.
 
         Args:
             query: index of the query.
@@ -158,6 +196,7 @@ class SearchProtocol:
             cross_camera: leave out the images of the query's camera.
         """
         name = self.default_gallery if gallery is None else gallery
+        listing = self.listing(gallery)
         if name is None or name in FULL:
             images = np.ones(len(self.gallery_names), bool)
         else:
@@ -166,6 +205,8 @@ class SearchProtocol:
         own = self._own_images[query]
         if own >= 0:
             images[own] = False
+        if listing is not None:  # brings the query's own image back where it is listed
+            images[self.galleries[listing][query]] = True
         if cross_camera:
             images &= self.gallery_cameras != self.query_cameras[query]
         return images
@@ -189,3 +230,20 @@ def _checked_galleries(dataset: DatasetLike) -> dict[str, list[NDArray[np.int64]
         known = ", ".join(dataset.galleries) or "none"
         raise DataError(f"the default gallery {dataset.default_gallery} is not one of the data set's ({known}).")
     return {name: [np.asarray(i, np.int64) for i in listed] for name, listed in dataset.galleries.items()}
+
+
+def _checked_located(dataset: DatasetLike) -> dict[str, Sequence[LocatedLike]]:
+    for name, located in dataset.located.items():
+        lists = dataset.galleries.get(name)
+        if lists is None or len(located) != len(lists):
+            raise DataError(f"gallery {name} says where {len(located)} people are, but lists no images for so many.")
+        for query, (person, images) in enumerate(zip(located, lists, strict=True)):
+            items = person.items
+            if person.boxes.shape != (len(items), 4) or (
+                len(items) and not (items[0] >= 0 and items[-1] < len(images) and (np.diff(items) > 0).all())
+            ):
+                raise DataError(
+                    f"gallery {name} of query {query} locates the person in items {items.tolist()} by boxes of shape "
+                    f"{list(person.boxes.shape)}; expected one box each, items rising and below {len(images)}."
+                )
+    return dict(dataset.located)

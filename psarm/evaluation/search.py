@@ -1,21 +1,23 @@
 """Person search mAP and top-k, with and without CBGM.
 
-Each query is searched in its own gallery, without its own image (`SearchProtocol.searched`): on PRW every other test
-image, on CUHK-SYSU those the protocol lists. What lies outside counts nowhere, neither as negative nor as ground truth
-nor in CBGM. Similarity is the dot product of the query's embedding with the (weighted) embeddings of the detections.
+Each query is searched in its own gallery (`SearchProtocol.searched`): on PRW every test image but its own, on CUHK-SYSU
+those the protocol lists. What lies outside counts nowhere, neither as negative nor as ground truth nor in CBGM.
+Similarity is the dot product of the query's embedding with the (weighted) embeddings of the detections.
 
-- In an image that holds the person, the most similar detection among those with IoU ≥ min(0.5, w·h/((w+10)(h+10))) of
-  the ground truth w × h is the image's one true positive; every other detection is a negative. If an image lists the
-  identity twice, its first box counts.
-- AP = scikit-learn's `average_precision_score` over all detections × share of the images with the person that got a
-  true positive; 0 when none did, or when no image of the gallery holds the person.
+- Where the person is, a gallery's items say, each with its own box (CUHK-SYSU), or else the annotated identities: an
+  image is to hold the person once, at the first box of its identity.
+- Of an image's detections, the most similar among those with IoU ≥ min(0.5, w·h/((w+10)(h+10))) of the ground truth
+  w × h is its one true positive; every other detection is a negative. An image that a gallery lists repeatedly is
+  ranked once and by its first item, but each of its boxes is one more to be found.
+- AP = scikit-learn's `average_precision_score` over all detections × share of the boxes to be found that got a true
+  positive; 0 when none did, or when no image of the gallery holds the person.
 - top-k: one of the k most similar detections is a true positive.
 
 Ties: AP takes equal similarities together. Everywhere else the earlier detection comes first: by the gallery's order of
 images, then the order within the image.
 
-Legend: Q queries, G gallery images, M their detections, E entries (an identity in an image), C candidates (detections
-that overlap an entry enough), D embedding size.
+Legend: Q queries, G gallery images, M their detections, C candidates (detections that overlap the person enough), D
+embedding size.
 """
 
 from __future__ import annotations
@@ -28,8 +30,9 @@ from numpy.typing import NDArray
 
 from psarm.errors import UsageError
 from psarm.evaluation.cbgm import rerank
-from psarm.evaluation.pairs import first_best, paired_iou, same_image_pairs
+from psarm.evaluation.pairs import first_best
 from psarm.evaluation.protocol import SearchProtocol
+from psarm.evaluation.truth import Person, Truth
 from psarm.evaluation.types import DetectionSet, Floating, QueryRanks, SearchMetrics
 
 SCORE_THRESHOLD = 0.5
@@ -96,7 +99,7 @@ def rank_queries(
         protocol.check_gallery(gallery)
     k1, k2 = protocol.cbgm[0] if k1 is None else k1, protocol.cbgm[1] if k2 is None else k2
     people = detections.at_least(SCORE_THRESHOLD)
-    truth = _truth(protocol, people)
+    truth = Truth.in_gallery(protocol, gallery, people)
     aps = np.zeros(len(query_embeddings))
     ranks = np.full(len(query_embeddings), -1, np.int64)
     for start in range(0, len(query_embeddings), _CHUNK):
@@ -107,7 +110,7 @@ def rank_queries(
             if context is not None:
                 around = context.of_image(query).embeddings
                 similarities = rerank(similarities, row.offsets, row.embeddings, around, k1, k2)
-            person = truth.of_identity(int(protocol.query_identities[query]), searched[query - start])
+            person = truth.of_query(query, searched[query - start])
             aps[query], ranks[query] = _score(similarities, person, row.places(person.candidates))
     return QueryRanks(aps, ranks)
 
@@ -145,35 +148,6 @@ def _check(
 
 
 @dataclass(frozen=True, eq=False)
-class _Truth:
-    """Where identities appear, sorted by identity, then image; and the detections that overlap each entry enough."""
-
-    identities: NDArray[np.int64]  # [E]
-    entry_images: NDArray[np.int64]  # [E]
-    candidate_offsets: NDArray[np.int64]  # [E+1] candidates of entry e are offsets[e] to offsets[e + 1]
-    candidate_entries: NDArray[np.int64]  # [C]
-    candidates: NDArray[np.int64]  # [C] detections
-
-    def of_identity(self, identity: int, searched: NDArray[np.bool_]) -> _Person:
-        """Where one identity appears in the images searched, bool [G]."""
-        first, last = np.searchsorted(self.identities, [identity, identity + 1])
-        rows = slice(self.candidate_offsets[first], self.candidate_offsets[last])
-        seen = searched[self.entry_images[first:last]]
-        keep = seen[self.candidate_entries[rows] - first]
-        entries, candidates = self.candidate_entries[rows][keep], self.candidates[rows][keep]
-        return _Person(int(np.count_nonzero(seen)), entries, candidates)
-
-
-@dataclass(frozen=True, eq=False)
-class _Person:
-    """One identity in one query's gallery."""
-
-    images: int  # that hold it
-    candidate_entries: NDArray[np.int64]  # [C] rising: which image each candidate lies in
-    candidates: NDArray[np.int64]  # [C] detections
-
-
-@dataclass(frozen=True, eq=False)
 class _Row:
     """One query beside the detections of its gallery, or beside all, those outside its gallery at -inf."""
 
@@ -202,26 +176,12 @@ def _rows(people: DetectionSet, queries: Floating, searched: Sequence[NDArray[np
         yield _Row(similarities, people.offsets, people.embeddings)
 
 
-def _truth(protocol: SearchProtocol, gallery: DetectionSet) -> _Truth:
-    labelled = np.flatnonzero(protocol.gt_identities >= 0)
-    keys = np.stack([protocol.gt_identities[labelled], protocol.gt_images[labelled]])
-    (identities, images), first = np.unique(keys, axis=1, return_index=True)
-    boxes = protocol.gt_boxes[labelled[first]]
-    entries, found = same_image_pairs(images, gallery.counts)
-    width, height = (boxes[:, 2:] - boxes[:, :2]).T
-    thresholds = np.minimum(0.5, width * height / ((width + 10) * (height + 10)))
-    enough = paired_iou(boxes[entries], gallery.boxes[found]) >= thresholds[entries]
-    entries, found = entries[enough], found[enough]
-    offsets = np.searchsorted(entries, np.arange(len(images) + 1))
-    return _Truth(identities, images, offsets, entries, found)
-
-
-def _score(row: Floating, person: _Person, places: NDArray[np.int64]) -> tuple[float, int]:
+def _score(row: Floating, person: Person, places: NDArray[np.int64]) -> tuple[float, int]:
     """AP scaled by recall and best rank (-1: none) of one query.
 
     Args:
         row: [m] similarities, -inf outside the query's gallery.
-        person: the query's identity in the gallery.
+        person: the query's person in the gallery.
         places: int64 [C], where its candidates stand in the row.
     """
     if len(places) == 0:
@@ -231,8 +191,8 @@ def _score(row: Floating, person: _Person, places: NDArray[np.int64]) -> tuple[f
     ranking = np.sort(row)
     not_worse = len(row) - np.searchsorted(ranking, similarity, side="left")
     true_not_worse = len(positives) - np.searchsorted(np.sort(similarity), similarity, side="left")
-    # Each true positive adds 1/positives of recall at the precision of its similarity; times positives/images with it.
-    ap = float(np.sum(true_not_worse / not_worse) / person.images)
+    # Each true positive adds 1/positives of recall at the precision of its similarity; times positives/entries with it.
+    ap = float(np.sum(true_not_worse / not_worse) / person.entries)
     top = similarity.max()
     first = positives[similarity == top].min()
     better = len(row) - np.searchsorted(ranking, top, side="right")

@@ -30,6 +30,7 @@ class Dataset:
     gallery: list
     queries: list
     galleries: dict = field(default_factory=dict)
+    located: dict = field(default_factory=dict)
     default_gallery: str | None = None
     cbgm: tuple = (30, 4)
 

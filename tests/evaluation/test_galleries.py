@@ -4,14 +4,22 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from gallery_oracle import gallery_names, gallery_oracle, random_lists_case
+from gallery_oracle import (
+    Where,
+    all_items,
+    gallery_names,
+    gallery_oracle,
+    random_lists_case,
+    random_located_case,
+)
 from search_oracle import random_case
 
 from psarm.errors import DataError, UsageError
-from psarm.evaluation import ImageDetections, SearchProtocol, ground_truth_detections, rank_queries
+from psarm.evaluation import DetectionSet, ImageDetections, SearchProtocol, ground_truth_detections, rank_queries
 from psarm.evaluation import search as search_module
 
 GALLERIES = ("3", "7", "mixed", "full", "-1")
+LOCATED = ("first", "7", "plain", "full", "-1")
 
 
 @pytest.fixture(params=["picked", "all"])
@@ -51,6 +59,36 @@ def test_equals_the_oracle(ties, cross_camera):
             ranks = check(case, gallery, cross_camera=cross_camera).first_ranks
             found, nowhere = found + (ranks >= 0).sum(), nowhere + (ranks < 0).sum()
     assert found > 50 and nowhere > 50
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("cross_camera", [False, True])
+def test_listed_boxes_equal_the_oracle(ties, cross_camera):
+    seen = dict.fromkeys(("own", "own without box", "twice", "twice with boxes", "found own"), 0)
+    for seed in range(200, 215):
+        case = random_located_case(seed, ties, frames=8 + seed % 3, queries=7)
+        for gallery in (None, *LOCATED):
+            ranks = check(case, gallery, cross_camera=cross_camera).first_ranks
+            for query, wanted in enumerate(case.dataset.queries):
+                items = all_items(case, query, gallery or "7")
+                own = [box is None for name, box in items if name == wanted.name]
+                with_box = [name for name, box in items if box is not None]
+                seen["own"] += len(own) > 0
+                seen["own without box"] += own == [True]
+                seen["twice"] += len({name for name, _ in items}) < len(items)
+                seen["twice with boxes"] += len(set(with_box)) < len(with_box)
+                seen["found own"] += set(with_box) == {wanted.name} and ranks[query] >= 0
+    assert min(value for name, value in seen.items() if name != "found own") > 20
+    assert cross_camera or seen["found own"] > 0
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("cbgm", [(10, 3), (4, 3), (1, 2)])
+def test_cbgm_with_listed_boxes_equals_the_oracle(cbgm):
+    for seed in range(300, 306):
+        for gallery in LOCATED:
+            check(random_located_case(seed), gallery, cbgm)
 
 
 # Ties are left out: which of several equally good matchings is taken, nobody says.
@@ -162,6 +200,55 @@ def test_galleries_that_do_not_exist_are_named():
         prw.check_gallery("100")
 
 
+def test_an_image_listed_twice_is_ranked_once_and_counts_by_each_box():
+    case = random_located_case(1, frames=8, queries=1)
+    boxes = np.array([[0, 0, 100, 200], [300, 0, 400, 200]], np.float32)
+    case.images = [ImageDetections(boxes, np.ones(2), np.array([[0.9], [0.5]]) / (i or 1)) for i in range(8)]
+    case.query_embeddings = np.ones((1, 1))
+    for items, expected in (([0, 1], (1 / 2, 0)), ([1], (0.0, -1)), ([0], (1.0, 0)), ([0, 1, 2], ((1 + 2 / 3) / 3, 0))):
+        where = Where(np.array(items), np.tile(boxes[:1], (len(items), 1)))
+        case.dataset = replace(
+            case.dataset, galleries={"7": [np.array([1, 1, 2])]}, located={"7": [where]}, default_gallery="7"
+        )
+        protocol = SearchProtocol.from_dataset(case.dataset)
+        ranks = rank_queries(protocol, DetectionSet.from_images(case.images), case.query_embeddings)
+        assert (ranks.average_precisions[0], ranks.first_ranks[0]) == (pytest.approx(expected[0]), expected[1])
+        check(case, "7")
+
+
+def test_identities_at_the_end_of_int64():
+    case = random_case(5)
+    before = check_plain(case)
+    for people in (*case.dataset.gallery, *case.dataset.queries):
+        shift = 2**63 - 1 - 5  # identity 5 becomes the last there is, 6 the one of nobody in the gallery
+        if hasattr(people, "identities"):
+            people.identities = np.where(people.identities < 0, -1, people.identities + shift)
+        else:
+            people.identity = people.identity + shift if people.identity < 6 else 77
+    assert check_plain(case) == before
+
+
+def check_plain(case):
+    protocol = SearchProtocol.from_dataset(case.dataset)
+    return rank_queries(protocol, case.detections, case.query_embeddings).average_precisions.tolist()
+
+
+@pytest.mark.parametrize(
+    ("where", "sentence"),
+    [
+        ({"7": []}, "gallery 7 says where 0 people are, but lists no images for so many"),
+        ({"8": []}, "gallery 8 says where 0 people are"),
+        ({"7": [Where(np.array([0, 7]), np.zeros((2, 4)))] * 8}, r"query 0 .* items \[0, 7\] .*rising and below 7"),
+        ({"7": [Where(np.array([1, 0]), np.zeros((2, 4)))] * 8}, r"items \[1, 0\]"),
+        ({"7": [Where(np.array([-1]), np.zeros((1, 4)))] * 8}, r"items \[-1\]"),
+        ({"7": [Where(np.array([1]), np.zeros((2, 4)))] * 8}, r"by boxes of shape \[2, 4\]"),
+    ],
+)
+def test_listed_boxes_that_do_not_fit_the_gallery(where, sentence):
+    with pytest.raises(DataError, match=sentence):
+        SearchProtocol.from_dataset(replace(random_lists_case(1).dataset, located=where))
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -179,9 +266,12 @@ def test_galleries_that_do_not_fit_the_data_set(change, sentence):
 
 def test_cross_camera_needs_cameras_unless_no_galleries_are_listed():
     listed, plain = random_lists_case(1).dataset, random_case(1).dataset
+    SearchProtocol.from_dataset(listed).check_cross_camera()
     assert SearchProtocol.from_dataset(listed).cross_camera and SearchProtocol.from_dataset(plain).cross_camera
     for dataset in (listed, plain):
         for frame in dataset.gallery:
             frame.camera = 1
+        with pytest.raises(UsageError, match=r"^--cross-camera: .* has one camera only"):
+            SearchProtocol.from_dataset(dataset).check_cross_camera()
     assert not SearchProtocol.from_dataset(listed).cross_camera
     assert SearchProtocol.from_dataset(plain).cross_camera
