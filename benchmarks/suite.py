@@ -36,7 +36,8 @@ def run_benchmark(settings: BenchSettings) -> BenchReport:
     """Measure what `settings` ask for. A backend that does not run becomes a row that says why.
 
     Raises:
-        UsageError: a setting cannot be meant (an unknown backend, data set or gallery).
+        UsageError: a setting cannot be meant: an unknown backend, data set or gallery, or other cameras where there is
+            only one.
         DataError, ImageError: the data set cannot be read.
         BundleError, CheckpointError: the bundle or checkpoint cannot be opened, or they are not of the same weights.
         MissingExtraError: a checkpoint is given and torch is not installed.
@@ -45,6 +46,8 @@ def run_benchmark(settings: BenchSettings) -> BenchReport:
     protocol = SearchProtocol.from_dataset(dataset)
     for size in settings.gallery_sizes:
         protocol.check_gallery(size)
+    if settings.cross_camera:
+        protocol.check_cross_camera()
     timed = spread([frame.path for frame in dataset.gallery], settings.frames)
     facts = gather_facts(dataset, settings.threads, timed)
     with ExitStack() as cleanup:

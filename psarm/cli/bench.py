@@ -81,7 +81,7 @@ def command(
     """
     if detections is not None:
         _refuse_engine_options(click.get_current_context())
-        _score_file(detections, dataset, data_root, gallery_sizes, cbgm, json_path)
+        _score_file(detections, dataset, data_root, gallery_sizes, cbgm, cross_camera, json_path)
         return
     from psarm.benchmarks import BenchSettings
     from psarm.benchmarks.settings import TIMING_FRAMES
@@ -134,13 +134,19 @@ def _run(settings: BenchSettings, json_path: Path | None) -> None:
 
 
 def _score_file(
-    path: Path, dataset: str, root: Path, gallery_sizes: tuple[str, ...], cbgm: bool | None, json_path: Path | None
+    path: Path,
+    dataset: str,
+    root: Path,
+    gallery_sizes: tuple[str, ...],
+    cbgm: bool | None,
+    cross_camera: bool,
+    json_path: Path | None,
 ) -> None:
     """Score a detections file. Without --cbgm or --no-cbgm, CBGM is measured when the file has contexts."""
     from psarm.benchmarks.table import print_metrics
     from psarm.console import out
     from psarm.data.readers import read_dataset
-    from psarm.evaluation import read_detections, score_detections
+    from psarm.evaluation import SearchProtocol, read_detections, score_detections
     from psarm.files import write_json
 
     content = read_detections(path)
@@ -149,7 +155,10 @@ def _score_file(
     if cbgm is False:
         content = dataclasses.replace(content, context=None)
     data = read_dataset(dataset, root)
-    metrics = score_detections(data, content, gallery_sizes=gallery_sizes)
+    protocol = SearchProtocol.from_dataset(data)
+    if cross_camera:  # shown wherever there are several cameras
+        protocol.check_cross_camera()
+    metrics = score_detections(protocol, content, gallery_sizes=gallery_sizes)
     print_metrics(metrics, out)
     if data.default_gallery is not None:
         out.print(f"Search: gallery {data.default_gallery} where no other is named")

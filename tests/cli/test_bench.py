@@ -98,6 +98,17 @@ def test_galleries_that_are_not_there(capsys, root, detections, bundle, by, data
     assert " ".join(err.split()).endswith(" ".join(sentence.split()))
 
 
+@pytest.mark.parametrize("by", ["file", "bundle"])
+def test_other_cameras_of_a_single_one(capsys, root, listed, detections, bundle, by):
+    what = ["--detections", detections] if by == "file" else [bundle]
+    arguments = ["--dataset", "cuhk-sysu", "--data-root", root, *what, "--cross-camera"]
+    gallery = [dataclasses.replace(frame, camera=0) for frame in listed.gallery]
+    listed.gallery[:] = gallery
+    code, out, err = bench(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert " ".join(err.split()).startswith("Error: --cross-camera: the gallery of this data set has one camera only")
+
+
 def test_the_full_gallery_of_prw_is_its_only_one(capsys, root, detections, tmp_path):
     arguments = ["--data-root", root, "--detections", detections, "--gallery-size", "full", "--gallery-size", "-1"]
     assert bench(capsys, *arguments, "--json", tmp_path / "a.json")[0] == 0
