@@ -7,6 +7,7 @@ or random weights everything is trained.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,18 @@ from urllib.parse import urlparse
 from torch import Tensor, hub
 from torchvision.models import get_model_weights
 
+from psarm.config import GATED, ModelConfig
 from psarm.errors import CheckpointError, ConfigError, TrainingError
 from psarm.model.backbone import torchvision_name
-from psarm.model.checkpoint import checkpoint_of, load_state
+from psarm.model.checkpoint import Checkpoint, checkpoint_of, load_state
 from psarm.model.person_search import PersonSearchModel
+from psarm.model.released import COUNTER, looks_released
 from psarm.model.weights_file import WeightsFile, misfit, read_weights
 
 IMAGENET = "imagenet"
 # Which people the tables hold belongs to a data set, so a fresh training always begins with empty ones.
 _TABLES = re.compile(r"roi_heads\.(further\.\d+\.)?reid_loss\.")
 _CLASSIFIERS = ("fc.", "classifier.")  # of torchvision's ResNets and ConvNeXts
-_COUNTER = ".num_batches_tracked"
 
 
 def initialise(model: PersonSearchModel, source: str) -> None:
@@ -36,8 +38,9 @@ def initialise(model: PersonSearchModel, source: str) -> None:
     torchvision's network, or a checkpoint; the content tells which a file is. The first two fill the backbone and every
     head's copy of its last stage, and stop training the stem.
 
-    Raises `CheckpointError` where a file cannot be read or does not fit, `ConfigError` where the width has no ImageNet
-    weights and `TrainingError` where those are neither cached nor downloadable.
+    Raises `CheckpointError` where a file cannot be read, does not fit, or holds weights that would compute something
+    else in `model`; `ConfigError` where the width has no ImageNet weights and `TrainingError` where those are neither
+    cached nor downloadable.
     """
     if not source:
         return
@@ -45,8 +48,7 @@ def initialise(model: PersonSearchModel, source: str) -> None:
         source = _imagenet_file(model)
     file = read_weights(source)
     if _is_checkpoint(file):
-        tables = {name: value for name, value in model.state_dict().items() if _TABLES.match(name)}
-        load_state(model, {**checkpoint_of(file, source).state, **tables}, source)
+        _load_checkpoint(model, checkpoint_of(file, source), source)
     else:
         _load_backbone(model, file.state, source)
         model.backbone.freeze_stem()
@@ -65,7 +67,36 @@ def parameters(model: PersonSearchModel) -> list[Tensor]:
 
 
 def _is_checkpoint(file: WeightsFile) -> bool:
-    return "psarm" in file.about or any(name.startswith("roi_heads.") for name in file.state)
+    ours = "psarm" in file.about or any(name.startswith("roi_heads.") for name in file.state)
+    return ours or looks_released(file.state)
+
+
+def _load_checkpoint(model: PersonSearchModel, checkpoint: Checkpoint, source: str) -> None:
+    ours, theirs = _meaning(model.config), _meaning(checkpoint.config)
+    other = [key for key in theirs if theirs[key] != ours[key]]
+    if other:
+        differences = ", ".join(f"model.{key} is {ours[key]}, there {theirs[key]}" for key in other)
+        overrides = " ".join(f"-o {shlex.quote(f'model.{key}={theirs[key]}')}" for key in other)
+        raise CheckpointError(
+            f"The weights of {source} would compute something else in this model ({differences}); give {overrides}."
+        )
+    tables = {name: value for name, value in model.state_dict().items() if _TABLES.match(name)}
+    load_state(model, {**checkpoint.state, **tables}, source)
+
+
+def _meaning(config: ModelConfig) -> dict[str, Any]:
+    """Settings that change what the same weights compute, though every name and shape may fit.
+
+    Sizes of images are not among them: a model takes pictures of any size.
+    """
+    height, width = config.roi_shape
+    return {
+        "variant": config.variant,
+        "arm_layout": config.arm_layout if config.parts.mixing in GATED else "paper",
+        "roi_size": height if height == width else [height, width],
+        "anchor_sizes": list(config.anchor_sizes),
+        "anchor_ratios": list(config.anchor_ratios),
+    }
 
 
 def _imagenet_file(model: PersonSearchModel) -> str:
@@ -94,7 +125,7 @@ def _load_backbone(model: PersonSearchModel, weights: Mapping[str, Tensor], sour
     names = {ours: name for ours in state if (name := torchvision_name(config.backbone, ours)) is not None}
     needed = {name: state[ours] for ours, name in names.items()}
     # Files from before BatchNorm counted its batches lack the counters, which nothing here reads.
-    given = {name: value for name, value in needed.items() if name.endswith(_COUNTER)}
+    given = {name: value for name, value in needed.items() if name.endswith(COUNTER)}
     given |= {name: value for name, value in weights.items() if not name.startswith(_CLASSIFIERS)}
     if wrong := misfit(needed, given):
         width = "" if config.width == 1 else f" of width {config.width}"

@@ -4,6 +4,7 @@ from urllib.error import URLError
 
 import pytest
 import torch
+from released_files import small_released
 from runs import state_of, tiny
 from safetensors.torch import save_file
 from torchvision.models import convnext_tiny, resnet18, resnet34
@@ -12,7 +13,7 @@ from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 from psarm.config import ModelConfig
 from psarm.errors import CheckpointError, ConfigError, TrainingError
 from psarm.model.builder import build_model
-from psarm.model.checkpoint import save_model
+from psarm.model.checkpoint import read_checkpoint, save_model
 from psarm.training.initial import freeze_as_saved, initialise, parameters
 from psarm.training.trainer import train
 
@@ -239,10 +240,112 @@ def test_a_checkpoint_gives_everything_but_the_tables(tmp_path, backbone, varian
 
 def test_a_checkpoint_of_another_architecture_is_refused(tmp_path):
     save_model(build_model(dataclasses.replace(SMALL, variant="seqnet")), tmp_path / "seqnet.safetensors")
-    with pytest.raises(CheckpointError, match=r"seqnet\.safetensors does not fit psarm with resnet18: .* missing"):
+    with pytest.raises(
+        CheckpointError, match=r"\(model\.variant is psarm, there seqnet\); give -o model\.variant=seqnet\.$"
+    ):
         initialise(build_model(SMALL), str(tmp_path / "seqnet.safetensors"))
     with pytest.raises(CheckpointError, match="no checkpoint at"):
         initialise(build_model(SMALL), str(tmp_path / "none.safetensors"))
+
+
+MEANING = {  # of the same weights: another model than SMALL's, and the override that makes it the same
+    "variant": ({"variant": "seqnet_relation_mixer"}, "-o model.variant=seqnet_relation_mixer"),
+    "arm_layout": ({"arm_layout": "released"}, "-o model.arm_layout=released"),
+    "roi_size": ({"roi_size": (49, 1)}, "-o 'model.roi_size=[49, 1]'"),
+    "anchor_sizes": ({"anchor_sizes": (8, 64, 128, 256, 512)}, "-o 'model.anchor_sizes=[8, 64, 128, 256, 512]'"),
+    "anchor_ratios": ({"anchor_ratios": (1.0, 0.5, 2.0)}, "-o 'model.anchor_ratios=[1.0, 0.5, 2.0]'"),
+}
+SHAPES = {"backbone": "resnet50", "width": 0.5, "arm_reduction": 2, "embedding_dim": 128}
+FREE = {
+    "arm_dropout": 0.1,
+    "min_size": 300,
+    "max_size": 2000,
+    "pre_nms_top_n_train": 10,
+    "pre_nms_top_n_test": 10,
+    "post_nms_top_n_train": 10,
+    "post_nms_top_n_test": 10,
+    "rpn_nms_thresh": 0.6,
+    "rpn_batch_size": 8,
+    "roi_batch_size": 8,
+    "score_thresh": 0.1,
+    "detection_nms_thresh": 0.3,
+    "final_nms_thresh": 0.3,
+    "detections_per_image": 3,
+    "num_identities": 9,
+    "queue_size": 3,
+    "oim_momentum": 0.4,
+    "oim_scalar": 10.0,
+}
+
+
+@pytest.fixture(scope="module")
+def small_checkpoint(tmp_path_factory):
+    save_model(build_model(SMALL), path := tmp_path_factory.mktemp("small") / "small.safetensors")
+    return str(path)
+
+
+def test_every_setting_is_decided():
+    assert {*MEANING, *SHAPES, *FREE} == {field.name for field in dataclasses.fields(ModelConfig)}
+
+
+@pytest.mark.parametrize("key", MEANING)
+def test_weights_that_would_compute_something_else_are_refused(tmp_path, small_checkpoint, key):
+    changes, override = MEANING[key]
+    save_model(build_model(dataclasses.replace(SMALL, **changes)), path := tmp_path / "other.safetensors")
+    model = build_model(SMALL)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert {name: value.shape for name, value in before.items()} == {
+        name: value.shape for name, value in build_model(dataclasses.replace(SMALL, **changes)).state_dict().items()
+    }
+    with pytest.raises(CheckpointError) as caught:
+        initialise(model, str(path))
+    assert re.fullmatch(
+        rf"The weights of .*other\.safetensors would compute something else in this model \(model\.{key} is .*, there "
+        rf".*\); give {re.escape(override)}\.",
+        str(caught.value),
+    )
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    initialise(build_model(dataclasses.replace(SMALL, **changes)), str(path))
+
+
+def test_all_that_differs_is_named_at_once(small_checkpoint):
+    model = build_model(dataclasses.replace(SMALL, variant="seqnet_mlp_mixer", roi_size=(8, 4)))
+    with pytest.raises(CheckpointError, match=r"give -o model\.variant=psarm -o model\.roi_size=7\.$"):
+        initialise(model, small_checkpoint)
+
+
+@pytest.mark.parametrize("key", SHAPES)
+def test_settings_that_shapes_tell(small_checkpoint, key):
+    with pytest.raises(CheckpointError, match=r"small\.safetensors does not fit psarm with resnet\d\d: parameters \d+"):
+        initialise(build_model(dataclasses.replace(SMALL, **{key: SHAPES[key]})), small_checkpoint)
+
+
+def test_settings_that_may_differ(small_checkpoint):
+    model = build_model(dataclasses.replace(SMALL, **FREE, roi_size=(7, 7)))
+    initialise(model, small_checkpoint)
+    given = read_checkpoint(small_checkpoint).state
+    assert all(torch.equal(given[name], v) for name, v in model.state_dict().items() if ".reid_loss." not in name)
+
+
+def test_the_layout_is_free_where_nothing_is_gated(tmp_path):
+    plain = dataclasses.replace(SMALL, variant="seqnet")
+    save_model(build_model(dataclasses.replace(plain, arm_layout="released")), path := tmp_path / "seqnet.safetensors")
+    initialise(build_model(plain), str(path))
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_released_file_with_and_without_the_prefix_of_data_parallel(tmp_path, monkeypatch, prefix):
+    source = small_released(path := tmp_path / "released.pth", monkeypatch)
+    state = torch.load(path, weights_only=True)["model"]
+    torch.save({"model": {prefix + name: value for name, value in state.items()}}, path)
+    model = build_model(dataclasses.replace(source.config, num_identities=3, queue_size=2))
+    initialise(model, str(path))
+    given = source.state_dict()
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, torch.zeros_like(value) if ".reid_loss." in name else given[name]), name
+    assert fixed(model) == []
+    with pytest.raises(CheckpointError, match=r"released\.pth .*; give -o model\.arm_layout=released\.$"):
+        initialise(build_model(dataclasses.replace(source.config, arm_layout="paper")), str(path))
 
 
 def test_empty_is_random():
