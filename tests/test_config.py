@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from psarm.config import Config, DataConfig, LossWeights, ModelConfig, TrainConfig, from_dict, load_config, to_dict
+from psarm.config import (
+    VARIANTS,
+    Config,
+    DataConfig,
+    LossWeights,
+    ModelConfig,
+    TrainConfig,
+    from_dict,
+    load_config,
+    to_dict,
+)
 from psarm.errors import ConfigError
 
 
@@ -250,7 +260,7 @@ BAD_VALUES = {
         "embedding_dim": [0, 255, -2],
         "anchor_sizes": [[], [0], [32, -1]],
         "anchor_ratios": [[], [0]],
-        "roi_size": [0, [7], [0, 3], [24, 8, 1]],
+        "roi_size": [0, 1, [7], [0, 3], [1, 1], [24, 8, 1]],
         "roi_batch_size": [0],
         "rpn_batch_size": [-1],
         "num_identities": [0],
@@ -280,6 +290,17 @@ BAD_VALUES = {
         "threads": [-1],
     },
 }
+
+
+def test_one_cell_is_enough_where_nothing_compares_cells():
+    for variant in VARIANTS:
+        compared = VARIANTS[variant].mixing in ("arm", "spatio_channel")
+        assert ModelConfig(variant=variant, roi_size=(1, 2)).roi_shape == (1, 2)
+        if compared:
+            message = refusal(lambda variant=variant: ModelConfig(variant=variant, roi_size=1))
+            assert message == "model.roi_size is 1; needed at least 2 cells, which SimAM compares."
+        else:
+            assert ModelConfig(variant=variant, roi_size=1).roi_shape == (1, 1)
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,8 @@ class ModelConfig:
             )
         rois = self.roi_size if isinstance(self.roi_size, tuple) else (self.roi_size,) * 2
         require(len(rois) == 2 and min(rois) > 0, "model.roi_size", self.roi_size, "a side or [height, width], above 0")
+        if mixing in ("arm", "spatio_channel"):
+            require(max(rois) > 1, "model.roi_size", self.roi_size, "at least 2 cells, which SimAM compares")
         if self.backbone.startswith("convnext"):
             require(min(rois) > 1, "model.roi_size", self.roi_size, "sides of at least 2, which ConvNeXt halves")
 

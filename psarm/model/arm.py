@@ -206,12 +206,18 @@ class Arm(nn.Module):
         super().__init__()
         reduced = max(1, channels // 4) if reduced is None else reduced
         height, width = (size, size) if isinstance(size, int) else size
+        self.size = (height, width)
         self.reduce = nn.Conv2d(channels, reduced, 1)
         self.mixer = make_mixer(mixing, reduced, height * width, dropout, layout)
         self.expand = nn.Conv2d(reduced, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """RoI features [R,C,H,W] → enriched RoI features [R,C,H,W]."""
+        """RoI features [R,C,H,W] → enriched RoI features [R,C,H,W]; raises `ValueError` unless H x W is `size`."""
+        if tuple(x.shape[2:]) != self.size:
+            raise ValueError(
+                f"RoI features of the shape {tuple(x.shape)} came to an Arm for maps of {self.size} (height, width); "
+                f"build it with size={tuple(x.shape[2:])}, or pool RoIs to {self.size}."
+            )
         return self.expand(self.mixer(self.reduce(x)))  # type: ignore[no-any-return]
 
 

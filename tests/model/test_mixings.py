@@ -1,6 +1,7 @@
 """What Table 2 puts between ARM's two 1x1 convolutions, against literal code, on maps of any shape."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -136,3 +137,24 @@ def test_arm_takes_a_quarter_of_the_channels_and_either_kind_of_size():
     assert Arm(64, 7).mixer.token_mixer.mlp.fc1.in_features == 49
     assert Arm(64, (24, 8)).mixer.token_mixer.mlp.fc1.in_features == math.prod((24, 8))
     assert Arm(64, (24, 8))(torch.randn(2, 64, 24, 8)).shape == (2, 64, 24, 8)
+
+
+@pytest.mark.parametrize("mixing", [*GATES, "spatio_channel", "transformer"])
+@pytest.mark.parametrize("shape", [(4, 12), (12, 5), (48, 1), (1, 1)])
+def test_a_map_of_another_shape_is_refused(mixing, shape):
+    arm = Arm(32, (12, 4), mixing=mixing)
+    assert arm(torch.zeros(1, 32, 12, 4)).shape == (1, 32, 12, 4)
+    given = re.escape(f"(2, 32, {shape[0]}, {shape[1]})")
+    with pytest.raises(
+        ValueError, match=rf"shape {given} came to .* maps of \(12, 4\) .*size=\({shape[0]}, {shape[1]}\)"
+    ):
+        arm(torch.zeros(2, 32, *shape))
+
+
+@pytest.mark.parametrize("size", [7, (8, 4)])
+def test_it_is_traced_with_any_number_of_rois(size):
+    arm = Arm(32, size).eval()
+    x = torch.randn(3, 32, *arm.size)
+    dynamic = torch.export.export(arm, (x,), dynamic_shapes=({0: torch.export.Dim("R")},))
+    more = torch.randn(5, 32, *arm.size)
+    torch.testing.assert_close(dynamic.module()(more), arm(more), rtol=1e-5, atol=1e-5)
