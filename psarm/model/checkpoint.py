@@ -84,16 +84,16 @@ def checkpoint_of(file: WeightsFile, path: str | Path) -> Checkpoint:
     """What a file read from `path` is a checkpoint of; CheckpointError where it is no model's."""
     if file.kind == "safetensors":
         return _ours(file, path)
+    if looks_released(file.state):
+        released = read_released(file.state, str(path))
+        return Checkpoint(released.config, released.state, None)
     config = file.about.get("config")
     if isinstance(config, dict) and config.get("model") is not None:  # a training state of ours
         return Checkpoint(_config(config["model"], path), file.state, file.about.get("dataset"))
-    if not looks_released(file.state):
-        raise CheckpointError(
-            f"{path} holds a model of another architecture (first parameter: {next(iter(file.state))}); psarm loads "
-            "its own checkpoints and the released SeqNet and PS-ARM files."
-        )
-    released = read_released(file.state, str(path))
-    return Checkpoint(released.config, released.state, None)
+    raise CheckpointError(
+        f"{path} holds a model of another architecture (first parameter: {next(iter(file.state))}); psarm loads "
+        "its own checkpoints and the released SeqNet and PS-ARM files."
+    )
 
 
 def load_state(model: PersonSearchModel, state: Mapping[str, Tensor], source: str) -> None:

@@ -120,6 +120,11 @@ def test_released_state_dict_alone_and_in_torchs_old_format(variant, tmp_path):
     assert read_checkpoint(path).config.variant == variant
 
 
+def test_a_released_state_dict_beside_a_configuration_of_another_code(tmp_path):
+    torch.save({"model": empty_state("psarm"), "config": {"model": {"backbone": "resnet50"}}}, tmp_path / "x.pth")
+    assert read_checkpoint(tmp_path / "x.pth").config.arm_layout == "released"
+
+
 def test_a_device_that_is_not_there(saved):
     with pytest.raises(UsageError, match="Device 'potato' cannot be used"):
         psarm.load_model(saved, device="potato")
