@@ -1,4 +1,4 @@
-"""A checkpoint becomes a bundle: trace both graphs, write them with their manifest, verify, put it in place."""
+"""A checkpoint becomes a bundle: trace its graphs, write them with their manifest, verify, put it in place."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from psarm.model.person_search import PersonSearchModel
 from psarm.model.roi_heads import MIN_BOX_SIDE
 from psarm.runtime.manifest import (
     MANIFEST_NAME,
-    SCHEMA,
     DatasetInfo,
     EmbeddingInfo,
     Manifest,
@@ -33,6 +32,7 @@ from psarm.runtime.manifest import (
     Preprocessing,
     Thresholds,
     describe_files,
+    schema_of,
     write_manifest,
 )
 
@@ -50,6 +50,8 @@ class ExportReport:
     """Nodes of each graph."""
     comparisons: list[Comparison]
     """Errors against the PyTorch model; empty where the export was not verified."""
+    dataset: str | None
+    """Name of the data set that the model was trained on, where the checkpoint knows it."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -58,6 +60,7 @@ class ExportReport:
             "bytes": self.sizes,
             "nodes": self.nodes,
             "limits": LIMITS,
+            "dataset": self.dataset,
             "verification": [comparison.to_dict() for comparison in self.comparisons],
         }
 
@@ -91,7 +94,7 @@ def export_bundle(
         comparisons = verify_bundle(model, directory, say) if verify else []
     nodes = {name: len(graph_model.graph.node) for name, graph_model in models.items()}
     sizes = {name: (out / file).stat().st_size for name, file in files.items()}
-    return ExportReport(out, sizes, nodes, comparisons)
+    return ExportReport(out, sizes, nodes, comparisons, dataset.name if dataset else None)
 
 
 def _trace_all(model: PersonSearchModel, say: Callable[[str], None]) -> list[TracedGraph]:
@@ -158,8 +161,9 @@ def _manifest(
     directory: Path,
 ) -> Manifest:
     config = model.config
+    specs = {graph.name: graph.spec for graph in graphs}
     return Manifest(
-        schema=SCHEMA,
+        schema=schema_of(specs),
         psarm_version=__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         model=ModelInfo(
@@ -176,7 +180,7 @@ def _manifest(
             config.detections_per_image,
             MIN_BOX_SIDE,
         ),
-        graphs={graph.name: graph.spec for graph in graphs},
+        graphs=specs,
         opset=OPSET,
         precisions={"fp32": files},
         files=describe_files(directory, files.values()),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -17,7 +17,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from psarm.errors import BundleError
 from psarm.files import sha256, write_json
 
-SCHEMA = 1
+SCHEMA = 2
+"""The newest that is read; bundles with nothing that came after schema 1 still say 1 (`schema_of`)."""
 MANIFEST_NAME = "manifest.json"
 GRAPH_INPUTS = {
     "detect": ("images", "image_sizes"),
@@ -158,15 +159,23 @@ def read_manifest(directory: str | Path) -> Manifest:
     schema = value["schema"]
     if schema > SCHEMA:
         raise BundleError(
-            f"{path} was made by a newer psarm: schema {schema}, this psarm reads {SCHEMA}; upgrade psarm."
+            f"{path} was made by a newer psarm: schema {schema}, this psarm reads 1 to {SCHEMA}; upgrade psarm."
         )
-    if schema < SCHEMA:
-        raise BundleError(f"{path} has schema {schema}, this psarm reads {SCHEMA}; export the bundle again.")
+    if schema < 1:
+        raise BundleError(f"{path} has schema {schema}, this psarm reads 1 to {SCHEMA}; export the bundle again.")
     try:
         manifest: Manifest = _parse(Manifest, value, "")
     except BundleError as error:
         raise BundleError(f"{path}: {error}") from error
     return manifest
+
+
+def schema_of(graphs: Mapping[str, GraphSpec]) -> int:
+    """The least schema that tells of all `graphs`: 2 where a psarm of schema 1 would leave an optional part out."""
+    parts = any(name in graphs for name in OPTIONAL_GRAPHS) or any(
+        output in graphs[name].outputs for name, outputs in OPTIONAL_OUTPUTS.items() for output in outputs
+    )
+    return 2 if parts else 1
 
 
 def write_manifest(directory: str | Path, manifest: Manifest) -> None:
@@ -182,7 +191,7 @@ def describe_files(directory: str | Path, names: Iterable[str]) -> dict[str, Fil
 
 def _check_values(manifest: Manifest) -> None:
     rule, limits = manifest.preprocessing, manifest.thresholds
-    _require(manifest.schema == SCHEMA, "schema", manifest.schema, str(SCHEMA))
+    _require(1 <= manifest.schema <= SCHEMA, "schema", manifest.schema, f"between 1 and {SCHEMA}")
     _require(manifest.embedding.size > 0, "embedding.size", manifest.embedding.size, "more than 0")
     _require(0 < rule.min_size <= rule.max_size, "preprocessing.min_size", rule.min_size, "between 1 and max_size")
     _require(rule.size_divisor > 0, "preprocessing.size_divisor", rule.size_divisor, "more than 0")
@@ -207,6 +216,8 @@ def _check_graphs(manifest: Manifest) -> None:
         _require(found == set(outputs), f"graphs.{name}.outputs", sorted(graph.outputs), ", ".join(outputs))
     unknown = sorted(set(manifest.graphs) - set(GRAPH_INPUTS))
     _require(not unknown, "graphs", sorted(manifest.graphs), f"no graphs but {', '.join(GRAPH_INPUTS)}")
+    least = schema_of(manifest.graphs)
+    _require(manifest.schema >= least, "schema", manifest.schema, f"{least}, which tells of its optional parts")
     embeddings = manifest.graphs["reid"].outputs["embeddings"].shape
     _require(
         embeddings[-1:] == (manifest.embedding.size,),

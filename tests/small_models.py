@@ -41,6 +41,7 @@ EVERY = {
     "psarm_resnet50": {"backbone": "resnet50", "width": 0.125},
     "cascaded_psarm_resnet101": {"variant": "cascaded_psarm", "backbone": "resnet101", "width": 0.125},
     "nae_arm_convnext": {"variant": "nae_arm", "backbone": "convnext_tiny", "width": 0.125},
+    "seqnet_convnext": {"variant": "seqnet", "backbone": "convnext_tiny", "width": 0.125},
     "psarm_convnext": {"backbone": "convnext_base", "width": 0.0625, "roi_size": 7},
 }
 """Changes to SMALL for every row of the paper, RoIs that are not square, and every kind of backbone."""

@@ -198,8 +198,8 @@ def test_wrong_bundles_exit_with_1(bundle, frames, tmp_path, capfd):
     graph.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     failing(damaged, "SHA-256 differs")
     manifest = json.loads((damaged / "manifest.json").read_text())
-    (damaged / "manifest.json").write_text(json.dumps({**manifest, "schema": 2}))
-    failing(damaged, "made by a newer psarm: schema 2, this psarm reads 1; upgrade psarm")
+    (damaged / "manifest.json").write_text(json.dumps({**manifest, "schema": 3}))
+    failing(damaged, "made by a newer psarm: schema 3, this psarm reads 1 to 2; upgrade psarm")
 
 
 def test_ctrl_c_is_clean_and_keeps_whole_files(bundle, frames, tmp_path, capfd, monkeypatch):

@@ -25,6 +25,7 @@ def test_bundle(name, tmp_path):
     assert manifest.model.variant == model.config.variant
     assert set(manifest.graphs) == {"detect", "reid"} | ({"refine"} if heads == "cascaded" else set())
     assert ("regions" in manifest.graphs["detect"].outputs) == (heads == "nae")
+    assert manifest.schema == (1 if heads == "seqnet" else 2)
     detect = onnx.load(tmp_path / "bundle" / "detect.onnx")
     assert not any(node.op_type == "BatchNormalization" for node in detect.graph.node)
     assert nobody_found_is_an_answer(tmp_path / "bundle", model.config.embedding_dim)

@@ -64,6 +64,12 @@ def test_unknown_keys_and_no_data_set_are_fine(bundle):
     assert Bundle.open(bundle).manifest.dataset is None
 
 
+def test_both_schemas_are_read(bundle):
+    assert Bundle.open(bundle).manifest.schema == 1
+    edit(bundle, "schema", value=2)
+    assert Bundle.open(bundle).manifest.schema == 2
+
+
 def test_places_that_are_no_bundle(tmp_path):
     with pytest.raises(BundleError, match=r"no bundle at .*gone"):
         Bundle.open(tmp_path / "gone")
@@ -81,9 +87,10 @@ def test_places_that_are_no_bundle(tmp_path):
         ("[]", "no schema number"),
         ("{}", "no schema number"),
         ('{"schema": "1"}', "no schema number"),
-        ('{"schema": 2}', "made by a newer psarm: schema 2, this psarm reads 1; upgrade psarm"),
-        ('{"schema": 0}', "has schema 0, this psarm reads 1"),
+        ('{"schema": 3}', "made by a newer psarm: schema 3, this psarm reads 1 to 2; upgrade psarm"),
+        ('{"schema": 0}', "has schema 0, this psarm reads 1 to 2; export the bundle again"),
         ('{"schema": 1}', "the key psarm_version is missing"),
+        ('{"schema": 2}', "the key psarm_version is missing"),
         ("\x00\xff", "not valid JSON"),
     ],
 )

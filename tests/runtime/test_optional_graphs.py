@@ -1,6 +1,7 @@
 """Bundles with a refine graph, or whose re-id graph looks elsewhere than at the boxes, in the same runtime."""
 
 import dataclasses
+import json
 
 import numpy as np
 import onnx
@@ -13,7 +14,7 @@ from torchvision.ops import clip_boxes_to_image
 
 from psarm.errors import BundleError, UsageError
 from psarm.runtime import Bundle, PersonSearch
-from psarm.runtime.manifest import GraphSpec, TensorSpec, describe_files, write_manifest
+from psarm.runtime.manifest import GraphSpec, TensorSpec, describe_files, schema_of, write_manifest
 
 MOVE = np.array([-9, 4, 6, -5], np.float32)  # pixels
 
@@ -53,7 +54,8 @@ def make(directory, refine=False, regions=False):
         model.graph.output.append(helper.make_tensor_value_info("regions", TensorProto.FLOAT, shape))
         onnx.save(model, directory / "detect.onnx")
     described = describe_files(directory, files.values())
-    write_manifest(directory, dataclasses.replace(manifest, graphs=graphs, precisions={"fp32": files}, files=described))
+    changes = {"schema": schema_of(graphs), "graphs": graphs, "precisions": {"fp32": files}, "files": described}
+    write_manifest(directory, dataclasses.replace(manifest, **changes))
     return directory
 
 
@@ -123,6 +125,16 @@ def test_refining_nobody_is_refused_by_the_backend(moved):
     assert engine._backend.refines is refines
     with pytest.raises(UsageError, match="needs at least one box"):
         engine._backend.run_refine(features, *nobody)
+
+
+@pytest.mark.parametrize("part", ["refine", "regions"])
+def test_an_optional_part_needs_a_schema_that_tells_of_it(tmp_path, part):
+    directory = make(tmp_path / "bundle", **{part: True})
+    assert Bundle.open(directory).manifest.schema == 2
+    path = directory / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 1}))
+    with pytest.raises(BundleError, match="schema is 1; needed 2, which tells of its optional parts"):
+        Bundle.open(directory)
 
 
 def test_a_refine_graph_must_have_a_file_and_take_what_detect_gives(tmp_path):
