@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--overwrite", is_flag=True, help="Replace the bundle that is at --out.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(checkpoint: Path, out: Path, verify: bool, simplify: bool, overwrite: bool, as_json: bool) -> None:
-    """Turn a CHECKPOINT into a bundle: two ONNX graphs and a manifest.
+    """Turn a CHECKPOINT into a bundle: ONNX graphs and a manifest.
 
     CHECKPOINT is a model.safetensors or last.pt of psarm train, or a released SeqNet or PS-ARM .pth file. The export
     fails, and leaves nothing at --out, where boxes differ from the PyTorch model's by more than 0.01 pixels, or scores
@@ -63,7 +63,8 @@ def _show(report: ExportReport) -> None:
         out.print("Not compared with the PyTorch model (--no-verify).")
     out.print(f"Bundle: {report.bundle}", soft_wrap=True)
     out.print(f"Next: psarm detect {report.bundle} PICTURE", soft_wrap=True)
-    out.print(f"   or psarm bench {report.bundle} --dataset prw --data-root DIR", soft_wrap=True)
+    name = report.dataset or "NAME"
+    out.print(f"   or psarm bench {report.bundle} --dataset {name} --data-root DIR", soft_wrap=True)
 
 
 def _errors(comparisons: list[Comparison]) -> Table:

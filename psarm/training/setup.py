@@ -14,10 +14,6 @@ from psarm.data.types import PersonSearchDataset
 from psarm.errors import ConfigError, DataError, UsageError
 from psarm.training.state import STATE_FILE
 
-WHERE_DATA_COMES_FROM = (
-    "give the folder of the data set with --data-root; `psarm data synth DIR --format prw` makes one."
-)
-
 
 def check_output(output: Path, resume: bool, overwrite: bool) -> None:
     """Raise `UsageError` where starting or resuming in `output` cannot be meant."""
@@ -38,10 +34,16 @@ def check_output(output: Path, resume: bool, overwrite: bool) -> None:
 def read_dataset(config: DataConfig) -> PersonSearchDataset:
     """The data set of a configuration; raises `ConfigError` without a root and `DataError` where it cannot be read."""
     if not config.root:
-        raise ConfigError(f"data.root is empty; {WHERE_DATA_COMES_FROM}")
+        raise ConfigError(f"data.root is empty; {_where_data_comes_from(config)}")
     if not Path(config.root).exists():
-        raise ConfigError(f"data.root {config.root} does not exist; {WHERE_DATA_COMES_FROM}")
+        raise ConfigError(f"data.root {config.root} does not exist; {_where_data_comes_from(config)}")
     return readers.read_dataset(config.dataset, config.root)
+
+
+def _where_data_comes_from(config: DataConfig) -> str:
+    synth = f"`psarm data synth DIR --format {config.dataset}` makes one"
+    made = "`psarm data convert` makes one of videos or pictures" if config.dataset == "visits" else synth
+    return f"give the folder of the data set with --data-root; {made}."
 
 
 def fit_to_dataset(config: Config, dataset: PersonSearchDataset) -> Config:

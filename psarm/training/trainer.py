@@ -1,4 +1,4 @@
-"""One training run: SGD over the seven losses, a checkpoint every epoch, exact resume (paper section 4.1)."""
+"""One training run: SGD over the model's losses, a checkpoint every epoch, exact resume (paper section 4.1)."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Losses(nn.Module):
         self.model = model
 
     def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """The seven unweighted losses."""
+        """The unweighted losses."""
         return self.model.losses(images, targets)
 
 
@@ -113,7 +113,8 @@ def train(config: Config, resume: bool = False, overwrite: bool = False) -> Trai
 
 def _how_to_evaluate(config: Config) -> str:
     checkpoint = Path(config.train.output) / MODEL_FILE
-    command = ["psarm", "bench", "--checkpoint", str(checkpoint), "--data-root", config.data.root]
+    data = ["--dataset", config.data.dataset, "--data-root", config.data.root]
+    command = ["psarm", "bench", "--checkpoint", str(checkpoint), *data]
     return (
         f"Training is complete: {checkpoint} is written; only the evaluation was left ({shlex.join(command)} makes it)."
     )

@@ -1,11 +1,13 @@
 """`psarm export` as a user types it."""
 
+import dataclasses
 import json
 
 import pytest
 import torch
 
 from psarm.cli import run
+from psarm.model.checkpoint import read_checkpoint, save_checkpoint
 
 
 def test_table_with_errors_and_limits(quick, checkpoint, tmp_path, capsys):
@@ -23,13 +25,22 @@ def test_table_with_errors_and_limits(quick, checkpoint, tmp_path, capsys):
     ]
 
 
+@pytest.mark.parametrize("name", ["visits", None])
+def test_the_next_command_is_for_the_data_set_of_the_checkpoint(quick, checkpoint, tmp_path, capsys, name):
+    about = {"name": name, "train_frames": 3, "identities": 7} if name else None
+    save_checkpoint(dataclasses.replace(read_checkpoint(checkpoint), dataset=about), tmp_path / "m.safetensors")
+    assert run(["export", str(tmp_path / "m.safetensors"), "--out", str(tmp_path / "b"), "--no-verify"]) == 0
+    shown = capsys.readouterr().out
+    assert f"or psarm bench {tmp_path / 'b'} --dataset {name or 'NAME'} --data-root DIR\n" in shown
+
+
 def test_json_is_one_object(quick, checkpoint, tmp_path, capsys):
     arguments = ["export", str(checkpoint), "--out", str(tmp_path / "b"), "--no-verify", "--json"]
     assert run(arguments) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["bundle"] == str(tmp_path / "b")
     assert report["limits"] == {"boxes": 1e-2, "scores": 1e-4, "embeddings": 1e-4}
-    assert report["verification"] == []
+    assert (report["verification"], report["dataset"]) == ([], None)
     assert report["nodes"].keys() == report["bytes"].keys() == {"detect", "reid"}
 
 

@@ -92,8 +92,10 @@ def test_a_used_folder_needs_resume_or_overwrite(train):
         (["--data-root", "missing"], "data.root missing does not exist; give the folder"),
         (
             ["--data-root", ""],
-            "data.root is empty; give the folder of the data set with --data-root; `psarm data synth",
+            "data.root is empty; give the folder of the data set with --data-root; `psarm data synth DIR --format prw`",
         ),
+        (["-o", "data.dataset=cuhk-sysu", "--data-root", "missing"], "`psarm data synth DIR --format cuhk-sysu` makes"),
+        (["-o", "data.dataset=visits", "--data-root", ""], "`psarm data convert` makes one of videos or pictures."),
     ],
 )
 def test_what_cannot_work_is_one_sentence_and_writes_nothing(train, tmp_path, arguments, sentence):
@@ -189,7 +191,7 @@ def test_interrupted_in_the_evaluation(train, prw, tmp_path, monkeypatch):
     assert (code, out) == (130, "") and checkpoint.exists()
     assert err.endswith(
         f"Interrupted. Training is complete: {checkpoint} is written; only the evaluation was left "
-        f"(psarm bench --checkpoint {checkpoint} --data-root {prw} makes it)."
+        f"(psarm bench --checkpoint {checkpoint} --dataset prw --data-root {prw} makes it)."
     )
 
 
