@@ -1,4 +1,4 @@
-"""From a PyTorch model to a bundle: two ONNX graphs and a manifest, checked against the model."""
+"""From a PyTorch model to a bundle: ONNX graphs and a manifest, checked against the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verification of a bundle: both graphs and the whole, on inputs other than the traced ones."""
+"""Verification of a bundle: every graph and the whole, on inputs other than the traced ones."""
 
 from __future__ import annotations
 

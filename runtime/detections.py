@@ -40,7 +40,7 @@ class Detections:
     boxes: NDArray[np.float32]
     """[n,4] xyxy in frame pixels."""
     scores: NDArray[np.float32]
-    """[n] in 0..1, of the detection head."""
+    """[n] in 0..1, of being a person."""
     embeddings: NDArray[np.float32]
     """[n,D]: of length `scores` from `PersonSearch.detect`, of unit length from `PersonSearch.detect_around`."""
 

@@ -15,11 +15,11 @@ from psarm.errors import PsarmError
 
 # One-line purposes live here so that `psarm --help` imports no command (and so no torch).
 COMMANDS = {
-    "data": "Make and check data sets on disk (synth, check).",
+    "data": "Make and check data sets on disk (synth, check, convert).",
     "models": "List the presets: rows of the paper, size, work, accuracy.",
     "train": "Train a model from a preset or a configuration file.",
     "convert": "Turn a released SeqNet or PS-ARM .pth file into a psarm checkpoint.",
-    "export": "Turn a checkpoint into a bundle: two ONNX graphs and a manifest.",
+    "export": "Turn a checkpoint into a bundle: ONNX graphs and a manifest.",
     "detect": "Find every person in images with a bundle.",
     "search": "Find one person in a folder of images with a bundle.",
     "bench": "Accuracy and speed of every backend beside the PyTorch model.",

@@ -40,10 +40,11 @@ class PersonSearchModel(nn.Module):
         self.roi_heads = roi_heads
 
     def losses(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """The seven unweighted losses as scalars.
+        """The unweighted losses as scalars.
 
         `targets`, one an image: `boxes` [n,4] and `labels` int64 [n]: row of the OIM table, or -1 for a person
-        without identity. Keys: rpn_cls, rpn_reg, detection_cls, detection_reg, reid_cls, reid_reg, oim.
+        without identity. Keys: rpn_cls, rpn_reg, detection_cls, detection_reg, reid_cls, reid_reg, oim; NAE has no
+        detection_*, a cascade has reid_cls_2, reid_reg_2 and oim_2 too.
         """
         if not self.training:
             raise RuntimeError("losses() needs the model in train mode; call model.train() first.")
