@@ -78,8 +78,6 @@ def test_one_step(preset, changes):
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
         assert parameter.grad.abs().sum() > 0, name
-    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     torch.optim.SGD(model.parameters(), lr=0.01).step()
-    assert any(not torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
     found = model.eval().detect(IMAGES)
     assert all(len(people["boxes"]) == len(people["embeddings"]) for people in found)
