@@ -9,11 +9,10 @@ import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from psarm.config import VARIANTS, Config, check_values, from_dict, load_config, read_groups
+from psarm.config import DATASETS, VARIANTS, Config, check_values, from_dict, load_config, read_groups
 from psarm.errors import ConfigError
 
 FOLDER = Path(__file__).parent / "configs"
-DATASETS = ("prw", "cuhk-sysu", "visits")
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args, get_type_hints
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
 
 from psarm.cli.checkpoint_path import CheckpointPath
-from psarm.config import DataConfig
+from psarm.config import DATASETS
 from psarm.errors import DataError, PsarmError, UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 TARGET = click.Path(dir_okay=False, path_type=Path)
-DATASETS = get_args(get_type_hints(DataConfig)["dataset"])
 SCORING_PARAMETERS = (
     "dataset",
     "data_root",

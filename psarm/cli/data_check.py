@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from psarm.config import DATASETS
+
 if TYPE_CHECKING:
     from psarm.data.check import CheckReport
     from psarm.data.statistics import Statistics
@@ -22,9 +24,7 @@ SHOWN_WARNINGS = 20
     "--contact-sheet", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write frames with boxes."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-@click.option(
-    "--dataset", type=click.Choice(["prw", "cuhk-sysu", "visits"]), help="Format.  [default: told from the files]"
-)
+@click.option("--dataset", type=click.Choice(DATASETS), help="Format.  [default: told from the files]")
 def check(root: Path, contact_sheet: Path | None, as_json: bool, dataset: str | None) -> None:
     """Describe the data set in ROOT and name every broken file; exit code 1 if there is one."""
     from psarm.cli.engine_options import quiet_decoders

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from psarm.config.model import ModelConfig
 from psarm.config.values import check_values, require
+
+Dataset = Literal["prw", "cuhk-sysu", "visits"]
+DATASETS: tuple[str, ...] = get_args(Dataset)
+"""Names of the data sets that psarm reads."""
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """Which data set to read, and how."""
 
-    dataset: Literal["prw", "cuhk-sysu", "visits"] = "prw"
+    dataset: Dataset = "prw"
     root: str = ""
     """Folder of the data set."""
     workers: int = 2
@@ -26,7 +30,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the seven losses; the defaults are the released recipe's."""
+    """Weights of the losses; the defaults are the released recipe's."""
 
     rpn_cls: float = 1.0
     rpn_reg: float = 1.0

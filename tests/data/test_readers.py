@@ -1,15 +1,14 @@
-from typing import get_args, get_type_hints
-
 import pytest
 from prw_files import write_prw
 
-from psarm.config import DataConfig
+from psarm.config import DATASETS
+from psarm.data.layouts import LAYOUTS
 from psarm.data.readers import READERS, read_dataset
 from psarm.errors import UsageError
 
 
-def test_every_data_set_of_a_configuration_can_be_read(tmp_path):
-    assert set(get_args(get_type_hints(DataConfig)["dataset"])) == set(READERS)
+def test_every_data_set_of_a_configuration_can_be_read_and_checked(tmp_path):
+    assert DATASETS == tuple(READERS) == tuple(LAYOUTS)
     assert len(read_dataset("prw", write_prw(tmp_path / "PRW")).train) == 2
 
 
