@@ -85,7 +85,7 @@ def _print_statistics(statistics: Statistics) -> None:
     out.print(f"Images: {shapes}.")
     out.print(
         f"Queries: {queries.queries} of {queries.identities} identities; "
-        f"{queries.without_match} whose person is in no other test frame."
+        f"{queries.without_match} whose person is in no frame of their gallery."
     )
 
 

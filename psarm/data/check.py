@@ -1,7 +1,8 @@
 """What checking a data set file by file has in common: what is broken is named, and nothing broken stops the check.
 
 Errors are what would stop training or make figures wrong; warnings are what a person should know. A box that begins or
-ends outside its image is ordinary in annotated footage, so it is a warning while at least half of it is inside.
+ends outside its image is ordinary in annotated footage, so it is a warning while at least half of it is inside; so is a
+person twice in a frame, of which the official data sets have some.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from psarm.console import track
 from psarm.data.images import read_whole_image
 from psarm.data.statistics import Statistics
-from psarm.data.types import UNLABELLED, Frame
+from psarm.data.types import UNLABELLED, Frame, Query
 from psarm.errors import DataError
 
 Sizes = dict[str, tuple[int, int]]
@@ -135,7 +136,26 @@ def check_identities(findings: Findings, path: Path, identities: NDArray[np.int6
     """Name people who are in one frame more than once; `path` is the file that says so."""
     for identity, count in Counter(identities[identities != UNLABELLED].tolist()).items():
         if count > 1:
-            findings.error(path, f"identity {identity} appears {count} times in {place}.")
+            findings.warning(path, f"identity {identity} appears {count} times in {place}.")
+
+
+def check_matches(
+    findings: Findings, path: Path, queries: Sequence[Query], showing: Sequence[NDArray[np.int64]]
+) -> None:
+    """Name queries without a frame to find them in.
+
+    Args:
+        findings: gets the warnings.
+        path: the file that lists the queries.
+        queries: people searched for.
+        showing: for every query, the frames of its gallery that hold the person.
+    """
+    for row, (query, frames) in enumerate(zip(queries, showing, strict=True)):
+        if len(frames) == 0:
+            message = (
+                f"query {row} (identity {query.identity} in {query.name}): nowhere in its gallery, so never found."
+            )
+            findings.warning(path, message)
 
 
 def check_splits(findings: Findings, path: Path, train: Sequence[Frame], gallery: Sequence[Frame]) -> None:

@@ -1,6 +1,7 @@
 """Check a CUHK-SYSU data set file by file.
 
-Boxes without width or height, of which the original has some, are a warning: readers leave them out.
+Boxes without width or height, of which the original has some, are a warning: readers leave them out. So are listed
+boxes that are not in Images.mat: they give nobody an identity, but are searched for as they are listed.
 """
 
 from __future__ import annotations
@@ -14,11 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psarm.data import cuhk_sysu as cuhk
-from psarm.data.check import CheckReport, Findings, Sizes, box_problem, check_identities, check_images, check_splits
+from psarm.data.check import (
+    CheckReport,
+    Findings,
+    Sizes,
+    box_problem,
+    check_identities,
+    check_images,
+    check_matches,
+    check_splits,
+)
 from psarm.data.cuhk_files import Images, read_images, read_pool, read_train
+from psarm.data.cuhk_labels import annotated_boxes, has_area
 from psarm.data.cuhk_protocol import Protocol, cut, read_protocol
 from psarm.data.statistics import describe
-from psarm.data.types import UNLABELLED, Frame, Query
+from psarm.data.types import Frame, Query
 from psarm.errors import DataError
 
 T = TypeVar("T")
@@ -55,10 +66,12 @@ def check_cuhk_sysu(root: str | Path) -> CheckReport:
         _check_galleries(findings, root / cuhk.PROTOCOLS[size], protocol, gallery, pool or images.names)
     default = protocols.get(cuhk.DEFAULT_GALLERY)
     queries = _queries(root, default) if default is not None else []
+    showing = _showing(default, gallery) if default is not None else []
+    check_matches(findings, root / cuhk.PROTOCOLS[cuhk.DEFAULT_GALLERY], queries, showing)
     return CheckReport(
         dataset=_NAME,
         root=root,
-        statistics=describe(train, gallery, queries, Counter(sizes.values())),
+        statistics=describe(train, gallery, queries, showing, Counter(sizes.values())),
         errors=findings.errors,
         warnings=findings.warnings,
         train=train,
@@ -87,7 +100,7 @@ def _check_pictures(findings: Findings, images: Images) -> Sizes:
 
 def _check_boxes(findings: Findings, images: Images, sizes: Sizes) -> None:
     path = findings.root / cuhk.IMAGES
-    keep = cuhk.has_area(images.boxes)
+    keep = has_area(images.boxes)
     names = np.repeat(np.array(images.names, object), images.counts)
     for name, kept, (x, y, w, h) in zip(names, keep, images.boxes, strict=True):
         if not kept:
@@ -117,28 +130,14 @@ def _check_lists(
     findings: Findings, images: Images, pool: list[str], protocols: dict[str, Protocol]
 ) -> NDArray[np.int64]:
     """The identity of every box in Images.mat; int64 [boxes]."""
-    lists = {cuhk.PROTOCOLS[size]: protocol.appearances() for size, protocol in protocols.items()}
-    train = _read(findings, cuhk.TRAIN, read_train)
-    if train is not None:
-        for name in sorted(set(train.images) & set(pool)):
-            findings.error(findings.root / cuhk.TRAIN, f"{name} is in the gallery (pool.mat).")
-        lists = {cuhk.TRAIN: train} | lists
-    index = cuhk.BoxIndex(images)
-    identities = np.full(len(images.boxes), UNLABELLED, np.int64)
-    for file, listed in lists.items() if images.names else ():
-        for row, (box, identity) in enumerate(zip(index.find(listed), listed.identities, strict=True)):
-            who = cuhk.describe(listed, row)
-            if box < 0:
-                findings.error(findings.root / file, f"{who} is not among the boxes of Images.mat.")
-            elif identities[box] not in {UNLABELLED, identity}:
-                findings.warning(findings.root / file, f"{who} is p{identities[box]}'s too; the last one counts.")
-            if box >= 0:
-                identities[box] = identity
+    identities, doubts = cuhk.label(images, pool, _read(findings, cuhk.TRAIN, read_train), protocols)
+    for doubt in doubts if images.names else ():
+        findings.warning(findings.root / doubt.file, doubt.message)
     return identities
 
 
 def _frames(root: Path, images: Images, identities: NDArray[np.int64]) -> dict[str, Frame]:
-    boxes, keep = cuhk.annotated_boxes(images.boxes), cuhk.has_area(images.boxes)
+    boxes, keep = annotated_boxes(images.boxes), has_area(images.boxes)
     frames = {}
     for name, rows in zip(images.names, cut(np.arange(len(boxes)), images.counts), strict=True):
         rows = rows[keep[rows]]
@@ -148,11 +147,18 @@ def _frames(root: Path, images: Images, identities: NDArray[np.int64]) -> dict[s
 
 def _queries(root: Path, protocol: Protocol) -> list[Query]:
     people = protocol.queries
-    boxes = cuhk.annotated_boxes(people.boxes)
+    boxes = annotated_boxes(people.boxes)
     return [
         Query(name, root / cuhk.PICTURES / name, cuhk.CAMERA, box, identity)
         for name, box, identity in zip(people.images, boxes, people.identities.tolist(), strict=True)
     ]
+
+
+def _showing(protocol: Protocol, gallery: list[Frame]) -> list[NDArray[np.int64]]:
+    """Of every query, the frames in which its gallery says the person is, as far as they can be read."""
+    place = {frame.name: index for index, frame in enumerate(gallery)}
+    found = cut(np.array(protocol.found.images, object), protocol.found_counts)
+    return [np.array(sorted({place[name] for name in names if name in place}), np.int64) for names in found]
 
 
 def _check_galleries(findings: Findings, path: Path, protocol: Protocol, gallery: list[Frame], pool: list[str]) -> None:

@@ -9,8 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psarm.data import prw
-from psarm.data.check import CheckReport, Findings, Sizes, box_problem, check_identities, check_images, check_splits
-from psarm.data.statistics import describe
+from psarm.data.check import (
+    CheckReport,
+    Findings,
+    Sizes,
+    box_problem,
+    check_identities,
+    check_images,
+    check_matches,
+    check_splits,
+)
+from psarm.data.statistics import describe, frames_with_person
 from psarm.data.types import Frame, Query
 from psarm.errors import DataError
 
@@ -40,7 +49,9 @@ def check_prw(root: str | Path) -> CheckReport:
     train, gallery = ([frames[name] for name in split or () if name in frames] for split in lists.values())
     queries = _check_queries(findings, images, frames, sizes)
     check_splits(findings, root / prw.FRAME_LISTS["test"][0], train, gallery)
-    statistics = describe(train, gallery, queries, Counter(sizes.values()))
+    showing = frames_with_person(gallery, queries)
+    check_matches(findings, root / prw.QUERIES, queries, showing)
+    statistics = describe(train, gallery, queries, showing, Counter(sizes.values()))
     return CheckReport(_NAME, root, statistics, findings.errors, findings.warnings, train, gallery)
 
 

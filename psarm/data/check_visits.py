@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from psarm.data import visits
-from psarm.data.check import CheckReport, Findings, box_problem, check_images
-from psarm.data.statistics import describe
+from psarm.data.check import CheckReport, Findings, box_problem, check_images, check_matches
+from psarm.data.statistics import describe, frames_with_person
 from psarm.data.types import Query
 
 
@@ -45,13 +45,16 @@ def check_visits(root: str | Path) -> CheckReport:
         Query(query.image.file_name, query.image.path, query.image.camera, query.box, query.identity)
         for query in records.queries
     ]
+    galleries = records.galleries()
+    showing = frames_with_person(gallery, queries, galleries)
+    check_matches(findings, root / visits.QUERIES, queries, showing)
     return CheckReport(
         dataset=visits.NAME,
         root=root,
-        statistics=describe(train, gallery, queries, Counter(sizes.values())),
+        statistics=describe(train, gallery, queries, showing, Counter(sizes.values())),
         errors=findings.errors,
         warnings=findings.warnings,
         train=train,
         gallery=gallery,
-        galleries={visits.NAME: records.galleries()},
+        galleries={visits.NAME: galleries},
     )

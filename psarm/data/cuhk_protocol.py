@@ -28,6 +28,7 @@ class Protocol:
     counts: NDArray[np.int64]  # [Q], images in each gallery
     members: NDArray[np.unsignedinteger]  # [sum of counts], the galleries one after the other, as indices into the pool
     found: Appearances  # the people in the galleries, query by query
+    found_items: NDArray[np.int64]  # [people], which items of their query's gallery they are in
     found_counts: NDArray[np.int64]  # [Q], how many of `found` are of each query
 
     def galleries(self) -> list[NDArray[np.int64]]:
@@ -60,7 +61,7 @@ class _Search:
     image: int
     box: NDArray[np.float64]  # [4]
     members: NDArray[np.unsignedinteger]
-    found: NDArray[np.unsignedinteger]  # [f], images that show the person
+    found: NDArray[np.int64]  # [f], which of the members show the person
     found_boxes: list[NDArray[np.float64]]  # f of [4]
 
 
@@ -94,10 +95,11 @@ def read_protocol(path: Path, pool: list[str]) -> Protocol:
         counts=np.array([len(search.members) for search in searches], np.int64),
         members=np.concatenate([np.zeros(0, lookup.dtype), *(search.members for search in searches)]),
         found=Appearances(
-            [pool[image] for search in searches for image in search.found],
+            [pool[image] for search in searches for image in search.members[search.found]],
             np.array([box for search in searches for box in search.found_boxes], np.float64).reshape(-1, 4),
             np.repeat(identities, found_counts),
         ),
+        found_items=np.concatenate([np.zeros(0, np.int64), *(search.found for search in searches)]),
         found_counts=found_counts,
     )
 
@@ -135,6 +137,6 @@ def _read_search(element: dict[str, bytes], pool: _Pool) -> _Search:
         image=int(pool.indices(query)[0]),
         box=finite_box(query.numbers("idlocate", 0), name),
         members=members,
-        found=members[with_person],
+        found=with_person,
         found_boxes=[finite_box(gallery.numbers("idlocate", i), name) for i in with_person.tolist()],
     )

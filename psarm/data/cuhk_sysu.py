@@ -12,21 +12,25 @@
 Boxes become float32 xyxy of whole numbers, as the reader of the published figures makes them: x, y, w and h are
 truncated, then w and h added to x and y; boxes without area are left out. A box has an identity where Train.mat (for
 training images) or a protocol (for gallery images) lists exactly this box; where two do, the later one, and of equal
-boxes in an image the first. Identities are the numbers in the lists' names: 1234 of `p1234`. CUHK-SYSU has no cameras:
+boxes in an image the first. A listed box that is not in Images.mat gives nobody an identity, but a query or an item of
+a gallery stays what it is. Identities are the numbers in the lists' names: 1234 of `p1234`. CUHK-SYSU has no cameras:
 every frame says 0. Person.mat repeats what the other files say and is not read.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from psarm.console import err
 from psarm.data.cache import Arrays, cached_arrays
 from psarm.data.cuhk_files import Appearances, Images, read_images, read_pool, read_train
+from psarm.data.cuhk_labels import Doubt, annotated_boxes, has_area, label_boxes
 from psarm.data.cuhk_protocol import Protocol, cut, read_protocol
-from psarm.data.types import UNLABELLED, Frame, PersonSearchDataset, Query
+from psarm.data.types import Frame, Located, PersonSearchDataset, Query
 from psarm.errors import DataError
 
 PICTURES = "Image/SSM"
@@ -40,7 +44,7 @@ CBGM = (10, 3)
 CAMERA = 0
 
 # To be raised when `_read_annotations` returns something else for the same files.
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 
 
 def read_cuhk_sysu(root: str | Path) -> PersonSearchDataset:
@@ -57,6 +61,10 @@ def read_cuhk_sysu(root: str | Path) -> PersonSearchDataset:
     check_layout(root)
     sources = [Path(file) for file in (IMAGES, POOL, TRAIN, *PROTOCOLS.values())]
     arrays = cached_arrays("cuhk-sysu", _CACHE_VERSION, root, sources, lambda: _read_annotations(root))
+    if left_out := int(arrays["left_out"]):
+        why = "not in Images.mat, or for training in an image of the gallery"
+        message = f"{root}: listed boxes left out: {left_out} ({why}); `psarm data check` names them."
+        err.print(message, markup=False)
     frames = _frames(root, arrays)
     pool = arrays["pool"].tolist()
     in_pool = set(pool)
@@ -76,6 +84,7 @@ def read_cuhk_sysu(root: str | Path) -> PersonSearchDataset:
             for size in PROTOCOLS
             if f"members_{size}" in arrays
         },
+        located={size: _located(arrays, size) for size in PROTOCOLS if f"members_{size}" in arrays},
         default_gallery=DEFAULT_GALLERY,
         cbgm=CBGM,
     )
@@ -97,38 +106,6 @@ def check_layout(root: Path) -> None:
 def image_names(root: Path) -> set[str]:
     """Names of all files in ROOT/Image/SSM (one directory scan instead of one look-up an image)."""
     return {path.name for path in (root / PICTURES).iterdir()}
-
-
-def annotated_boxes(boxes: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Annotated x, y, w, h [n,4] as the protocol reads them: float32 [n,4] xyxy, whole numbers."""
-    whole = np.trunc(boxes)
-    corners = np.concatenate([whole[:, :2], whole[:, :2] + whole[:, 2:]], axis=1)
-    return corners.astype(np.float32)
-
-
-def has_area(boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which boxes [n,4] x, y, w, h have a width and a height in whole pixels; bool [n]."""
-    width, height = np.trunc(boxes[:, 2:]).T
-    area: NDArray[np.bool_] = (width > 0) & (height > 0)
-    return area
-
-
-class BoxIndex:
-    """Finds the boxes of Images.mat by image and coordinates."""
-
-    def __init__(self, images: Images) -> None:
-        boxes = np.trunc(images.boxes)
-        rows = np.flatnonzero(has_area(images.boxes))
-        names = np.repeat(np.array(images.names, object), images.counts)
-        self._rows: dict[tuple[str, ...], int] = {}
-        for row, name, box in zip(rows.tolist(), names[rows].tolist(), boxes[rows].tolist(), strict=True):
-            self._rows.setdefault((name, *box), row)
-
-    def find(self, listed: Appearances) -> NDArray[np.int64]:
-        """Rows in Images.mat of listed boxes, -1 where there is no such box; int64 [n]."""
-        boxes = np.trunc(listed.boxes).tolist()
-        keys = ((name, *box) for name, box in zip(listed.images, boxes, strict=True))
-        return np.array([self._rows.get(key, -1) for key in keys], np.int64)
 
 
 def check_queries(path: Path, protocol: Protocol, default: Protocol) -> None:
@@ -154,6 +131,7 @@ def _read_annotations(root: Path) -> Arrays:
     default = protocols[DEFAULT_GALLERY]
     for size, protocol in protocols.items():
         check_queries(root / PROTOCOLS[size], protocol, default)
+    identities, doubts = label(images, pool, read_train(root / TRAIN), protocols)
     boxes = annotated_boxes(images.boxes)
     keep = has_area(images.boxes)
     before = np.concatenate([[0], np.cumsum(keep)])
@@ -162,39 +140,32 @@ def _read_annotations(root: Path) -> Arrays:
         "names": np.array(images.names, np.str_),
         "counts": before[ends] - before[ends - images.counts],
         "boxes": boxes[keep],
-        "identities": _identities(root, images, pool, protocols)[keep],
+        "identities": identities[keep],
+        "left_out": np.array(sum(doubt.left_out for doubt in doubts)),
         "pool": np.array([rows[name] for name in pool], np.int64),
         "query_frames": np.array([rows[name] for name in default.queries.images], np.int64),
         "query_boxes": annotated_boxes(default.queries.boxes),
         "query_identities": default.queries.identities,
         **{f"members_{size}": protocol.members for size, protocol in protocols.items()},
         **{f"counts_{size}": protocol.counts for size, protocol in protocols.items()},
+        **{f"found_counts_{size}": protocol.found_counts for size, protocol in protocols.items()},
+        **{f"found_items_{size}": protocol.found_items for size, protocol in protocols.items()},
+        **{f"found_boxes_{size}": annotated_boxes(protocol.found.boxes) for size, protocol in protocols.items()},
     }
 
 
-def _identities(root: Path, images: Images, pool: list[str], protocols: dict[str, Protocol]) -> NDArray[np.int64]:
-    """The identity of every box in Images.mat; int64 [boxes]."""
-    train = read_train(root / TRAIN)
-    if tested := set(train.images) & set(pool):
-        raise DataError(f"{root / TRAIN} lists {min(tested)}, which pool.mat has in the gallery.")
-    # The protocols say the same; should they not, the default one counts.
+def _located(arrays: Arrays, size: str) -> list[Located]:
+    pieces = (cut(arrays[f"found_{what}_{size}"], arrays[f"found_counts_{size}"]) for what in ("items", "boxes"))
+    return [Located(items, boxes) for items, boxes in zip(*pieces, strict=True)]
+
+
+def label(
+    images: Images, pool: list[str], train: Appearances | None, protocols: Mapping[str, Protocol]
+) -> tuple[NDArray[np.int64], list[Doubt]]:
+    """`label_boxes` of what could be read; should the protocols contradict each other, the default one counts."""
     order = sorted(protocols, key=lambda size: size == DEFAULT_GALLERY)
-    lists = {TRAIN: train} | {PROTOCOLS[size]: protocols[size].appearances() for size in order}
-    index = BoxIndex(images)
-    identities = np.full(len(images.boxes), UNLABELLED, np.int64)
-    for file, listed in lists.items():
-        rows = index.find(listed)
-        if (rows < 0).any():
-            row = int(np.argmin(rows))
-            raise DataError(f"{root / file}: {describe(listed, row)} is not among the boxes of Images.mat.")
-        identities[rows] = listed.identities
-    return identities
-
-
-def describe(listed: Appearances, row: int) -> str:
-    """One box of a list, for a message."""
-    x, y, w, h = listed.boxes[row]
-    return f"p{listed.identities[row]}'s box x {x:g}, y {y:g}, w {w:g}, h {h:g} in {listed.images[row]}"
+    test = {PROTOCOLS[size]: protocols[size].appearances() for size in order}
+    return label_boxes(images, pool, {} if train is None else {TRAIN: train}, test)
 
 
 def _frames(root: Path, arrays: Arrays) -> list[Frame]:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from psarm.data.types import UNLABELLED, Frame, Query
 
@@ -32,11 +33,11 @@ class QueryStatistics:
     queries: int
     identities: int
     gallery_frames: list[float]
-    """Quantiles over queries of the test frames, other than its own, that hold the person."""
+    """Quantiles over queries of the frames of its gallery (the default one) that hold the person."""
     other_cameras: list[float]
     """As `gallery_frames`, counting only frames of other cameras."""
     without_match: int
-    """Queries whose person is in no other test frame."""
+    """Queries whose person is in no frame of their gallery."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,34 @@ class Statistics:
         return {"quantiles": list(QUANTILES), **asdict(self)}
 
 
+def frames_with_person(
+    gallery: Sequence[Frame], queries: Sequence[Query], galleries: Sequence[NDArray[np.int64]] | None = None
+) -> list[NDArray[np.int64]]:
+    """Of every query, the frames of its gallery that its identity is annotated in, its own excepted.
+
+    Args:
+        gallery: test frames.
+        queries: people searched for.
+        galleries: for every query, the indices into `gallery` that it is searched in; None = all.
+    """
+    seen: dict[int, list[int]] = defaultdict(list)
+    for index, frame in enumerate(gallery):
+        for identity in set(frame.identities.tolist()) - {UNLABELLED}:
+            seen[identity].append(index)
+    showing = []
+    for row, query in enumerate(queries):
+        others = [index for index in seen[query.identity] if gallery[index].name != query.name]
+        frames = np.array(others, np.int64)
+        showing.append(frames if galleries is None else frames[np.isin(frames, galleries[row])])
+    return showing
+
+
 def describe(
-    train: Sequence[Frame], gallery: Sequence[Frame], queries: Sequence[Query], sizes: Counter[tuple[int, int]]
+    train: Sequence[Frame],
+    gallery: Sequence[Frame],
+    queries: Sequence[Query],
+    showing: Sequence[NDArray[np.int64]],
+    sizes: Counter[tuple[int, int]],
 ) -> Statistics:
     """Count what is in the frames and queries.
 
@@ -67,6 +94,7 @@ def describe(
         train: training frames.
         gallery: test frames.
         queries: people searched for in the gallery.
+        showing: for every query, the indices into `gallery` of the frames of its gallery that hold the person.
         sizes: (width, height) → number of images.
     """
     splits = {"train": train, "test": gallery}
@@ -79,7 +107,7 @@ def describe(
         box_widths=_quantiles(widths.tolist()),
         box_heights=_quantiles(heights.tolist()),
         people_per_frame=_quantiles([len(frame.identities) for frame in (*train, *gallery)]),
-        queries=_describe_queries(gallery, queries),
+        queries=_describe_queries(gallery, queries, showing),
     )
 
 
@@ -96,21 +124,17 @@ def _per_camera(frames: Sequence[Frame]) -> dict[int, Counts]:
     return {camera: _counts(groups[camera]) for camera in sorted(groups)}
 
 
-def _describe_queries(gallery: Sequence[Frame], queries: Sequence[Query]) -> QueryStatistics:
-    seen: dict[int, list[Frame]] = defaultdict(list)
-    for frame in gallery:
-        for identity in set(frame.identities.tolist()) - {UNLABELLED}:
-            seen[identity].append(frame)
-    others = [[frame for frame in seen[query.identity] if frame.name != query.name] for query in queries]
-    elsewhere = [
-        sum(frame.camera != query.camera for frame in frames) for query, frames in zip(queries, others, strict=True)
-    ]
+def _describe_queries(
+    gallery: Sequence[Frame], queries: Sequence[Query], showing: Sequence[NDArray[np.int64]]
+) -> QueryStatistics:
+    cameras = np.array([frame.camera for frame in gallery], np.int64)
+    elsewhere = [int(np.count_nonzero(cameras[rows] != q.camera)) for q, rows in zip(queries, showing, strict=True)]
     return QueryStatistics(
         queries=len(queries),
         identities=len({query.identity for query in queries}),
-        gallery_frames=_quantiles([len(frames) for frames in others]),
+        gallery_frames=_quantiles([len(rows) for rows in showing]),
         other_cameras=_quantiles(elsewhere),
-        without_match=sum(not frames for frames in others),
+        without_match=sum(len(rows) == 0 for rows in showing),
     )
 
 

@@ -218,6 +218,11 @@ def equal(one, two):
     for name, lists in one.galleries.items():
         for a, b in zip(lists, two.galleries[name], strict=True):
             np.testing.assert_array_equal(a, b, strict=True)
+    assert one.located.keys() == two.located.keys()
+    for name, people in one.located.items():
+        for a, b in zip(people, two.located[name], strict=True):
+            np.testing.assert_array_equal(a.items, b.items, strict=True)
+            np.testing.assert_array_equal(a.boxes, b.boxes, strict=True)
     return True
 
 

@@ -79,16 +79,20 @@ def test_every_broken_file_of_cuhk_sysu_is_named(root):
         ("Image/SSM/s3.jpg", "the image is missing."),
         ("Image/SSM/s4.jpg", "the image is empty (0 bytes)."),
         (images, f"s5.jpg: the box x 500, y 5, w 9, h 9 lies wholly outside the {size} image."),
-        (images, "identity 22 appears 2 times in s2.jpg."),
         ("annotation/pool.mat", "s55.jpg is not in Images.mat."),
-        (train, "p21's box x 1, y 2, w 3, h 4 in s3.jpg is not among the boxes of Images.mat."),
-        (train, "s5.jpg is in the gallery (pool.mat)."),
         (f"{LISTS}/TestG500.mat", "expected a MATLAB 5 file (little-endian), but it is none."),
     }
     assert {
         ("Image/SSM/s99.jpg", "the image is not in Images.mat."),
         (images, "s5.jpg: the box x 5.5, y 5, w 0.5, h 9 has no area in whole pixels; it is left out."),
         (images, "s2.jpg: the box x 5, y 5, w 0, h 9 has no area in whole pixels; it is left out."),
+        (images, "identity 22 appears 2 times in s2.jpg."),
+        (
+            train,
+            "p21's box x 1, y 2, w 3, h 4 in s3.jpg is not among the boxes of Images.mat; it gives nobody an identity.",
+        ),
+        (train, "p7's box x 30, y 3, w 25, h 50 in s5.jpg is in an image of the gallery (pool.mat); it is left out."),
+        (protocol, "query 1 (identity 900 in s4.jpg): nowhere in its gallery, so never found."),
         (train, "p22's box x 10, y 20, w 30, h 40 in s2.jpg is p21's too; the last one counts."),
         (
             protocol,
@@ -132,6 +136,33 @@ def test_protocols_with_other_queries_are_named(root):
     assert error.file == f"{LISTS}/TestG50.mat" and "query 0 is p900" in error.message
 
 
+def test_queries_are_looked_for_in_their_default_gallery(root):
+    p7, p900 = TEST
+    people = [("s4.jpg", [40, 10, 25, 50]), ("s5.jpg", [30, 3, 25, 50])]
+    everywhere = [("p7", p7[1], people), ("p900", p900[1], p900[2])]
+    write_protocol(root, 50, [("p7", p7[1], [("s7.jpg", None)]), ("p900", p900[1], [("s1.jpg", None)])])
+    write_protocol(root, 100, everywhere)
+    report = check_cuhk_sysu(root)
+    assert report.errors == [] and report.warnings == []
+    assert report.statistics.queries.gallery_frames[0] == 1 and report.statistics.queries.gallery_frames[-1] == 2
+    write_protocol(root, 100, [("p7", p7[1], [("s7.jpg", None)]), ("p900", p900[1], p900[2])])
+    write_protocol(root, 500, everywhere)
+    report = check_cuhk_sysu(root)
+    nowhere = "query 0 (identity 7 in s1.jpg): nowhere in its gallery, so never found."
+    assert found(report.warnings) == {(f"{LISTS}/TestG100.mat", nowhere)}
+    assert report.statistics.queries.gallery_frames[0] == 0 and report.statistics.queries.without_match == 1
+
+
+def test_frames_of_a_converted_query_are_those_of_its_gallery(tmp_path):
+    root = write_visits(tmp_path / "visits")
+    report, dataset = check_visits(root), read_visits(root)
+    [query], [rows] = dataset.queries, dataset.galleries["visits"]
+    shown = [row for row in rows if query.identity in dataset.gallery[row].identities]
+    assert report.statistics.queries.gallery_frames == [len(shown)] * 7
+    everywhere = [f for f in dataset.gallery if query.identity in f.identities and f.name != query.name]
+    assert len(shown) < len(everywhere)
+
+
 def test_other_folders_are_no_cuhk_sysu(tmp_path):
     with pytest.raises(DataError, match="not a CUHK-SYSU data set: Image/SSM/"):
         check_cuhk_sysu(tmp_path)
@@ -168,7 +199,8 @@ def test_every_broken_file_of_a_converted_data_set_is_named(tmp_path):
     assert any("c1s1_000004.jpg is missing" in message for _, message in errors)
     assert any("identity is 'Anna'" in message for _, message in errors)
     outside = "c1s1_000001.jpg: the box x -4, y 2, w 10, h 20 reaches 4 pixels outside the 64x48 image."
-    assert found(report.warnings) == {("annotations.json", outside)}
+    nowhere = "query 0 (identity 7 in c1s1_000001.jpg): nowhere in its gallery, so never found."
+    assert found(report.warnings) == {("annotations.json", outside), ("queries.json", nowhere)}
 
 
 @pytest.mark.parametrize("name", WRITERS)
