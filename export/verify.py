@@ -45,7 +45,13 @@ def verify_bundle(
 def _require_limits(comparisons: list[Comparison]) -> None:
     failed = [f"{c.graph}, {c.case}: {', '.join(c.failures())}" for c in comparisons if c.failures()]
     if failed:
+        broken = any("by nan" in phrase for phrase in failed)
+        advice = (
+            "the model's own answers are not numbers: its weights hold NaN or overflow"
+            if broken
+            else "untrained weights can amplify rounding that much: --no-verify exports them anyway"
+        )
         raise ExportError(
             f"The exported graphs do not compute what the PyTorch model does: {'; '.join(failed)}; nothing was written "
-            "(untrained weights can amplify rounding that much: --no-verify exports them anyway)."
+            f"({advice})."
         )

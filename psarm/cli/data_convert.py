@@ -44,7 +44,8 @@ D = TypeVar("D")
     multiple=True,
     type=FILE,
     metavar="FILE.json",
-    help='MOT: which tracks of each video are whom, {"track_to_person": {"7": 2, …}}.',
+    help='MOT: which tracks of each video are whom, {"track_to_person": {"7": 2, …}}; -1: nobody knows. '
+    "A person's number is the same person in every video.",
 )
 @click.option("--camera", multiple=True, type=int, metavar="N", help="MOT: camera of each video  [default: 1, 2, …].")
 @click.option(
@@ -204,4 +205,6 @@ def _print(summary: ConvertSummary) -> None:
         out.print(f"{summary.total.unlabelled} boxes have no identity.")
     for reason, count in summary.dropped.items():
         out.print(f"Left out: {count} labels with {reason}.")
-    out.print("Next: psarm train --config FILE -o data.dataset=visits --data-root", summary.root, soft_wrap=True)
+    if summary.shared:
+        out.print(f"{summary.shared} of them are in more than one video; a person's number is the same in all.")
+    out.print("Next: psarm train --config PRESET -o data.dataset=visits --data-root", summary.root, soft_wrap=True)

@@ -103,7 +103,10 @@ def _imagenet_file(model: PersonSearchModel) -> str:
     """The file in torch's cache, downloaded where it is not there yet."""
     config = model.config
     if config.width != 1:
-        raise ConfigError(f"train.init is 'imagenet' with model.width {config.width}; ImageNet weights need width 1.")
+        raise ConfigError(
+            f"train.init is 'imagenet' with model.width {config.width}; ImageNet weights need width 1; "
+            "-o train.init= trains from random weights."
+        )
     url = get_model_weights(config.backbone)["IMAGENET1K_V1"].url
     path = Path(hub.get_dir(), "checkpoints", Path(urlparse(url).path).name)
     if not path.exists():

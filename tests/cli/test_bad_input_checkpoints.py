@@ -80,7 +80,8 @@ def test_another_architecture(command, tmp_path, capfd, name):
 
 
 def test_initial_weights_of_another_size(command, checkpoint, tmp_path, capfd):
-    sentence = failing(capfd, *command("train", checkpoint), "-o", "model.width=0.5")
+    changes = ("-o", "model.width=0.5", "-o", "model.roi_size=14", "-o", "model.anchor_ratios=[0.5, 1.0, 2.0]")
+    sentence = failing(capfd, *command("train", checkpoint), *changes)
     assert f"{checkpoint} does not fit psarm with resnet18: parameters" in sentence and "of another shape" in sentence
     assert list(tmp_path.iterdir()) == []
 

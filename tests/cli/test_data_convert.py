@@ -64,6 +64,7 @@ def test_mot(mot, tmp_path, capsys):
         "visits": 3,
         "queries": 1,
         "returning": 1,
+        "shared": 0,
         "dropped": {},
         "cameras": {
             "1": {

@@ -352,3 +352,21 @@ def test_frames_of_a_video_are_the_frames_of_its_labels(tmp_path):
         assert image[y1:y2, x1:x2].mean() > 230
         image[y1:y2, x1:x2] = 0
         assert image.mean() < 8
+
+
+def test_people_of_several_clips_are_counted(tmp_path, clip):
+    """A person's number is the same person in every video, and the summary says how many are in more than one."""
+    video, labels, people = clip
+    assert convert(tmp_path, [MotClip(video, 1, labels, people)]).shared == 0
+    (tmp_path / "two").mkdir()
+    summary = convert(tmp_path / "two", [MotClip(video, camera, labels, people) for camera in (1, 2)])
+    assert summary.shared == summary.total.people == summary.to_dict()["shared"] == 2
+
+
+def test_boxes_that_are_not_in_pixels(tmp_path, clip):
+    video, _, people = clip
+    labels = clips.write_labels(
+        tmp_path / "fractions.txt", [(frame, track, 0.1, 0.2, 0.1, 0.3, 1) for frame, track in ((1, 1), (9, 2), (2, 3))]
+    )
+    said = failing(tmp_path / "in", [MotClip(video, 1, labels, people)])
+    assert said.startswith("No box of an identified person has any area") and "pixels" in said

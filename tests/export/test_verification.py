@@ -109,8 +109,9 @@ def test_weights_that_are_not_numbers_fail(small_bundle):
     broken = copy.deepcopy(small_bundle.model)
     with torch.no_grad():
         broken.roi_heads.embedding_head.res5[0].bias[0] = math.nan
-    with pytest.raises(ExportError, match="embeddings differ by nan"):
+    with pytest.raises(ExportError, match="embeddings differ by nan") as failure:
         verify_bundle(broken, small_bundle.bundle)
+    assert "hold NaN" in str(failure.value) and "--no-verify" not in str(failure.value)
 
 
 @pytest.fixture

@@ -37,6 +37,8 @@ class ConvertSummary:
     cameras: dict[int, Counts]
     returning: int
     """People with more than one visit."""
+    shared: int
+    """People in more than one clip, or before more than one camera."""
     dropped: dict[str, int]
     """Why labels were left out → how many."""
 
@@ -46,6 +48,7 @@ class ConvertSummary:
             "root": str(self.root),
             **asdict(self.total),
             "returning": self.returning,
+            "shared": self.shared,
             "dropped": self.dropped,
             "cameras": {str(camera): asdict(counts) for camera, counts in self.cameras.items()},
         }
@@ -81,6 +84,8 @@ def summarise(
 
     pairs = {(person.identity, person.visit) for frame in frames for person in frame.people}
     visited = Counter(identity for identity, _ in pairs if identity != UNLABELLED)
+    places = {(person.identity, frame.source) for frame in frames for person in frame.people}
+    seen_in = Counter(identity for identity, _ in places if identity != UNLABELLED)
     return ConvertSummary(
         root=root,
         total=count(range(len(frames))),
@@ -89,5 +94,6 @@ def summarise(
             for camera in sorted(set(cameras))
         },
         returning=sum(visits > 1 for visits in visited.values()),
+        shared=sum(clips > 1 for clips in seen_in.values()),
         dropped={reason: number for reason, number in dropped.items() if number},
     )

@@ -169,6 +169,8 @@ def _why_no_query(frames: Sequence[WrittenFrame], settings: ConvertSettings, hin
         for person in frame.people:
             seen[person.identity].add(person.visit)
     seen.pop(UNLABELLED, None)
+    if not seen:
+        return "No box of an identified person has any area inside its picture; boxes are x, y, w, h in pixels of the picture."
     if all(len(visits_of_one) == 1 for visits_of_one in seen.values()):
         return f"Nobody is seen on a second visit inside the pictures, so there is nobody to search for; {hint}"
     return (
