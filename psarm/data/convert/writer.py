@@ -170,7 +170,7 @@ def _why_no_query(frames: Sequence[WrittenFrame], settings: ConvertSettings, hin
             seen[person.identity].add(person.visit)
     seen.pop(UNLABELLED, None)
     if not seen:
-        return "No box of an identified person has any area inside its picture; boxes are x, y, w, h in pixels of the picture."
+        return "No box of an identified person has any area inside its picture; x, y, w, h are in pixels."
     if all(len(visits_of_one) == 1 for visits_of_one in seen.values()):
         return f"Nobody is seen on a second visit inside the pictures, so there is nobody to search for; {hint}"
     return (
