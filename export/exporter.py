@@ -17,7 +17,7 @@ from psarm.export.comparison import LIMITS, Comparison
 from psarm.export.graphs import DetectGraph, RefineGraph, ReidGraph
 from psarm.export.tracing import OPSET, SIZE_DIVISOR, TracedGraph, first_line, simplified, trace_detect, trace_heads
 from psarm.export.verify import verify_bundle
-from psarm.files import atomic_directory
+from psarm.files import atomic_directory, is_taken
 from psarm.model.builder import IMAGE_MEAN, IMAGE_STD, build_model
 from psarm.model.checkpoint import load_state, read_checkpoint
 from psarm.model.fingerprint import embedding_fingerprint
@@ -120,11 +120,7 @@ def _check_graph(name: str, graph: onnx.ModelProto) -> None:
 
 
 def _check_target(out: Path, overwrite: bool) -> None:
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise UsageError(f"{out} is a file; give a directory that does not exist yet.")
-    if not any(out.iterdir()):
+    if not is_taken(out):
         return
     if not (out / MANIFEST_NAME).is_file():
         raise UsageError(f"{out} exists and is not a psarm bundle; give a directory that does not exist yet.")

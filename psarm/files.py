@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from psarm.errors import UsageError
+
 
 @contextmanager
 def atomic_path(target: str | Path) -> Iterator[Path]:
@@ -67,6 +69,13 @@ def atomic_directory(target: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         _name_target(error, temporary, target)
         raise
+
+
+def is_taken(directory: Path) -> bool:
+    """Whether a directory to be written is there already and holds something; raises `UsageError` for a file."""
+    if directory.exists() and not directory.is_dir():
+        raise UsageError(f"{directory} is a file; give a directory that does not exist yet.")
+    return directory.exists() and any(directory.iterdir())
 
 
 def _put_in_place(directory: Path, target: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from psarm import files
-from psarm.files import atomic_directory, atomic_path, sha256, write_json, write_text
+from psarm.errors import UsageError
+from psarm.files import atomic_directory, atomic_path, is_taken, sha256, write_json, write_text
 
 NO_SPACE = OSError(errno.ENOSPC, "No space left on device")
 FAILURES = [ValueError("no"), KeyboardInterrupt(), SystemExit(3), NO_SPACE]
@@ -200,3 +201,12 @@ def test_sha256(tmp_path):
     content = bytes(range(256)) * 5000
     (tmp_path / "x").write_bytes(content)
     assert sha256(tmp_path / "x") == sha256(str(tmp_path / "x")) == hashlib.sha256(content).hexdigest()
+
+
+def test_a_directory_is_taken_where_it_holds_something(tmp_path):
+    assert not is_taken(tmp_path / "new")
+    assert not is_taken(tmp_path)
+    (tmp_path / "file").touch()
+    assert is_taken(tmp_path)
+    with pytest.raises(UsageError, match="is a file"):
+        is_taken(tmp_path / "file")

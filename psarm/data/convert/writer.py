@@ -26,7 +26,7 @@ from psarm.data.convert.split import (
 from psarm.data.convert.summary import ConvertSummary, summarise
 from psarm.data.types import UNLABELLED
 from psarm.errors import DataError, UsageError
-from psarm.files import atomic_directory, write_text
+from psarm.files import atomic_directory, is_taken, write_text
 
 NO_AREA = "no area inside the picture"
 
@@ -74,11 +74,7 @@ def write_visits(
 
 def check_target(out: Path, overwrite: bool) -> None:
     """Raise `UsageError` where `out` cannot be written or replaced."""
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise UsageError(f"{out} is a file; give a directory that does not exist yet.")
-    if not any(out.iterdir()):
+    if not is_taken(out):
         return
     if not overwrite:
         raise UsageError(f"{out} exists and is not empty; choose another directory or pass --overwrite.")
