@@ -21,11 +21,19 @@ class DataConfig:
     root: str = ""
     """Folder of the data set."""
     workers: int = 2
-    """Processes that decode and resize images."""
+    """Processes that decode and resize images, beside every training process."""
+    group_by_shape: bool = True
+    """Make batches of frames that come out at about the same shape, so that little is padded."""
+    bad_images: Literal["fail", "skip"] = "fail"
+    """What to do about a training image that cannot be decoded: stop, or name it and train on another frame."""
+    validation: float = 0.0
+    """Share of the training frames to hold out, with everybody in them chosen by identity; `best.safetensors` is then
+    the epoch with the best mAP on them."""
 
     def __post_init__(self) -> None:
         check_values(self, "data")
         require(self.workers >= 0, "data.workers", self.workers, "0 or more")
+        require(0 <= self.validation < 1, "data.validation", self.validation, "0 or more and less than 1")
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,12 @@ class TrainConfig:
     """Folder for checkpoints and TensorBoard logs."""
     epochs: int = 12
     batch_size: int = 3
+    """Images a process takes at a time. The effective batch is batch_size x accumulate x processes."""
+    accumulate: int = 1
+    """Batches whose gradients are added up before each step: a large effective batch on a small GPU."""
     lr: float = 0.003
+    lr_batch: int = 0
+    """The effective batch that `lr` is meant for: with another one, lr is scaled linearly. 0 takes lr as it is."""
     momentum: float = 0.9
     weight_decay: float = 5e-4
     warmup_epochs: float = 1.0
@@ -65,7 +78,15 @@ class TrainConfig:
     """Epochs after which the learning rate is multiplied by `lr_gamma`."""
     lr_gamma: float = 0.1
     clip_norm: float = 10.0
+    ema: float = 0.0
+    """Decay of the moving average of the weights, by step (0.999); the checkpoint then holds the average. 0 is off."""
     amp: Literal["no", "fp16", "bf16"] = "no"
+    sync_batchnorm: bool = True
+    """With several processes, take the statistics of the heads' BatchNorms over all of them."""
+    checkpoint_activations: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, more time."""
+    deterministic: bool = False
+    """Only algorithms that give the same bits in every run, also on a GPU; slower there."""
     flip: float = 0.5
     """Probability of a horizontal flip."""
     seed: int = 0
@@ -74,17 +95,20 @@ class TrainConfig:
     init: str = ""
     """Weights to start from: a psarm checkpoint; 'imagenet' (torchvision's, from torch's cache or downloaded) or a file
     with the state dict of torchvision's network, both of which leave the stem untrained; or empty for random."""
+    validate_every: int = 1
+    """Epochs from one validation to the next, where `data.validation` holds frames out; the last epoch always is."""
     evaluate: bool = True
     """Evaluate on the test split after the last epoch."""
     loss_weights: LossWeights = field(default_factory=LossWeights)
 
     def __post_init__(self) -> None:
         check_values(self, "train")
-        for name in ("epochs", "batch_size", "lr", "clip_norm"):
+        for name in ("epochs", "batch_size", "accumulate", "lr", "clip_norm", "validate_every"):
             require(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "more than 0")
-        for name in ("warmup_epochs", "seed", "threads"):
+        for name in ("lr_batch", "warmup_epochs", "seed", "threads"):
             require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or more")
         require(0 <= self.flip <= 1, "train.flip", self.flip, "between 0 and 1")
+        require(0 <= self.ema < 1, "train.ema", self.ema, "0 or more and less than 1")
 
 
 @dataclass(frozen=True)
