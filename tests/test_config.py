@@ -157,8 +157,8 @@ def test_bad_overrides(override, says, tmp_path):
         ("loss_weights.oim=2", "there is no group or key 'loss_weights'; did you mean train.loss_weights.oim?"),
         ("train.width=1", "train has no key 'width'; did you mean model.width?"),
         ("nothing=2", "there is no group or key 'nothing'; the groups are model, data, train."),
-        ("data.rot=x", "data has no key 'rot'; known keys are dataset, root, workers."),
-        ("data={rot: x}", "data has no key 'rot'; known keys are dataset, root, workers."),
+        ("data.rot=x", "data has no key 'rot'; known keys are bad_images, dataset, group_by_shape, root, validation, workers."),
+        ("data={rot: x}", "data has no key 'rot'; known keys are bad_images, dataset, group_by_shape, root, validation, workers."),
     ],
 )
 def test_an_unknown_key_of_an_override_is_not_blamed_on_the_file(override, says, tmp_path):
