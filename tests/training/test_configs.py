@@ -41,7 +41,16 @@ def test_recipes(name):
     assert (recipe.batch_size, recipe.epochs, recipe.lr_steps) == OTHER_RECIPES.get(name, PSARM)
     single_head = config.model.parts.heads == "nae"
     assert recipe.loss_weights == LossWeights(reid_reg=10.0 if single_head else 1.0)
-    shared = {"batch_size": 3, "epochs": 12, "lr_steps": (8,), "loss_weights": LossWeights(), "output": "", "init": ""}
+    assert recipe.lr_batch == recipe.batch_size
+    shared = {
+        "batch_size": 3,
+        "lr_batch": 0,
+        "epochs": 12,
+        "lr_steps": (8,),
+        "loss_weights": LossWeights(),
+        "output": "",
+        "init": "",
+    }
     assert replace(recipe, **shared) == replace(TrainConfig(), **shared)
     assert recipe.init == "imagenet"
     assert (recipe.lr, recipe.momentum, recipe.weight_decay, recipe.clip_norm) == (0.003, 0.9, 5e-4, 10)
