@@ -18,7 +18,7 @@ from torch import nn
 
 from psarm.benchmarks.engines import Frame
 from psarm.config import ModelConfig
-from psarm.data.loader import to_tensor
+from psarm.data.scenes import to_tensor
 from psarm.errors import BundleError
 from psarm.evaluation.types import Floating, ImageDetections
 from psarm.model import PersonSearchModel, build_model, load_model

@@ -38,6 +38,15 @@ def read_whole_image(path: Path) -> NDArray[np.uint8]:
     return image.astype(np.uint8, copy=False)
 
 
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """An image of a data set, uint8 [h,w,3] BGR; raises `DataError` naming the file."""
+    try:
+        return read_whole_image(path)
+    except DataError as error:
+        reason = str(error).rstrip(".")
+        raise DataError(f"Cannot read {path} ({reason}); psarm data check names every broken file.") from error
+
+
 def _has_end_marker(data: bytes) -> bool:
     """Whether the pixels of a JPEG end; bytes after that are allowed, and a thumbnail before them has its own end."""
     position = 2

@@ -1,4 +1,4 @@
-"""Images as tensors: training frames (decoded, resized, flipped, with identities as rows of OIM's table) and scenes.
+"""Training frames as batches of tensors: decoded, resized, flipped, with identities as rows of OIM's table.
 
 Every random choice is drawn from (seed, epoch, index), so an epoch is the same whatever the number of worker
 processes and wherever training was interrupted. The sampler hands the epoch to the data set with each index, because
@@ -7,32 +7,54 @@ persistent workers keep their own copy of the data set.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import TypeVar
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
-from psarm.data.images import read_whole_image
+from psarm.data.batches import GlobalBatches
+from psarm.data.image_sizes import read_image_sizes
+from psarm.data.images import read_image
+from psarm.data.scenes import to_tensor
 from psarm.data.types import UNLABELLED, Frame
+from psarm.data.workers import single_thread
 from psarm.errors import DataError
 from psarm.geometry import resized_size
 
 Target = dict[str, Tensor]
-"""boxes float32 [n,4] xyxy in pixels of the image; labels int64 [n], 0…C-1 or -1 for a person without identity."""
-Batch = tuple[list[Tensor], list[Target]]
-T = TypeVar("T")
+"""boxes float32 [n,4] xyxy in pixels of the image; labels int64 [n], 0…C-1 or -1 for a person without identity; seed,
+an int64 scalar of what is drawn for this image."""
+_REPLACEMENTS = 100  # frames tried in place of one that cannot be read, before the whole data set is taken for broken
 
 
-class TrainingFrames(Dataset[tuple[Tensor, Target]]):
+class Item(NamedTuple):
+    """A training frame."""
+
+    image: Tensor  # uint8 [3,h,w] RGB
+    target: Target
+    skipped: list[str]
+    """A sentence about each frame that cannot be read and that this one stands in for."""
+
+
+class Batch(NamedTuple):
+    """Training frames; sizes differ, so nothing is stacked."""
+
+    images: list[Tensor]
+    targets: list[Target]
+    skipped: list[str]
+    """A sentence about each frame that cannot be read; always the same for the same frame."""
+
+
+class TrainingFrames(Dataset[Item]):
     """The training frames of a data set; an item is asked for by (epoch, index).
 
-    An item is an image, uint8 [3,h,w] RGB, and its target. The image comes at the size the model works at, so that the
-    model's own resize has nothing left to do.
+    The image comes at the size the model works at, so that the model's own resize has nothing left to do.
 
     Args:
         frames: annotated frames.
@@ -40,11 +62,19 @@ class TrainingFrames(Dataset[tuple[Tensor, Target]]):
         min_size: the model's short side, pixels.
         max_size: the model's bound of the long side, pixels.
         flip: probability of a horizontal flip.
-        seed: of the flips.
+        seed: of all that is drawn.
+        bad_images: what to do about a frame that cannot be decoded: "fail", or "skip" to give another one in its place.
     """
 
     def __init__(
-        self, frames: Sequence[Frame], labels: dict[int, int], min_size: int, max_size: int, flip: float, seed: int
+        self,
+        frames: Sequence[Frame],
+        labels: dict[int, int],
+        min_size: int,
+        max_size: int,
+        flip: float,
+        seed: int,
+        bad_images: Literal["fail", "skip"] = "fail",
     ) -> None:
         self.frames = frames
         self.labels = {**labels, UNLABELLED: UNLABELLED}
@@ -52,104 +82,104 @@ class TrainingFrames(Dataset[tuple[Tensor, Target]]):
         self.max_size = max_size
         self.flip = flip
         self.seed = seed
+        self.bad_images = bad_images
 
     def __len__(self) -> int:
         return len(self.frames)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Target]:
-        """The image and target of `key` = (epoch, index); raises `DataError` where the image cannot be decoded."""
+    def __getitem__(self, key: tuple[int, int]) -> Item:
+        """The frame of `key` = (epoch, index); raises `DataError` where it, or all in its place, cannot be decoded."""
         epoch, index = key
-        frame = self.frames[index]
-        image = read_image(frame.path)
+        frame, image, skipped = self._read(epoch, index)
         image, boxes = _resize(image, frame.boxes, self.min_size, self.max_size)
-        if np.random.default_rng([self.seed, epoch, index]).random() < self.flip:
+        rng = np.random.default_rng([self.seed, epoch, index])
+        if rng.random() < self.flip:
             image, boxes = _flip(image, boxes)
         rows = [self.labels[int(identity)] for identity in frame.identities]
-        target = {"boxes": torch.from_numpy(boxes), "labels": torch.tensor(rows, dtype=torch.int64)}
-        return to_tensor(image), target
+        target = {
+            "boxes": torch.from_numpy(boxes),
+            "labels": torch.tensor(rows, dtype=torch.int64),
+            "seed": torch.tensor(rng.integers(2**63)),
+        }
+        return Item(to_tensor(image), target, skipped)
+
+    @cached_property
+    def aspects(self) -> NDArray[np.float64]:
+        """float [N], width / height of every frame; raises `DataError` as reading the frames would."""
+        sizes = read_image_sizes([frame.path for frame in self.frames], self.bad_images == "skip")
+        return sizes[:, 0] / sizes[:, 1]
+
+    def _read(self, epoch: int, index: int) -> tuple[Frame, np.ndarray, list[str]]:
+        """A frame and its image, [h,w,3] BGR, and what was skipped for them."""
+        frame = self.frames[index]
+        try:
+            return frame, read_image(frame.path), []
+        except DataError as error:
+            if self.bad_images == "fail":
+                raise
+            skipped = [str(error)]
+        others = np.random.default_rng([self.seed, epoch, index, 1]).permutation(len(self.frames))[:_REPLACEMENTS]
+        for frame in (self.frames[other] for other in others if other != index):
+            try:
+                return frame, read_image(frame.path), skipped
+            except DataError as error:
+                skipped.append(str(error))
+        raise DataError(
+            f"None of {len(skipped)} training frames can be read, so skipping does not help. The first: {skipped[0]}"
+        )
 
 
-class EpochSampler(Sampler[tuple[int, int]]):
-    """Yields (epoch, index) in an order that depends on the seed and the epoch only."""
+class TrainingLoader(DataLoader[Item]):
+    """Yields `Batch`; `batch_sampler.set_epoch` chooses the epoch."""
 
-    def __init__(self, length: int, seed: int) -> None:
-        self.length = length
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order the next iteration yields."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
-        return iter([(self.epoch, int(index)) for index in order])
+    batch_sampler: GlobalBatches
 
 
-class Scenes(Dataset[Tensor]):
-    """Whole images as they are, uint8 [3,h,w] RGB."""
+def training_loader(
+    dataset: TrainingFrames,
+    batch_size: int,
+    workers: int,
+    *,
+    accumulate: int = 1,
+    process: int = 0,
+    processes: int = 1,
+    group_by_shape: bool = True,
+) -> TrainingLoader:
+    """The batches of one training process, `accumulate` of them a step; the frames of a last, smaller step are dropped.
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = paths
+    Args:
+        dataset: the frames.
+        batch_size: frames of a batch.
+        workers: processes that decode, resize and flip; 0 = this one.
+        accumulate: batches of a step.
+        process: which of the training processes this is.
+        processes: how many there are.
+        group_by_shape: make steps of frames of about one shape; image sizes are read first, from the files' headers.
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> Tensor:
-        """Image number `index`; raises `DataError` where it cannot be decoded."""
-        return to_tensor(read_image(self.paths[index]))
-
-
-def read_scenes(paths: Sequence[Path], workers: int) -> Iterator[Tensor]:
-    """The images at `paths`, uint8 [3,h,w] RGB, one by one in order; raises `DataError` naming an unreadable one."""
-    return plain_errors(DataLoader(Scenes(paths), batch_size=None, num_workers=workers, worker_init_fn=_single_thread))
-
-
-def plain_errors(loader: Iterable[T]) -> Iterator[T]:
-    """Iterate over a loader; a worker's `DataError`, which arrives with its traceback, becomes its sentence again."""
-    try:
-        yield from loader
-    except DataError as error:
-        raise DataError(str(error).rpartition("DataError: ")[2].strip()) from None
-
-
-def training_loader(dataset: TrainingFrames, batch_size: int, workers: int) -> DataLoader[tuple[Tensor, Target]]:
-    """Batches of (images, targets); the last, smaller batch of an epoch is dropped as in the released recipe."""
-    return DataLoader(
+    Raises:
+        DataError: of an image whose size is needed, where the data set's `bad_images` is "fail".
+    """
+    grouped = group_by_shape and batch_size * accumulate * processes > 1
+    aspects = dataset.aspects if grouped else None
+    return TrainingLoader(
         dataset,
-        batch_size=batch_size,
-        sampler=EpochSampler(len(dataset), dataset.seed),
+        batch_sampler=GlobalBatches(
+            len(dataset), dataset.seed, batch_size, accumulate, process, processes, aspects=aspects
+        ),
         num_workers=workers,
         collate_fn=collate,
-        drop_last=True,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
-        worker_init_fn=_single_thread,
+        worker_init_fn=single_thread,
         # Its own generator: the loader then draws nothing from the global one, which training depends on.
         generator=torch.Generator(),
     )
 
 
-def collate(items: Sequence[tuple[Tensor, Target]]) -> Batch:
-    """Items as a list of images and a list of targets: sizes differ, so nothing is stacked."""
-    return [image for image, _ in items], [target for _, target in items]
-
-
-def read_image(path: Path) -> np.ndarray:
-    """An image of a data set, uint8 [h,w,3] BGR; raises `DataError` naming the file."""
-    try:
-        return read_whole_image(path)
-    except DataError as error:
-        reason = str(error).rstrip(".")
-        raise DataError(f"Cannot read {path} ({reason}); psarm data check names every broken file.") from error
-
-
-def to_tensor(image: np.ndarray) -> Tensor:
-    """uint8 [h,w,3] BGR to uint8 [3,h,w] RGB."""
-    return torch.from_numpy(np.ascontiguousarray(image[:, :, ::-1].transpose(2, 0, 1)))
+def collate(items: Sequence[Item]) -> Batch:
+    """Items as a batch."""
+    skipped = [sentence for item in items for sentence in item.skipped]
+    return Batch([item.image for item in items], [item.target for item in items], skipped)
 
 
 def _resize(image: np.ndarray, boxes: np.ndarray, min_size: int, max_size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -167,7 +197,3 @@ def _flip(image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     flipped = boxes.copy()
     flipped[:, [0, 2]] = width - boxes[:, [2, 0]]
     return image[:, ::-1], flipped
-
-
-def _single_thread(worker: int) -> None:
-    cv2.setNumThreads(0)

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from psarm.data.loader import read_scenes
+from psarm.data.scenes import read_scenes
 from psarm.data.types import PersonSearchDataset
 from psarm.evaluation.collect import collect_detections
 from psarm.evaluation.protocol import SearchProtocol

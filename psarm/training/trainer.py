@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate.utils import set_seed
+from accelerate.utils import send_to_device, set_seed
 from torch import Tensor, nn
 
 from psarm import console
 from psarm.config import Config, to_dict
-from psarm.data.loader import TrainingFrames, plain_errors, training_loader
+from psarm.data.loader import TrainingFrames, training_loader
 from psarm.data.types import PersonSearchDataset
+from psarm.data.workers import plain_errors
 from psarm.errors import TrainingError
 from psarm.evaluation.protocol import SearchProtocol
 from psarm.evaluation.scoring import Metrics
@@ -155,14 +156,16 @@ class TrainingRun:
             config.model.max_size,
             recipe.flip,
             recipe.seed,
+            config.data.bad_images,
         )
-        loader = training_loader(frames, recipe.batch_size, config.data.workers)
+        grouped = config.data.group_by_shape
+        self.loader = training_loader(frames, recipe.batch_size, config.data.workers, group_by_shape=grouped)
         optimizer = torch.optim.SGD(
             initial.parameters(self.model), recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
         )
         if saved is not None:
             self.model.load_state_dict(saved.model)
-        self.losses, self.optimizer, self.loader = self.accelerator.prepare(Losses(self.model), optimizer, loader)
+        self.losses, self.optimizer = self.accelerator.prepare(Losses(self.model), optimizer)
         if saved is not None:
             self._restore(saved)
 
@@ -203,10 +206,12 @@ class TrainingRun:
         """Means of the weighted losses over one epoch."""
         self.losses.train()
         seed_epoch(self.recipe.seed, self.epoch, self.accelerator.process_index)
-        self.loader.set_epoch(self.epoch)
+        self.loader.batch_sampler.set_epoch(self.epoch)
         sums: dict[str, float] = {}
         first = self.epoch * len(self.loader)
-        for iteration, (images, targets) in enumerate(plain_errors(self.loader), start=first):
+        for iteration, batch in enumerate(plain_errors(self.loader), start=first):
+            tensors = (batch.images, batch.targets)
+            images, targets = send_to_device(tensors, self.accelerator.device, non_blocking=True, skip_keys="seed")
             lr = learning_rate(self.recipe, iteration, len(self.loader))
             losses, gradient_norm = self._step(images, targets, lr, iteration - first)
             for name, value in losses.items():

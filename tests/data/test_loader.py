@@ -8,9 +8,11 @@ import torch
 from tiny_prw import HEIGHT, WIDTH, write_tiny_prw
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from psarm.data.loader import TrainingFrames, plain_errors, read_scenes, training_loader
+from psarm.data.loader import TrainingFrames, training_loader
 from psarm.data.prw import read_prw
+from psarm.data.scenes import read_scenes
 from psarm.data.types import Frame
+from psarm.data.workers import plain_errors
 from psarm.errors import DataError
 
 
@@ -33,7 +35,7 @@ def test_image_and_boxes_reach_the_size_the_model_would_give_them(dataset, min_s
     whole = cv2.imread(str(frame.path))[:, :, ::-1].transpose(2, 0, 1) / np.float32(255)
     transform = model_transform(min_size, 75)
     expected, [want] = transform([torch.from_numpy(whole)], [{"boxes": torch.from_numpy(frame.boxes)}])
-    image, target = frames_of(dataset, min_size, 75)[0, 0]
+    image, target, _ = frames_of(dataset, min_size, 75)[0, 0]
     got, [have] = transform([image.float() / 255], [{"boxes": target["boxes"]}])
     assert got.image_sizes == expected.image_sizes
     torch.testing.assert_close(got.tensors, expected.tensors, atol=1 / 255, rtol=0)  # uint8 rounding at most
@@ -41,7 +43,7 @@ def test_image_and_boxes_reach_the_size_the_model_would_give_them(dataset, min_s
 
 
 def test_unscaled_item_is_the_image_itself(dataset):
-    image, target = frames_of(dataset)[0, 1]
+    image, target, _ = frames_of(dataset)[0, 1]
     assert image.dtype == torch.uint8 and image.shape == (3, HEIGHT, WIDTH)
     assert np.array_equal(image.numpy(), cv2.imread(str(dataset.train[1].path))[:, :, ::-1].transpose(2, 0, 1))
     assert np.array_equal(target["boxes"].numpy(), dataset.train[1].boxes)
@@ -53,8 +55,8 @@ def test_labels_are_rows_of_the_table(dataset):
 
 
 def test_flip_moves_boxes_with_the_people(dataset):
-    image, target = frames_of(dataset, flip=1.0)[0, 0]
-    straight, given = frames_of(dataset)[0, 0]
+    image, target, _ = frames_of(dataset, flip=1.0)[0, 0]
+    straight, given, _ = frames_of(dataset)[0, 0]
     assert torch.equal(image.flip(2), straight)
     for box in target["boxes"].int().tolist():
         inside = image[:, box[1] : box[3], box[0] : box[2]].float()
@@ -65,7 +67,7 @@ def test_flip_moves_boxes_with_the_people(dataset):
 
 def test_a_frame_without_people(dataset):
     empty = replace(dataset.train[0], boxes=np.zeros((0, 4), np.float32), identities=np.zeros(0, np.int64))
-    _, target = TrainingFrames([empty], {}, 45, 80, 1.0, 0)[0, 0]
+    _, target, _ = TrainingFrames([empty], {}, 45, 80, 1.0, 0)[0, 0]
     assert target["boxes"].shape == (0, 4) and target["labels"].shape == (0,)
 
 
@@ -73,8 +75,8 @@ def test_epochs_are_the_same_with_any_number_of_workers(dataset):
     def epochs(workers, wanted):
         loader = training_loader(frames_of(dataset, flip=0.5, seed=3), 2, workers)
         for epoch in wanted:
-            loader.sampler.set_epoch(epoch)
-            yield [(images, [target["boxes"] for target in targets]) for images, targets in loader]
+            loader.batch_sampler.set_epoch(epoch)
+            yield [(images, [target["boxes"] for target in targets]) for images, targets, _ in loader]
 
     alone, _, third = epochs(0, [0, 1, 2])
     [resumed] = epochs(2, [2])
@@ -84,9 +86,10 @@ def test_epochs_are_the_same_with_any_number_of_workers(dataset):
     assert not all(map(torch.equal, first_images, third_images))  # another order in another epoch
 
 
-def test_an_epoch_shows_every_frame_once_and_drops_the_rest_of_the_last_batch(dataset):
+def test_an_epoch_shows_a_frame_once_and_drops_the_rest_of_the_last_batch(dataset):
     loader = training_loader(frames_of(dataset), 4, 0)
-    assert sorted(index for _, index in loader.sampler) == list(range(6))
+    [batch] = loader.batch_sampler
+    assert len(set(batch)) == 4 and {epoch for epoch, _ in batch} == {0}
     assert len(loader) == len(list(loader)) == 1
 
 

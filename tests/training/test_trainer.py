@@ -6,7 +6,7 @@ import pytest
 import torch
 from runs import state_of, tiny
 
-from psarm.data.loader import EpochSampler, TrainingFrames, collate
+from psarm.data.loader import TrainingFrames, training_loader
 from psarm.data.prw import read_prw
 from psarm.errors import ConfigError, DataError, TrainingError, UsageError
 from psarm.model.builder import build_model
@@ -99,10 +99,8 @@ def test_an_epoch_equals_a_plain_loop(prw, tmp_path):
     sizes = (config.model.min_size, config.model.max_size)
     frames = TrainingFrames(dataset.train, dataset.train_labels, *sizes, recipe.flip, recipe.seed)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9, weight_decay=5e-4)
-    items = [frames[key] for key in EpochSampler(len(frames), 3)]
     seed_epoch(3, 0, 0)
-    for iteration in range(2):
-        images, targets = collate(items[2 * iteration : 2 * iteration + 2])
+    for iteration, (images, targets, _) in enumerate(training_loader(frames, 2, 0)):
         losses = model.losses([image.float() / 255 for image in images], targets)
         total = sum(getattr(weights, name) * loss for name, loss in losses.items())
         optimizer.zero_grad()

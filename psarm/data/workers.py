@@ -1,0 +1,56 @@
+"""The worker processes of a loader: how they behave, and how what goes wrong in them reaches the user."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+import cv2
+
+from psarm.errors import DataError
+
+T = TypeVar("T")
+
+_DEAD = re.compile(
+    r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is killed by signal: ([^.]+)|exited unexpectedly)"
+)
+_NO_SHARED_MEMORY = "No space left on device"
+
+
+def single_thread(worker: int) -> None:
+    """What a worker begins with: the workers are the parallelism, threads in each would only get in the way."""
+    cv2.setNumThreads(0)
+
+
+def plain_errors(loader: Iterable[T]) -> Iterator[T]:
+    """Iterate over a loader; what goes wrong in its workers becomes one sentence.
+
+    Raises:
+        DataError: as the data set raised it, without the worker's traceback; or a worker died, or has no shared memory
+            to hand over its images.
+    """
+    try:
+        yield from loader
+    except DataError as error:
+        raise DataError(str(error).rpartition("DataError: ")[2].strip()) from None
+    except RuntimeError as error:
+        sentence = _of_a_worker(str(error))
+        if sentence is None:
+            raise
+        raise DataError(sentence) from None
+
+
+def _of_a_worker(message: str) -> str | None:
+    """The sentence for what torch says of a dead worker, None for any other error."""
+    what_to_do = "see that there is enough, or read images with fewer processes (data.workers; 0 uses none)."
+    dead = _DEAD.search(message)
+    if dead is not None:
+        how = "ended unexpectedly" if dead[2] is None else f"died ({dead[2]})"
+        return (
+            f"A process that reads images (pid {dead[1]}) {how}, most often for want of memory or of shared memory "
+            f"(/dev/shm); {what_to_do}"
+        )
+    if "DataLoader worker" in message and _NO_SHARED_MEMORY in message:
+        return f"A process that reads images found no room in shared memory (/dev/shm); {what_to_do}"
+    return None
