@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,6 +30,15 @@ def draw_boxes(
         if label:
             _draw_label(canvas, label, x1, y1, colour, scale)
     return canvas
+
+
+def crop(frame: NDArray[np.uint8], box: NDArray[Any]) -> NDArray[np.uint8]:
+    """The part of `frame` inside `box` [4] xyxy (a view): at least one pixel, whatever lies outside is left out."""
+    height, width = frame.shape[:2]
+    x1, y1, x2, y2 = box.tolist()
+    left, top = int(min(max(x1, 0), width - 1)), int(min(max(y1, 0), height - 1))
+    right, bottom = max(left + 1, min(round(x2), width)), max(top + 1, min(round(y2), height))
+    return frame[top:bottom, left:right]
 
 
 def shrink(frame: NDArray[np.uint8], longest: int) -> tuple[NDArray[np.uint8], float]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from psarm.runtime.drawing import GREEN, ORANGE, draw_boxes, encode_jpeg, shrink
+from psarm.runtime.drawing import GREEN, ORANGE, crop, draw_boxes, encode_jpeg, shrink
 from psarm.runtime.report_template import CARD, NOBODY, PAGE, STYLE
 
 FRAME_SIDE, CROP_SIDE = 960, 320  # longest sides in the page, pixels
@@ -71,11 +71,7 @@ def _frame(picture: Picture, alt: str, label: str, colour: tuple[int, int, int])
 
 
 def _crop(picture: Picture, alt: str) -> str:
-    height, width = picture.image.shape[:2]
-    x1, y1, x2, y2 = picture.box.tolist()
-    left, top = int(min(max(x1, 0), width - 1)), int(min(max(y1, 0), height - 1))
-    right, bottom = max(left + 1, min(round(x2), width)), max(top + 1, min(round(y2), height))
-    image, _ = shrink(picture.image[top:bottom, left:right], CROP_SIDE)
+    image, _ = shrink(crop(picture.image, picture.box), CROP_SIDE)
     return _image(image, alt, "crop")
 
 

@@ -5,17 +5,19 @@ from psarm.evaluation.detection import evaluate_detection
 from psarm.evaluation.detections_file import DetectionsFile, read_detections, write_detections
 from psarm.evaluation.protocol import SearchProtocol
 from psarm.evaluation.scoring import score_detections
-from psarm.evaluation.search import evaluate_search, ground_truth_detections, rank_queries
-from psarm.evaluation.types import DetectionMetrics, DetectionSet, ImageDetections, QueryRanks, SearchMetrics
+from psarm.evaluation.search import best_hits, evaluate_search, ground_truth_detections, rank_queries
+from psarm.evaluation.types import DetectionMetrics, DetectionSet, ImageDetections, QueryHits, QueryRanks, SearchMetrics
 
 __all__ = [
     "DetectionMetrics",
     "DetectionSet",
     "DetectionsFile",
     "ImageDetections",
+    "QueryHits",
     "QueryRanks",
     "SearchMetrics",
     "SearchProtocol",
+    "best_hits",
     "cbgm_similarity",
     "evaluate_detection",
     "evaluate_search",

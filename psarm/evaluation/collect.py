@@ -114,7 +114,7 @@ def embed_ground_truth(
     frames = [frame for frame in dataset.gallery if len(frame.boxes)]
     images = track(load([frame.path for frame in frames]), f"{title}: ground-truth boxes", total=len(frames))
     return np.concatenate(
-        [_embed(engine, image, frame.path, frame.boxes) for image, frame in zip(images, frames, strict=True)]
+        [embed_boxes(engine, image, frame.path, frame.boxes) for image, frame in zip(images, frames, strict=True)]
     )
 
 
@@ -127,23 +127,28 @@ def _query_embeddings(engine: Engine[Image], dataset: StoredDataset, load: Load[
     embeddings: dict[int, Floating] = {}
     for image, (path, rows) in zip(images, rows_of.items(), strict=True):
         boxes = np.stack([dataset.queries[row].box for row in rows])
-        embeddings.update(zip(rows, _embed(engine, image, path, boxes), strict=True))
+        embeddings.update(zip(rows, embed_boxes(engine, image, path, boxes), strict=True))
     return np.stack([embeddings[row] for row in range(len(dataset.queries))])
 
 
 def _contexts(engine: Engine[Image], dataset: StoredDataset, load: Load[Image], title: str) -> DetectionSet:
     queries = dataset.queries
     images = track(load([query.path for query in queries]), f"{title}: query contexts", total=len(queries))
-    found = []
-    for image, query in zip(images, queries, strict=True):
-        try:
-            found.append(_detections(engine.detect_around(image, query.box)))
-        except UsageError as error:
-            raise DataError(f"A query's box in {query.path} cannot be used: {error}") from error
-    return DetectionSet.from_images(found)
+    return DetectionSet.from_images(
+        [find_context(engine, image, query) for image, query in zip(images, queries, strict=True)]
+    )
 
 
-def _embed(engine: Engine[Image], image: Image, path: Path, boxes: NDArray[Any]) -> Floating:
+def find_context(engine: Engine[Image], image: Image, query: StoredQuery) -> ImageDetections:
+    """The people of a query's own image, the query first, embeddings not weighted; raises `DataError`."""
+    try:
+        return _detections(engine.detect_around(image, query.box))
+    except UsageError as error:
+        raise DataError(f"A query's box in {query.path} cannot be used: {error}") from error
+
+
+def embed_boxes(engine: Engine[Image], image: Image, path: Path, boxes: NDArray[Any]) -> Floating:
+    """Unit embeddings [n,D] of annotated boxes [n,4] of the image that was read from `path`; raises `DataError`."""
     try:
         return engine.embed(image, boxes)
     except UsageError as error:

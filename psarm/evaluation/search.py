@@ -33,7 +33,7 @@ from psarm.evaluation.cbgm import rerank
 from psarm.evaluation.pairs import first_best
 from psarm.evaluation.protocol import SearchProtocol
 from psarm.evaluation.truth import Person, Truth
-from psarm.evaluation.types import DetectionSet, Floating, QueryRanks, SearchMetrics
+from psarm.evaluation.types import DetectionSet, Floating, QueryHits, QueryRanks, SearchMetrics
 
 SCORE_THRESHOLD = 0.5
 # Queries whose similarities are computed in one matrix product: 256 x 40k float32 is 40 MB.
@@ -94,25 +94,46 @@ def rank_queries(
         UsageError: the arrays do not belong to this protocol (numbers of images or queries, embedding size), or it has
             no such gallery.
     """
-    _check(protocol, detections, query_embeddings, context)
-    if gallery is not None:
-        protocol.check_gallery(gallery)
-    k1, k2 = protocol.cbgm[0] if k1 is None else k1, protocol.cbgm[1] if k2 is None else k2
-    people = detections.at_least(SCORE_THRESHOLD)
-    truth = Truth.in_gallery(protocol, gallery, people)
     aps = np.zeros(len(query_embeddings))
     ranks = np.full(len(query_embeddings), -1, np.int64)
-    for start in range(0, len(query_embeddings), _CHUNK):
-        block = query_embeddings[start : start + _CHUNK]
-        searched = [protocol.searched(query, gallery, cross_camera) for query in range(start, start + len(block))]
-        for query, row in enumerate(_rows(people, block, searched), start):
-            similarities = row.similarities
-            if context is not None:
-                around = context.of_image(query).embeddings
-                similarities = rerank(similarities, row.offsets, row.embeddings, around, k1, k2)
-            person = truth.of_query(query, searched[query - start])
-            aps[query], ranks[query] = _score(similarities, person, row.places(person.candidates))
+    searches = _searches(protocol, detections, query_embeddings, gallery, context, (k1, k2), cross_camera)
+    for query, search in enumerate(searches):
+        aps[query], ranks[query] = _score(search.similarities, search.person, search.places)
     return QueryRanks(aps, ranks)
+
+
+def best_hits(
+    protocol: SearchProtocol,
+    detections: DetectionSet,
+    query_embeddings: Floating,
+    count: int,
+    *,
+    gallery: str | None = None,
+    context: DetectionSet | None = None,
+) -> QueryHits:
+    """The `count` most similar detections of every query, and whether each is its true positive.
+
+    Other arguments, the order and what is raised are as for `rank_queries`; k1 and k2 are the protocol's.
+    """
+    queries = len(query_embeddings)
+    hits = QueryHits(
+        images=np.full((queries, count), -1, np.int64),
+        boxes=np.zeros((queries, count, 4)),
+        similarities=np.zeros((queries, count)),
+        right=np.zeros((queries, count), bool),
+    )
+    people = detections.at_least(SCORE_THRESHOLD)
+    searches = _searches(protocol, detections, query_embeddings, gallery, context, (None, None), False)
+    for query, search in enumerate(searches):
+        best = np.argsort(-search.similarities, kind="stable")[:count]
+        best = best[search.similarities[best] > -np.inf]
+        rows = best if search.row.detections is None else search.row.detections[best]
+        filled = slice(0, len(best))
+        hits.images[query, filled] = people.images[rows]
+        hits.boxes[query, filled] = people.boxes[rows]
+        hits.similarities[query, filled] = search.similarities[best]
+        hits.right[query, filled] = np.isin(best, search.positives)
+    return hits
 
 
 def ground_truth_detections(protocol: SearchProtocol, embeddings: Floating) -> DetectionSet:
@@ -174,6 +195,53 @@ def _rows(people: DetectionSet, queries: Floating, searched: Sequence[NDArray[np
     for similarities, images in zip(queries @ people.embeddings.T, searched, strict=True):
         similarities[~images[people.images]] = -np.inf
         yield _Row(similarities, people.offsets, people.embeddings)
+
+
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """One query searched in its gallery."""
+
+    row: _Row
+    similarities: Floating  # [m] the row's, after CBGM where there is a context
+    person: Person
+
+    @property
+    def places(self) -> NDArray[np.int64]:
+        """int64 [C], where the person's candidates stand in the row."""
+        return self.row.places(self.person.candidates)
+
+    @property
+    def positives(self) -> NDArray[np.int64]:
+        """Where the true positives stand in the row."""
+        places = self.places
+        return places[first_best(self.person.candidate_entries, self.similarities[places])] if len(places) else places
+
+
+def _searches(
+    protocol: SearchProtocol,
+    detections: DetectionSet,
+    query_embeddings: Floating,
+    gallery: str | None,
+    context: DetectionSet | None,
+    k: tuple[int | None, int | None],
+    cross_camera: bool,
+) -> Iterator[_Search]:
+    """Every query's search, in order; arguments and errors of `rank_queries`."""
+    _check(protocol, detections, query_embeddings, context)
+    if gallery is not None:
+        protocol.check_gallery(gallery)
+    k1, k2 = (ours if given is None else given for given, ours in zip(k, protocol.cbgm, strict=True))
+    people = detections.at_least(SCORE_THRESHOLD)
+    truth = Truth.in_gallery(protocol, gallery, people)
+    for start in range(0, len(query_embeddings), _CHUNK):
+        block = query_embeddings[start : start + _CHUNK]
+        searched = [protocol.searched(query, gallery, cross_camera) for query in range(start, start + len(block))]
+        for query, row in enumerate(_rows(people, block, searched), start):
+            similarities = row.similarities
+            if context is not None:
+                around = context.of_image(query).embeddings
+                similarities = rerank(similarities, row.offsets, row.embeddings, around, k1, k2)
+            yield _Search(row, similarities, truth.of_query(query, searched[query - start]))
 
 
 def _score(row: Floating, person: Person, places: NDArray[np.int64]) -> tuple[float, int]:

@@ -129,3 +129,13 @@ class QueryRanks:
         found = self.first_ranks >= 0
         top = {f"top{k}": float(np.mean(found & (self.first_ranks < k))) for k in (1, 5, 10)}
         return SearchMetrics(mAP=float(np.mean(self.average_precisions)), **top)
+
+
+@dataclass(frozen=True, eq=False)
+class QueryHits:
+    """The k most similar detections of every query, best first."""
+
+    images: NDArray[np.int64]  # [Q,k] the gallery image, -1 where a query's gallery has no further detection
+    boxes: NDArray[np.float64]  # [Q,k,4] xyxy pixels
+    similarities: NDArray[np.float64]  # [Q,k]
+    right: NDArray[np.bool_]  # [Q,k] whether it is the query's person
