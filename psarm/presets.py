@@ -17,10 +17,12 @@ FOLDER = Path(__file__).parent / "configs"
 
 @dataclass(frozen=True)
 class Figures:
-    """Accuracy on a test set in percent; None where it is not known."""
+    """Accuracy on a test set in percent; left out where it is not known."""
 
     mAP: float | None = None
+    """Of search."""
     top1: float | None = None
+    """Of search."""
     recall: float | None = None
     """Of detection at IoU 0.5."""
     AP: float | None = None

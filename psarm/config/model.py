@@ -38,8 +38,9 @@ class ModelConfig:
     """
 
     variant: str = "psarm"
-    """A name of `VARIANTS`. psarm: SeqNet plus the attention-aware relation mixer; seqnet: without it; …"""
+    """What the heads are made of. psarm: SeqNet plus the attention-aware relation mixer; seqnet: without it; …"""
     backbone: Literal["resnet18", "resnet50", "resnet101", "convnext_tiny", "convnext_base"] = "resnet50"
+    """What computes the feature map; its last stage is the heads'."""
     width: float = 1.0
     """Channel multiplier of the backbone; 1 is torchvision's network."""
     arm_layout: Literal["paper", "released"] = "paper"
@@ -47,18 +48,25 @@ class ModelConfig:
     arm_reduction: int = 4
     """ARM works on C / arm_reduction channels."""
     arm_dropout: float = 0.5
+    """Probability of dropout in the mixing before res5."""
     min_size: int = 900
     """Short side after resizing, pixels, unless the long side would pass `max_size`."""
     max_size: int = 1500
+    """Long side after resizing at most, pixels."""
     anchor_sizes: tuple[int, ...] = (32, 64, 128, 256, 512)
     """Square root of the anchor areas, pixels."""
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Height over width."""
     pre_nms_top_n_train: int = 12000
+    """Proposals an image that the RPN hands to its NMS in training."""
     pre_nms_top_n_test: int = 6000
+    """The same when searching."""
     post_nms_top_n_train: int = 2000
+    """Proposals an image that are kept after it in training."""
     post_nms_top_n_test: int = 300
+    """The same when searching."""
     rpn_nms_thresh: float = 0.7
+    """IoU above which the RPN's NMS drops the lower-scored proposal."""
     rpn_batch_size: int = 256
     """Anchors sampled an image for the RPN losses, half of them positive at most."""
     roi_size: int | tuple[int, ...] = 14
@@ -66,17 +74,23 @@ class ModelConfig:
     roi_batch_size: int = 128
     """RoIs sampled an image for each head's losses, half of them positive at most."""
     score_thresh: float = 0.5
+    """Detections that score less are dropped."""
     detection_nms_thresh: float = 0.4
     """NMS between the detection head and the re-id head."""
     final_nms_thresh: float = 0.5
+    """NMS after the re-id head."""
     detections_per_image: int = 300
+    """At most as many people in an image."""
     embedding_dim: int = 256
+    """Numbers in a person's embedding."""
     num_identities: int = 482
     """Rows of OIM's lookup table: labelled training identities."""
     queue_size: int = 500
     """Rows of OIM's circular queue of unlabelled people."""
     oim_momentum: float = 0.5
+    """Share of the old row when a row of the lookup table is updated."""
     oim_scalar: float = 30.0
+    """OIM's similarities are multiplied by it before the softmax (one over its temperature)."""
 
     def __post_init__(self) -> None:
         check_values(self, "model")

@@ -18,6 +18,7 @@ class DataConfig:
     """Which data set to read, and how."""
 
     dataset: Dataset = "prw"
+    """Format of the data set: PRW's, CUHK-SYSU's, or what `psarm data convert` writes (visits)."""
     root: str = ""
     """Folder of the data set."""
     workers: int = 2
@@ -63,24 +64,31 @@ class TrainConfig:
     output: str = "runs/psarm"
     """Folder for checkpoints and TensorBoard logs."""
     epochs: int = 12
+    """How often every training frame is seen."""
     batch_size: int = 3
     """Images a process takes at a time. The effective batch is batch_size x accumulate x processes."""
     accumulate: int = 1
     """Batches whose gradients are added up before each step: a large effective batch on a small GPU."""
     lr: float = 0.003
+    """Learning rate of SGD, after the warm-up."""
     lr_batch: int = 0
     """The effective batch that `lr` is meant for: with another one, lr is scaled linearly. 0 takes lr as it is."""
     momentum: float = 0.9
+    """Of SGD."""
     weight_decay: float = 5e-4
+    """Of SGD, on every trained parameter."""
     warmup_epochs: float = 1.0
     """Linear warm-up from lr/1000, in epochs."""
     lr_steps: tuple[int, ...] = (8,)
     """Epochs after which the learning rate is multiplied by `lr_gamma`."""
     lr_gamma: float = 0.1
+    """What the learning rate is multiplied by at each of `lr_steps`."""
     clip_norm: float = 10.0
+    """Gradients with a larger norm, all taken together, are scaled down to it."""
     ema: float = 0.0
     """Decay of the moving average of the weights, by step (0.999); the checkpoint then holds the average. 0 is off."""
     amp: Literal["no", "fp16", "bf16"] = "no"
+    """Mixed precision; fp16 needs a GPU."""
     sync_batchnorm: bool = True
     """With several processes, take the statistics of the heads' BatchNorms over all of them."""
     checkpoint_activations: bool = False
@@ -90,6 +98,7 @@ class TrainConfig:
     flip: float = 0.5
     """Probability of a horizontal flip."""
     seed: int = 0
+    """Of everything random: initial weights, order and flips of frames, sampling, dropout."""
     threads: int = 0
     """CPU threads of torch; 0 leaves torch's own choice."""
     init: str = ""
