@@ -1,0 +1,99 @@
+"""Does training learn? Two experiments that end in a table and a JSON file.
+
+    python -m psarm.benchmarks.learning mixers --json benchmarks/results/learning_mixers.json
+    python -m psarm.benchmarks.learning pets --footage DIR --json benchmarks/results/learning_pets.json
+
+`mixers` compares SeqNet, SeqNet with MLP-Mixer and PS-ARM under equal budgets on drawn frames; `pets` fine-tunes the
+shipped checkpoint on the first part of a real video. Started again, they go on where they stopped. With `--runs` they
+train nothing and collect the finished runs of a folder, `VARIANT-SEED` or `pets-SEED` each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+import psarm
+from psarm.benchmarks.demo import RELEASE
+from psarm.benchmarks.facts import git_commit
+from psarm.benchmarks.learning_mixers import MixersExperiment, print_mixers
+from psarm.benchmarks.learning_pets import PetsExperiment, print_pets
+from psarm.benchmarks.script import run
+from psarm.console import out
+from psarm.errors import UsageError
+from psarm.extras import require
+from psarm.files import write_json
+from psarm.machine import describe_machine, package_versions
+
+DIRECTORY = click.Path(file_okay=False, path_type=Path)
+FOUND = click.Path(exists=True, file_okay=False, path_type=Path)
+JSON = click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write everything to this file.")
+RUNS = click.option("--runs", type=FOUND, metavar="DIR", help="Train nothing; collect these finished runs.")
+SEEDS = click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Seeds 0, 1, …")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Train models and report what they learned."""
+    require("torch", "torchvision", "accelerate", "yaml", feature="This experiment", extra="train")
+
+
+@main.command()
+@click.option("--out", "folder", type=DIRECTORY, default="runs/learning_mixers", show_default=True, metavar="DIR")
+@RUNS
+@SEEDS
+@click.option("--frames", default=MixersExperiment.frames, show_default=True, help="Frames to draw.")
+@click.option("--identities", default=MixersExperiment.identities, show_default=True, help="People to draw.")
+@click.option("--config", "recipe", default=MixersExperiment.recipe, show_default=True, metavar="PRESET|FILE")
+@JSON
+def mixers(
+    folder: Path,
+    runs: Path | None,
+    seeds: int,
+    frames: int,
+    identities: int,
+    recipe: str,
+    json_path: Path | None,
+) -> None:
+    """SeqNet, SeqNet with MLP-Mixer and PS-ARM on drawn frames, equal budgets; takes hours on a CPU."""
+    report = MixersExperiment(folder, runs, recipe, frames, identities, seeds).run()
+    print_mixers(report)
+    _write(report, json_path)
+
+
+@main.command()
+@click.option("--footage", type=FOUND, required=True, metavar="DIR", help="Holds vtest.avi, gt.txt, person_ids.json.")
+@click.option("--out", "folder", type=DIRECTORY, default="runs/learning_pets", show_default=True, metavar="DIR")
+@RUNS
+@SEEDS
+@click.option("--config", "recipe", default=PetsExperiment.recipe, show_default=True, metavar="PRESET|FILE")
+@JSON
+def pets(footage: Path, folder: Path, runs: Path | None, seeds: int, recipe: str, json_path: Path | None) -> None:
+    """The shipped checkpoint on the first 60 % of PETS2009 S2.L1; takes some minutes a seed on a CPU."""
+    if not RELEASE.exists():
+        raise UsageError(f"{RELEASE} is missing; the experiment runs from a checkout of psarm, not from a wheel.")
+    report = PetsExperiment(footage, folder, RELEASE, runs, recipe, seeds).run()
+    print_pets(report)
+    _write(report, json_path)
+
+
+def _write(report: dict[str, Any], path: Path | None) -> None:
+    """With what the figures depend on. `commit` is the reporting psarm's; every run has that of its own."""
+    if path is None:
+        return
+    facts = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": git_commit(Path(psarm.__file__).resolve().parents[1]),
+        "machine": asdict(describe_machine()),
+        "packages": package_versions(),
+    }
+    write_json(path, facts | report)
+    out.print(f"Written: {path}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    run(main)
