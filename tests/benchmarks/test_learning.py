@@ -83,7 +83,7 @@ def test_mixers_trains_every_variant_with_every_seed_once(tmp_path, commands):
     assert {run["seconds"] for run in report["runs"]} == {10.0, 11.0, 12.0}
     assert report["summary"]["psarm"]["mAP"] == pytest.approx(mean_and_deviation([0.2, 0.21, 0.24]))
     assert report["minus_baseline"]["psarm"]["mAP"]["by_seed"] == pytest.approx([0.2] * 3)
-    assert report["budget"]["epochs"] == 3 and report["budget"]["threads"] == 1
+    assert (report["budget"]["epochs"], report["budget"]["init"], report["budget"]["threads"]) == (5, "", 1)
     assert report["parameters"]["seqnet"] < report["parameters"]["psarm"]
     assert "+20.0" in result.output and "21.7 ± 2.1" in result.output
     # Again: only what has no metrics yet is trained, anew.
