@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from psarm.config import Mixing
+from psarm.model.batchnorm import SyncBatchNorm2d
 
 Layout = Literal["paper", "released"]
 
@@ -48,7 +49,7 @@ class SpatialGate(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
-        self.bn = nn.BatchNorm2d(1, momentum=0.01)
+        self.bn = SyncBatchNorm2d(1, momentum=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
         """[R,C,H,W] → the same, scaled by one weight a cell."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
-from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from psarm.config import ModelConfig
 from psarm.model.arm import Arm
@@ -14,6 +13,7 @@ from psarm.model.person_search import PersonSearchModel
 from psarm.model.roi_heads import BoxRegressor, PersonSearchHeads, ReidHead, RoIAlign, RoIFeatures, make_box_coder
 from psarm.model.rpn import build_rpn
 from psarm.model.sampling import RoISampler
+from psarm.model.transform import Transform
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
@@ -24,7 +24,7 @@ def build_model(config: ModelConfig) -> PersonSearchModel:
     backbone = make_backbone(config.backbone, config.width)
     return PersonSearchModel(
         config,
-        GeneralizedRCNNTransform(config.min_size, config.max_size, list(IMAGE_MEAN), list(IMAGE_STD)),
+        Transform(config.min_size, config.max_size, list(IMAGE_MEAN), list(IMAGE_STD)),
         backbone,
         build_rpn(backbone.out_channels, config),
         _build_heads(backbone.out_channels, config),

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torchvision.models.convnext import CNBlock, LayerNorm2d
 
+from psarm.model.recompute import recompute
+
 Channels = tuple[int, int, int, int]
 """Channels of the four stages."""
 LAYER_SCALE = 1e-6
@@ -41,6 +43,9 @@ CONVNEXTS = {
 class ConvNeXt(nn.Module):
     """Stem and stages 1–3: [N,3,H,W] → [N,C,H/16,W/16], sizes rounded down."""
 
+    recomputes = False
+    """Compute activations of each stage again in the backward pass instead of keeping them."""
+
     def __init__(self, architecture: ConvNeXtArchitecture, channels: Channels) -> None:
         super().__init__()
         stem = nn.Sequential(nn.Conv2d(3, channels[0], 4, stride=4), LayerNorm2d(channels[0], eps=NORM_EPS))
@@ -57,8 +62,10 @@ class ConvNeXt(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Feature map at stride 16."""
-        features: Tensor = self.features(images)
-        return features
+        x = images
+        for part in self.features:
+            x = recompute(part, x, part) if self.recomputes and self.training else part(x)
+        return x
 
     def freeze_stem(self) -> None:
         """Stop training the stem, convolution and norm."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from psarm.model.batchnorm import SyncBatchNorm1d
+
 
 class NormAwareEmbedding(nn.Module):
     """Pooled features before and after res5 → unit embedding and the logit of being a person."""
@@ -14,7 +16,7 @@ class NormAwareEmbedding(nn.Module):
         half = embedding_dim // 2
         self.res4 = projector(res4_channels, half)
         self.res5 = projector(res5_channels, half)
-        self.rescaler = nn.BatchNorm1d(1, affine=True)
+        self.rescaler = SyncBatchNorm1d(1)
 
     def forward(self, res4: Tensor, res5: Tensor) -> tuple[Tensor, Tensor]:
         """[R,C4], [R,C5] → embeddings [R,D] of unit norm, logits [R]."""
@@ -32,4 +34,4 @@ def projector(in_features: int, out_features: int) -> nn.Sequential:
     linear = nn.Linear(in_features, out_features)
     nn.init.normal_(linear.weight, std=0.01)
     nn.init.zeros_(linear.bias)
-    return nn.Sequential(linear, nn.BatchNorm1d(out_features))
+    return nn.Sequential(linear, SyncBatchNorm1d(out_features))

@@ -16,7 +16,8 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform, res
 
 from psarm.config import ModelConfig
 from psarm.model.backbone import Backbone
-from psarm.model.roi_heads import People, PersonSearchHeads
+from psarm.model.batchnorm import SyncBatchNorm
+from psarm.model.roi_heads import People, PersonSearchHeads, RoIFeatures
 
 Size = tuple[int, int]
 
@@ -43,7 +44,14 @@ class PersonSearchModel(nn.Module):
         """The unweighted losses as scalars.
 
         `targets`, one an image: `boxes` [n,4] and `labels` int64 [n]: row of the OIM table, or -1 for a person
-        without identity. Keys: rpn_cls, rpn_reg, detection_cls, detection_reg, reid_cls, reid_reg, oim; NAE has no
+        without identity. A `seed` (int64 scalar) makes the choice of its anchors and RoIs depend on nothing else;
+        without it the choice is drawn from torch's global generator.
+
+        With several processes, all of which call this at the same time, batches are padded to the same size, and each
+        loss is this process's share of that of one process with all the images: the average over the processes is it,
+        and so are the gradients that DistributedDataParallel averages.
+
+        Keys: rpn_cls, rpn_reg, detection_cls, detection_reg, reid_cls, reid_reg, oim; NAE has no
         detection_*, a cascade has reid_cls_2, reid_reg_2 and oim_2 too.
         """
         if not self.training:
@@ -57,6 +65,19 @@ class PersonSearchModel(nn.Module):
             "rpn_reg": rpn_losses["loss_rpn_box_reg"],
             **head_losses,
         }
+
+    def synchronise_batchnorm(self, on: bool = True) -> None:
+        """Choose whether BatchNorms take their statistics in training over all processes; at first they do."""
+        for part in self.modules():
+            if isinstance(part, SyncBatchNorm):
+                part.synchronised = on
+
+    def checkpoint_activations(self, on: bool = True) -> None:
+        """Choose whether training computes activations again in the backward pass instead of keeping them."""
+        self.backbone.recomputes = on
+        for part in self.roi_heads.modules():
+            if isinstance(part, RoIFeatures):
+                part.recomputes = on
 
     @torch.no_grad()
     def detect(self, images: list[Tensor]) -> list[dict[str, Tensor]]:

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from psarm.model.batchnorm import SyncBatchNorm2d
+from psarm.model.recompute import recompute
+
 Planes = tuple[int, int, int, int]
 """Channels of the four stages before the block's expansion."""
 
@@ -35,10 +38,13 @@ FIRST_PLANES = 64
 class ResNet(nn.Module):
     """conv1 … layer3: [N,3,H,W] → [N,C,H/16,W/16], sizes rounded up."""
 
+    recomputes = False
+    """Compute activations of each stage again in the backward pass instead of keeping them."""
+
     def __init__(self, architecture: ResNetArchitecture, planes: Planes) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, planes[0], 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(planes[0])
+        self.bn1 = SyncBatchNorm2d(planes[0])
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         expansion = architecture.block.expansion
@@ -51,8 +57,9 @@ class ResNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Feature map at stride 16."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        features: Tensor = self.layer3(self.layer2(self.layer1(x)))
-        return features
+        for stage in (self.layer1, self.layer2, self.layer3):
+            x = recompute(stage, x, stage) if self.recomputes and self.training else stage(x)
+        return x  # type: ignore[no-any-return]
 
     def freeze_stem(self) -> None:
         """Stop training conv1's weight and bn1's affine, as the released recipe does with ImageNet weights."""
@@ -75,10 +82,11 @@ def _make_stage(architecture: ResNetArchitecture, stage: int, in_channels: int, 
     downsample = None
     if stride != 1 or in_channels != out_channels:
         downsample = nn.Sequential(
-            nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False), nn.BatchNorm2d(out_channels)
+            nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False), SyncBatchNorm2d(out_channels)
         )
-    first = block(in_channels, planes, stride, downsample)
-    return nn.Sequential(first, *(block(out_channels, planes) for _ in range(architecture.blocks[stage] - 1)))
+    first = block(in_channels, planes, stride, downsample, norm_layer=SyncBatchNorm2d)
+    further = (block(out_channels, planes, norm_layer=SyncBatchNorm2d) for _ in range(architecture.blocks[stage] - 1))
+    return nn.Sequential(first, *further)
 
 
 def _init_convolutions(module: nn.Module) -> None:

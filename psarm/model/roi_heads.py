@@ -22,9 +22,12 @@ from torchvision.ops import roi_align
 
 from psarm.model.arm import Arm
 from psarm.model.backbone import STRIDE
+from psarm.model.batchnorm import SyncBatchNorm1d
 from psarm.model.nae import NormAwareEmbedding
 from psarm.model.oim import BACKGROUND, OnlineInstanceMatching
-from psarm.model.sampling import RoISampler, RoITargets
+from psarm.model.processes import share
+from psarm.model.recompute import recompute
+from psarm.model.sampling import DETECTION_STREAM, REID_STREAM, RoISampler, RoITargets
 
 Sizes = list[tuple[int, int]]
 MIN_BOX_SIDE = 1e-2  # pixels; smaller boxes are dropped after either head
@@ -37,9 +40,13 @@ class RoIFeatures(nn.Module):
         super().__init__()
         self.arm = arm
         self.layer4 = res5
+        self.recomputes = False  # activations in the backward pass, instead of keeping them
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """[R,C,h,w] → maxima of what enters res5 [R,C] and of what leaves it [R,C5]."""
+        return recompute(self._run, x, self) if self.recomputes and self.training else self._run(x)
+
+    def _run(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.arm is not None:
             x = self.arm(x)
         deep: Tensor = self.layer4(x)
@@ -68,7 +75,7 @@ class BoxRegressor(nn.Sequential):
         linear = nn.Linear(channels, 8)
         nn.init.normal_(linear.weight, std=0.01)
         nn.init.zeros_(linear.bias)
-        super().__init__(linear, nn.BatchNorm1d(8))
+        super().__init__(linear, SyncBatchNorm1d(8))
 
 
 @dataclass
@@ -151,25 +158,27 @@ class PersonSearchHeads(ReidHead):
     def losses(
         self, features: Tensor, proposals: list[Tensor], sizes: Sizes, targets: list[dict[str, Tensor]]
     ) -> dict[str, Tensor]:
-        """Losses of all heads; `targets` hold boxes [n,4] and labels [n] (-1 = person without identity).
+        """Losses of all heads; `targets` hold boxes [n,4], labels [n] (-1 = person without identity), maybe a seed.
 
         Names of a second re-id head's losses end in `_2`.
         """
         losses: dict[str, Tensor] = {}
         boxes = proposals
         if self.box_head is not None:
-            sampled = self.sampler.sample(boxes, targets)
+            sampled = self.sampler.sample(boxes, targets, DETECTION_STREAM)
             logits, deltas = self.detection_outputs(features, sampled.boxes)
-            losses["detection_cls"] = functional.cross_entropy(logits, (sampled.labels != BACKGROUND).long())
+            loss = functional.cross_entropy(logits, (sampled.labels != BACKGROUND).long(), reduction="sum")
+            losses["detection_cls"] = share(loss, len(logits))
             losses["detection_reg"] = box_loss(deltas, sampled)
             boxes = self._next_boxes(deltas, sampled, sizes)
         heads = self.reid_heads
         for number, head in enumerate(heads, start=1):
-            sampled = self.sampler.sample(boxes, targets)
+            sampled = self.sampler.sample(boxes, targets, REID_STREAM + number - 1)
             deltas, embeddings, logits = head.outputs(self.roi_align(features, sampled.boxes))
             ending = "" if number == 1 else f"_{number}"
             is_person = (sampled.labels != BACKGROUND).to(logits.dtype)
-            losses[f"reid_cls{ending}"] = functional.binary_cross_entropy_with_logits(logits, is_person)
+            loss = functional.binary_cross_entropy_with_logits(logits, is_person, reduction="sum")
+            losses[f"reid_cls{ending}"] = share(loss, len(logits))
             losses[f"reid_reg{ending}"] = box_loss(deltas, sampled)
             losses[f"oim{ending}"] = head.reid_loss(embeddings, sampled.labels)
             if number < len(heads):
@@ -287,11 +296,11 @@ class PersonSearchHeads(ReidHead):
 
 
 def box_loss(deltas: Tensor, sampled: RoITargets) -> Tensor:
-    """Smooth L1 (beta 1) of the foreground deltas of positives, divided by the number of sampled RoIs."""
+    """Smooth L1 (beta 1) of the foreground deltas of positives, divided by the number of RoIs of all processes."""
     positive = torch.where(sampled.labels != BACKGROUND)[0]
     foreground = deltas[:, 4:8]
     loss = functional.smooth_l1_loss(foreground[positive], sampled.deltas[positive], beta=1.0, reduction="sum")
-    return loss / max(sampled.labels.numel(), 1)
+    return share(loss, len(sampled.labels))
 
 
 def make_box_coder() -> det_utils.BoxCoder:
