@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import cv2
@@ -31,17 +32,31 @@ def plain_errors(loader: Iterable[T]) -> Iterator[T]:
             to hand over its images.
     """
     try:
-        yield from loader
+        with dead_workers_explained():
+            yield from loader
+        return
     except DataError as error:
-        raise DataError(str(error).rpartition("DataError: ")[2].strip()) from None
+        sentence = str(error).rpartition("DataError: ")[2].strip()
+        # torch's frames hold the error and the error its frames, with the loader in them: left to the garbage
+        # collector, they lose the queue that ends the workers before the workers, which are then waited for in vain.
+        error.__traceback__ = None
+    raise DataError(sentence)
+
+
+@contextmanager
+def dead_workers_explained() -> Iterator[None]:
+    """Raise `DataError` where a worker died; torch says it when it happens, whatever the main process is doing."""
+    try:
+        yield
     except RuntimeError as error:
-        sentence = _of_a_worker(str(error))
+        # Where somebody waited for the worker, torch says only in the cause which signal ended it.
+        sentence = worker_sentence(str(error.__cause__)) or worker_sentence(str(error))
         if sentence is None:
             raise
         raise DataError(sentence) from None
 
 
-def _of_a_worker(message: str) -> str | None:
+def worker_sentence(message: str) -> str | None:
     """The sentence for what torch says of a dead worker, None for any other error."""
     what_to_do = "see that there is enough, or read images with fewer processes (data.workers; 0 uses none)."
     dead = _DEAD.search(message)

@@ -120,3 +120,96 @@ def test_scenes_come_whole_and_in_order(dataset):
     paths: list[Path] = [frame.path for frame in dataset.gallery]
     for path, image in zip(paths, read_scenes(paths, 2), strict=True):
         assert np.array_equal(image.numpy(), cv2.imread(str(path))[:, :, ::-1].transpose(2, 0, 1))
+
+
+def test_every_frame_has_a_seed_of_its_own(dataset):
+    frames = frames_of(dataset, seed=3)
+    seeds = [frames[epoch, index].target["seed"] for epoch in range(3) for index in range(6)]
+    assert all(seed.dtype == torch.int64 and seed.shape == () and seed >= 0 for seed in seeds)
+    assert len(set(map(int, seeds))) == 18
+    assert frames_of(dataset, seed=3)[2, 5].target["seed"] == seeds[-1] != frames_of(dataset, seed=4)[2, 5][1]["seed"]
+
+
+def test_two_processes_see_what_one_does(dataset):
+    frames = frames_of(dataset, flip=0.5)
+    one = list(training_loader(frames, 4, 0))
+    two = [list(training_loader(frames, 2, 0, process=process, processes=2)) for process in range(2)]
+    assert len(one) == len(two[0]) == len(two[1]) == 1
+    images = [image for batch in (two[0][0], two[1][0]) for image in batch.images]
+    seeds = [target["seed"] for batch in (two[0][0], two[1][0]) for target in batch.targets]
+    assert all(map(torch.equal, one[0].images, images)) and [t["seed"] for t in one[0].targets] == seeds
+
+
+def test_batches_are_of_one_shape(dataset, tmp_path):
+    frames = []
+    for index, (height, width) in enumerate([(40, 60), (60, 40)] * 6):
+        path = tmp_path / f"{index}.png"
+        cv2.imwrite(str(path), np.zeros((height, width, 3), np.uint8))
+        frames.append(Frame(path.name, path, 1, np.zeros((0, 4), np.float32), np.zeros(0, np.int64)))
+    frames = TrainingFrames(frames, {}, 40, 60, 0.0, 0)
+    shapes = [{image.shape for image in images} for images, _, _ in training_loader(frames, 3, 0)]
+    assert len(shapes) == 4 and all(len(shape) == 1 for shape in shapes)
+    shapes = [{image.shape for image in images} for images, _, _ in training_loader(frames, 3, 0, group_by_shape=False)]
+    assert any(len(shape) == 2 for shape in shapes)
+
+
+def test_sizes_are_read_only_where_they_decide_anything(dataset, tmp_path):
+    frame = replace(dataset.train[0], path=tmp_path / "missing.jpg")
+    frames = TrainingFrames([frame] * 2, dataset.train_labels, 45, 80, 0.0, 0)
+    training_loader(frames, 1, 0)
+    training_loader(frames, 2, 0, group_by_shape=False)
+    with pytest.raises(DataError, match=r"^Cannot read .*missing.jpg \("):
+        training_loader(frames, 2, 0)
+
+
+@pytest.fixture
+def with_broken(dataset, tmp_path):
+    """The training frames, the second and fourth of which cannot be decoded."""
+    frames = list(dataset.train)
+    for index in (1, 3):
+        path = tmp_path / f"broken{index}.jpg"
+        path.write_bytes(b"not an image")
+        frames[index] = replace(frames[index], path=path)
+    return replace(dataset, train=frames)
+
+
+def skipping(dataset, seed=0):
+    return TrainingFrames(dataset.train, dataset.train_labels, HEIGHT, WIDTH, 0.0, seed, "skip")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_broken_image_is_named_and_another_frame_takes_its_place(with_broken, workers):
+    frames = skipping(with_broken)
+    found = {}
+    for epoch in range(3):
+        loader = training_loader(frames, 2, workers)
+        loader.batch_sampler.set_epoch(epoch)
+        found[epoch] = list(loader)
+        keys = [key for batch in loader.batch_sampler for key in batch]
+        images = [image for batch in found[epoch] for image in batch.images]
+        for key, image in zip(keys, images, strict=True):
+            assert torch.equal(image, frames[key].image)  # drawn from seed, epoch and index
+        sentences = {sentence for batch in found[epoch] for sentence in batch.skipped}
+        paths = [with_broken.train[index].path for index in (1, 3)]
+        assert len(sentences) == 2 and all(any(f"Cannot read {path} (" in s for s in sentences) for path in paths)
+    assert len({frames[epoch, 1].image.numpy().tobytes() for epoch in range(20)}) == 4  # any of those that can be read
+
+
+def test_a_replacement_brings_its_own_people(with_broken):
+    frames = skipping(with_broken)
+    for epoch in range(5):
+        image, target, _ = frames[epoch, 1]
+        [index] = [i for i in (0, 2, 4, 5) if torch.equal(frames[0, i].image, image)]
+        assert torch.equal(target["boxes"], frames[0, index].target["boxes"])
+        assert target["labels"].tolist() == frames[0, index].target["labels"].tolist()
+        assert target["seed"] not in [frames[epoch, i].target["seed"] for i in (0, 2, 4, 5)]
+
+
+def test_a_data_set_of_broken_images_is_an_error_not_a_search_without_end(with_broken):
+    broken = replace(with_broken, train=[with_broken.train[1]] * 300)
+    with pytest.raises(
+        DataError, match=r"^None of 101 training frames can be read, .* The first: Cannot read .*broken"
+    ):
+        skipping(broken)[0, 0]
+    with pytest.raises(DataError, match=r"^None of 1 training frames can be read"):
+        skipping(replace(broken, train=broken.train[:1]))[0, 0]
