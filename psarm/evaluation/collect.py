@@ -7,6 +7,7 @@ Q queries, T ground-truth boxes of the gallery, D embedding dimensions; boxes ar
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -82,6 +83,17 @@ class StoredDataset(Protocol):
         """People searched for."""
 
 
+@dataclass(frozen=True, eq=False)
+class Share:
+    """What one of P processes found: people of gallery images p, p + P, p + 2P, …, and some of the queries."""
+
+    gallery: list[ImageDetections]
+    queries: dict[int, Floating]
+    """Which query → its embedding [D]; empty with CBGM, where contexts have it."""
+    contexts: dict[int, ImageDetections]
+    """Which query → the people around it, itself first; empty without CBGM."""
+
+
 def collect_detections(
     engine: Engine[Image], dataset: StoredDataset, load: Load[Image], cbgm: bool = False, title: str = "evaluating"
 ) -> DetectionsFile:
@@ -97,12 +109,50 @@ def collect_detections(
     Raises:
         DataError: a query's box cannot be embedded (it lies outside its image); and whatever `load` raises.
     """
-    images = track(load([frame.path for frame in dataset.gallery]), f"{title}: gallery", total=len(dataset.gallery))
-    gallery = DetectionSet.from_images([_detections(engine.detect(image)) for image in images])
+    return put_together(dataset, [collect_share(engine, dataset, load, cbgm, title)])
+
+
+def collect_share(
+    engine: Engine[Image],
+    dataset: StoredDataset,
+    load: Load[Image],
+    cbgm: bool = False,
+    title: str | None = "evaluating",
+    process: int = 0,
+    processes: int = 1,
+) -> Share:
+    """What process p of P is to find for `put_together`; arguments and errors are those of `collect_detections`.
+
+    Args:
+        engine, dataset, load, cbgm: as there.
+        title: of the progress bars; None = without.
+        process: p.
+        processes: P.
+    """
+    frames = dataset.gallery[process::processes]
+    images = _tracked(load([frame.path for frame in frames]), title, "gallery", len(frames))
+    gallery = [_detections(engine.detect(image)) for image in images]
+    part = slice(process, None, processes)
+    if cbgm:
+        return Share(gallery, {}, _contexts(engine, dataset, load, title, part))
+    return Share(gallery, _query_embeddings(engine, dataset, load, title, part), {})
+
+
+def put_together(dataset: StoredDataset, shares: Sequence[Share]) -> DetectionsFile:
+    """What all processes found, their shares in the order of processes, as if one had found it."""
+    people: dict[int, ImageDetections] = {}
+    queries: dict[int, Floating] = {}
+    contexts: dict[int, ImageDetections] = {}
+    for process, share in enumerate(shares):
+        people |= zip(range(process, len(dataset.gallery), len(shares)), share.gallery, strict=True)
+        queries |= share.queries
+        contexts |= share.contexts
     names = [frame.name for frame in dataset.gallery]
-    if not cbgm:
-        return DetectionsFile(names, gallery, _query_embeddings(engine, dataset, load, title))
-    context = _contexts(engine, dataset, load, title)
+    gallery = DetectionSet.from_images([people[row] for row in range(len(names))])
+    rows = range(len(dataset.queries))
+    if not contexts:
+        return DetectionsFile(names, gallery, np.stack([queries[row] for row in rows]))
+    context = DetectionSet.from_images([contexts[row] for row in rows])
     # A context begins with the query itself, so its first rows are the query embeddings.
     return DetectionsFile(names, gallery, context.embeddings[context.offsets[:-1]], context)
 
@@ -118,25 +168,32 @@ def embed_ground_truth(
     )
 
 
-def _query_embeddings(engine: Engine[Image], dataset: StoredDataset, load: Load[Image], title: str) -> Floating:
-    """[Q,D]; queries of one image are embedded together."""
+def _query_embeddings(
+    engine: Engine[Image], dataset: StoredDataset, load: Load[Image], title: str | None, part: slice
+) -> dict[int, Floating]:
+    """Embeddings [D] of the queries of a part of their images; those of one image are embedded together."""
     rows_of: dict[Path, list[int]] = {}
     for row, query in enumerate(dataset.queries):
         rows_of.setdefault(query.path, []).append(row)
-    images = track(load(list(rows_of)), f"{title}: queries", total=len(rows_of))
+    mine = list(rows_of.items())[part]
+    images = _tracked(load([path for path, _ in mine]), title, "queries", len(mine))
     embeddings: dict[int, Floating] = {}
-    for image, (path, rows) in zip(images, rows_of.items(), strict=True):
+    for image, (path, rows) in zip(images, mine, strict=True):
         boxes = np.stack([dataset.queries[row].box for row in rows])
         embeddings.update(zip(rows, embed_boxes(engine, image, path, boxes), strict=True))
-    return np.stack([embeddings[row] for row in range(len(dataset.queries))])
+    return embeddings
 
 
-def _contexts(engine: Engine[Image], dataset: StoredDataset, load: Load[Image], title: str) -> DetectionSet:
-    queries = dataset.queries
-    images = track(load([query.path for query in queries]), f"{title}: query contexts", total=len(queries))
-    return DetectionSet.from_images(
-        [find_context(engine, image, query) for image, query in zip(images, queries, strict=True)]
-    )
+def _contexts(
+    engine: Engine[Image], dataset: StoredDataset, load: Load[Image], title: str | None, part: slice
+) -> dict[int, ImageDetections]:
+    mine = list(enumerate(dataset.queries))[part]
+    images = _tracked(load([query.path for _, query in mine]), title, "query contexts", len(mine))
+    return {row: find_context(engine, image, query) for image, (row, query) in zip(images, mine, strict=True)}
+
+
+def _tracked(images: Iterable[Image], title: str | None, what: str, total: int) -> Iterable[Image]:
+    return images if title is None else track(images, f"{title}: {what}", total=total)
 
 
 def find_context(engine: Engine[Image], image: Image, query: StoredQuery) -> ImageDetections:

@@ -11,37 +11,57 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from numpy.typing import NDArray
 from torch import Tensor
 
 from psarm.data.scenes import read_scenes
 from psarm.data.types import PersonSearchDataset
-from psarm.evaluation.collect import collect_detections
+from psarm.data.workers import dead_workers_explained
+from psarm.evaluation.collect import collect_share, put_together
 from psarm.evaluation.protocol import SearchProtocol
 from psarm.evaluation.scoring import Metrics, score_detections
 from psarm.evaluation.types import Floating, ImageDetections
 from psarm.model.person_search import PersonSearchModel
 
 
-def evaluate(model: PersonSearchModel, dataset: PersonSearchDataset, cbgm: bool = False, workers: int = 0) -> Metrics:
+def evaluate(
+    model: PersonSearchModel,
+    dataset: PersonSearchDataset,
+    cbgm: bool = False,
+    workers: int = 0,
+    process: int = 0,
+    processes: int = 1,
+) -> Metrics | None:
     """Detection and search metrics (default gallery) of a model on the test split; it is left in eval mode.
+
+    Several processes, all of which call this, share the images; the result equals that of one.
 
     Args:
         model: on the device to run on.
         dataset: its gallery frames and queries are read.
         cbgm: also search with context matching, k1 and k2 as the data set has them.
-        workers: processes that decode images.
+        workers: processes that decode images, beside each of `processes`.
+        process: which process this is.
+        processes: how many there are; where more than one, those of Accelerate.
+
+    Returns:
+        The metrics; None in all processes but the first.
 
     Raises:
-        DataError: there is nothing to measure, or an image cannot be read.
+        DataError: there is nothing to measure, an image cannot be read, or a process that reads images died. Of several
+            processes only the one that met the fault raises.
     """
 
     def load(paths: Sequence[Path]) -> Iterator[Tensor]:
         return read_scenes(paths, workers)
 
     protocol = SearchProtocol.from_dataset(dataset)
-    found = collect_detections(ModelEngine(model.eval()), dataset, load, cbgm)
-    return score_detections(protocol, found)
+    title = "evaluating" if process == 0 else None
+    with dead_workers_explained():
+        share = collect_share(ModelEngine(model.eval()), dataset, load, cbgm, title, process, processes)
+    shares = [share] if processes == 1 else gather_object([share])
+    return score_detections(protocol, put_together(dataset, shares)) if process == 0 else None
 
 
 class ModelEngine:
