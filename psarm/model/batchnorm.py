@@ -39,9 +39,11 @@ class SyncBatchNorm(_BatchNorm):
             mean, variance, total = statistics(input)
             self._record(mean, variance * (total / (total - 1)))
             return _Normalise.apply(input, self.weight, self.bias, mean, variance, total, self.eps)  # type: ignore[no-any-return, no-untyped-call]
-        if self.recording:
+        if self.recording or self.running_mean is None or self.running_var is None:
             return super().forward(input)
-        return functional.batch_norm(input, None, None, self.weight, self.bias, training=True, eps=self.eps)
+        # Into copies: without any, autograd would keep fewer tensors, which activation checkpointing takes for an error.
+        scratch = self.running_mean.clone(), self.running_var.clone()
+        return functional.batch_norm(input, *scratch, self.weight, self.bias, training=True, eps=self.eps)
 
     @torch.no_grad()
     def _record(self, mean: Tensor, variance: Tensor) -> None:
