@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from psarm.config import Config, load_config
+from psarm.errors import PsarmError, UsageError
 from psarm.extras import require
 from psarm.presets import find_config
-
-if TYPE_CHECKING:
-    from psarm.training.trainer import TrainingResult
 
 
 @click.command()
@@ -26,7 +25,11 @@ if TYPE_CHECKING:
 @click.option("--data-root", metavar="DIR", help="Folder of the data set (data.root).")
 @click.option("--output", metavar="DIR", help="Folder for checkpoints and logs (train.output).")
 @click.option("--resume", is_flag=True, help="Go on from the last finished epoch.")
+@click.option(
+    "--allow-changes", is_flag=True, help="Resume with other settings than the run's, such as more train.epochs."
+)
 @click.option("--overwrite", is_flag=True, help="Start again in a folder that holds a training.")
+@click.option("--eval-only", is_flag=True, help="Only evaluate the checkpoint in the output folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
     config_name: str,
@@ -34,30 +37,59 @@ def command(
     data_root: str | None,
     output: str | None,
     resume: bool,
+    allow_changes: bool,
     overwrite: bool,
+    eval_only: bool,
     as_json: bool,
-) -> None:
+) -> int | None:
     """Train a model from a preset or a configuration file with the groups model, data and train.
 
-    The output folder gets model.safetensors (for psarm export), last.pt (for --resume), TensorBoard logs and, after
-    the evaluation at the end, metrics.json.
+    The output folder gets model.safetensors (for psarm export), last.pt (for --resume), TensorBoard logs, with
+    data.validation best.safetensors and, after the evaluation at the end, metrics.json.
+
+    Several processes, one a GPU: torchrun --nproc_per_node GPUS -m psarm train … (train.batch_size is each one's).
     """
+    try:
+        config = _config(config_name, overrides, data_root, output)
+        _check_flags(resume, allow_changes, overwrite, eval_only)
+        _say_failed_writes_once()
+        summary = _evaluate(config) if eval_only else _train(config, resume, overwrite, allow_changes)
+    except (PsarmError, OSError, KeyboardInterrupt) as error:
+        if _is_said_elsewhere(error):
+            return getattr(error, "exit_code", 1)
+        raise
+    if _main_process():
+        _show(summary, as_json)
+    return None
+
+
+def _config(name: str, overrides: tuple[str, ...], data_root: str | None, output: str | None) -> Config:
     needed = ("accelerate", "safetensors", "tensorboard", "torch", "torchvision", "yaml")
     require(*needed, feature="psarm train", extra="train")
-    config = load_config(find_config(config_name), overrides)
+    config = load_config(find_config(name), overrides)
     if data_root is not None:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, root=data_root))
     if output is not None:
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, output=output))
-    _say_failed_writes_once()
-    try:
-        summary = _train(config, resume, overwrite)
-    except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(str(stop) or _how_to_go_on(config, overwrite)) from None
-    if as_json:
-        click.echo(json.dumps(summary, indent=2))
-    else:
-        _show(summary)
+    return config
+
+
+def _check_flags(resume: bool, allow_changes: bool, overwrite: bool, eval_only: bool) -> None:
+    if eval_only and (resume or overwrite):
+        raise UsageError("--eval-only trains nothing, so it goes with neither --resume nor --overwrite.")
+    if allow_changes and not resume:
+        raise UsageError("--allow-changes is about a training to go on with; give it with --resume.")
+
+
+def _is_said_elsewhere(error: BaseException) -> bool:
+    """Whether torchrun started several processes here and another one meets, and says, the same."""
+    from psarm.training.faults import ProcessFault
+
+    return os.environ.get("LOCAL_RANK", "0") != "0" and not isinstance(error, ProcessFault)
+
+
+def _main_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _say_failed_writes_once() -> None:
@@ -71,26 +103,52 @@ def _say_failed_writes_once() -> None:
     threading.excepthook = show_others
 
 
-def _train(config: Config, resume: bool, overwrite: bool) -> dict[str, Any]:
+def _train(config: Config, resume: bool, overwrite: bool, allow_changes: bool) -> dict[str, Any]:
     from psarm.training.trainer import train
 
-    return _summary(train(config, resume=resume, overwrite=overwrite))
-
-
-def _summary(result: TrainingResult) -> dict[str, Any]:
+    try:
+        result = train(config, resume=resume, overwrite=overwrite, allow_changes=allow_changes)
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(str(stop) or _how_to_go_on(config, overwrite)) from None
     return {
         "checkpoint": str(result.checkpoint),
         "epochs": result.epochs,
         "seconds": round(result.seconds, 1),
         "losses": result.losses,
+        "validation": result.validation,
+        "evaluated": None if result.metrics is None else str(result.checkpoint),
         "metrics": result.metrics,
     }
 
 
-def _show(summary: dict[str, Any]) -> None:
+def _evaluate(config: Config) -> dict[str, Any]:
+    from psarm.training.final import evaluate_output
+
+    result = evaluate_output(config)
+    return {"evaluated": str(result.checkpoint), "metrics": result.metrics}
+
+
+def _show(summary: dict[str, Any], as_json: bool) -> None:
+    from psarm.benchmarks.table import print_metrics
+    from psarm.console import out
+
+    if as_json:
+        click.echo(json.dumps(summary, indent=2))
+        return
+    if "losses" in summary:
+        _show_training(summary)
+    if summary["metrics"] is not None:
+        print_metrics(summary["metrics"], out)
+        out.print(f"Evaluated: {summary['evaluated']}", soft_wrap=True)
+    if "checkpoint" in summary:
+        checkpoint = summary["checkpoint"]
+        out.print(f"Checkpoint: {checkpoint}", soft_wrap=True)
+        out.print(f"Next: psarm export {checkpoint} --out {Path(checkpoint).parent / 'bundle.psarm'}", soft_wrap=True)
+
+
+def _show_training(summary: dict[str, Any]) -> None:
     from rich.table import Table
 
-    from psarm.benchmarks.table import print_metrics
     from psarm.console import out
 
     losses = Table("loss", title=f"Trained {summary['epochs']} epochs", title_justify="left")
@@ -98,11 +156,15 @@ def _show(summary: dict[str, Any]) -> None:
     for name, value in summary["losses"].items():
         losses.add_row(name, f"{value:.4f}")
     out.print(losses)
-    if summary["metrics"] is not None:
-        print_metrics(summary["metrics"], out)
-    checkpoint = summary["checkpoint"]
-    out.print(f"Checkpoint: {checkpoint}", soft_wrap=True)
-    out.print(f"Next: psarm export {checkpoint} --out {Path(checkpoint).parent / 'bundle.psarm'}", soft_wrap=True)
+    if not summary["validation"]:
+        return
+    validation = Table("after epoch", title="Validation, %", title_justify="left")
+    for column in ("mAP", "top-1", "detection AP"):
+        validation.add_column(column, justify="right")
+    for entry in summary["validation"]:
+        figures = (entry["search"]["mAP"], entry["search"]["top1"], entry["detection"]["ap"])
+        validation.add_row(str(entry["epoch"]), *(f"{100 * figure:.1f}" for figure in figures))
+    out.print(validation)
 
 
 def _how_to_go_on(config: Config, overwrite: bool) -> str:

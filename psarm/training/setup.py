@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
 
 from psarm.config import Config, DataConfig
 from psarm.data import readers
@@ -46,31 +48,50 @@ def _where_data_comes_from(config: DataConfig) -> str:
     return f"give the folder of the data set with --data-root; {made}."
 
 
-def fit_to_dataset(config: Config, dataset: PersonSearchDataset) -> Config:
-    """`config` with as many identities as the data set's training split; raises where it is too small to train on."""
+def fit_to_dataset(config: Config, dataset: PersonSearchDataset, processes: int = 1) -> Config:
+    """`config` with as many identities as `dataset.train` has; raises where that is too small to train on."""
     if not dataset.train_labels:
         raise DataError(f"{dataset.root} has no training frame with an identified person; training needs some.")
-    if config.train.batch_size > len(dataset.train):
+    recipe = config.train
+    if effective_batch(config, processes) > len(dataset.train):
+        factors = [f"train.accumulate {recipe.accumulate}"] * (recipe.accumulate > 1)
+        factors += [f"{processes} processes"] * (processes > 1)
+        times = f", times {' and '.join(factors)}" if factors else ""
         raise ConfigError(
-            f"train.batch_size is {config.train.batch_size}; needed at most the {len(dataset.train)} training frames."
+            f"train.batch_size is {recipe.batch_size}{times}; needed at most the {len(dataset.train)} training frames."
         )
     model = dataclasses.replace(config.model, num_identities=len(dataset.train_labels))
     return dataclasses.replace(config, model=model)
 
 
-def make_accelerator(amp: str) -> Accelerator:
-    """Device and precision; raises `ConfigError` where the device cannot train in that precision.
+def effective_batch(config: Config, processes: int) -> int:
+    """Images of one optimizer step."""
+    return config.train.batch_size * config.train.accumulate * processes
 
-    Raises `UsageError` when started as one of several processes: OIM's tables would see the people of one only.
+
+def make_accelerator(amp: str) -> Accelerator:
+    """Device, precision and the other processes that torchrun started.
+
+    Raises `ConfigError` where the device cannot train in that precision, `UsageError` where there are fewer GPUs than
+    processes on this machine.
     """
     cpu = not torch.accelerator.is_available()
     if amp == "fp16" and cpu:
         raise ConfigError("train.amp is fp16, which needs a GPU; on a CPU use no or bf16.")
-    # Left to itself, Accelerate would take processes of torchrun on CPUs for separate runs.
-    accelerator = Accelerator(cpu=cpu, mixed_precision=amp)
-    if accelerator.num_processes > 1:
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if not cpu and here > torch.accelerator.device_count():
         raise UsageError(
-            f"psarm train was started as {accelerator.num_processes} processes; this version trains in one, because "
-            "OIM's tables are not shared between processes yet: start it without torchrun."
+            f"torchrun started {here} processes on a machine with {torch.accelerator.device_count()} GPUs; "
+            "give --nproc_per_node as many as there are GPUs."
         )
-    return accelerator
+    # Buffers (OIM's tables, BatchNorm's statistics) follow from the samples of all processes: nothing to send around.
+    parallel = DistributedDataParallelKwargs(broadcast_buffers=False)
+    # Left to itself, Accelerate would take processes of torchrun on CPUs for separate runs.
+    return Accelerator(cpu=cpu, mixed_precision=amp, kwargs_handlers=[parallel])
+
+
+def use_deterministic_algorithms() -> None:
+    """Have torch take only algorithms that give the same bits in every run, in this process from now on."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when CUDA starts
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False

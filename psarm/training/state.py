@@ -1,7 +1,7 @@
 """The training state on disk: what `--resume` needs to go on as if nothing had happened.
 
 `last.pt` holds plain values and tensors only, so it loads with `weights_only=True`. Random number generators are
-not in it: every epoch reseeds them from (seed, epoch), and the learning rate is a function of the iteration.
+not in it: every epoch reseeds them from (seed, epoch), and the learning rate is a function of the step.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from typing import Any
 
 import torch
 
-from psarm.config import Config, to_dict
 from psarm.data.types import PersonSearchDataset
-from psarm.errors import CheckpointError, UsageError
+from psarm.errors import CheckpointError
 from psarm.files import atomic_path
 
 STATE_FILE = "last.pt"
 MODEL_FILE = "model.safetensors"
+BEST_FILE = "best.safetensors"
 METRICS_FILE = "metrics.json"
-SCHEMA = 1
+FILES = (STATE_FILE, MODEL_FILE, BEST_FILE, METRICS_FILE)
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,24 @@ class TrainingState:
 
     epoch: int
     model: dict[str, Any]
+    """The weights that are trained, not their average."""
+    average: dict[str, Any]
+    """Of the average that `train.ema` asks for; empty otherwise."""
     optimizer: dict[str, Any]
     scaler: dict[str, Any]
     """Loss scale of fp16 training; empty otherwise."""
     losses: dict[str, float]
     """Means of the last epoch."""
+    validation: list[dict[str, Any]]
+    """Epoch and metrics of every validation so far; empty where no frames are held out."""
+    processes: int
     config: dict[str, Any]
     dataset: dict[str, Any]
+
+
+def best_validation(validation: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The one with the highest mAP, the first of equals; None where there is none."""
+    return max(validation, key=lambda entry: entry["search"]["mAP"], default=None)
 
 
 def dataset_facts(dataset: PersonSearchDataset) -> dict[str, Any]:
@@ -65,60 +77,31 @@ def load_state(path: Path) -> TrainingState:
         raise CheckpointError(
             f"{path} is not a training state ({type(error).__name__}); it may be damaged: start again with --overwrite."
         ) from error
-    if not isinstance(content, dict) or content.pop("schema", None) != SCHEMA or not _is_state(content):
+    schema = content.pop("schema", None) if isinstance(content, dict) else None
+    if isinstance(schema, int) and schema != SCHEMA:
+        raise CheckpointError(
+            f"{path} is a training state of another version of psarm (schema {schema}, this one has {SCHEMA}); finish "
+            "the training with that version, or start again with --overwrite."
+        )
+    if schema is None or not _is_state(content):
         raise CheckpointError(f"{path} is not a training state of this version of psarm (schema {SCHEMA}).")
     return TrainingState(**content)
+
+
+def remove_unfinished(output: Path) -> None:
+    """Remove what a training that was killed while it saved has left: temporary files under the names of ours."""
+    for name in FILES:
+        for path in output.glob(f".{name}.*.tmp"):
+            path.unlink(missing_ok=True)
 
 
 def _is_state(content: dict[Any, Any]) -> bool:
     """Whether `content` has the fields of a `TrainingState`, and in them what resuming compares."""
     if content.keys() != {field.name for field in fields(TrainingState)}:
         return False
-    groups = [content[name] for name in content if name != "epoch"]
+    kinds = {"epoch": int, "processes": int, "validation": list}
     return (
-        isinstance(content["epoch"], int)
-        and all(isinstance(group, dict) for group in groups)
-        and all(isinstance(content["config"].get(name), dict) for name in ("model", "train"))
+        all(isinstance(value, kinds.get(name, dict)) for name, value in content.items())
+        and all(isinstance(content["config"].get(name), dict) for name in ("model", "data", "train"))
         and content["dataset"].keys() == {"name", "train_frames", "identities"}
     )
-
-
-def check_same_run(saved: TrainingState, config: Config, dataset: PersonSearchDataset) -> None:
-    """Raise `UsageError` naming every difference that makes `saved` another run than `config` on `dataset`."""
-    now = to_dict(config)
-    changes = differences(saved.config["model"], now["model"], "model")
-    changes += differences({"init": saved.config["train"]["init"]}, {"init": now["train"]["init"]}, "train")
-    facts = dataset_facts(dataset)
-    if saved.dataset["name"] != facts["name"]:
-        changes.append(f"data set: {saved.dataset['name']} → {facts['name']}")
-    for key in ("train_frames", "identities"):
-        old, new = saved.dataset[key], facts[key]
-        if old != new:
-            changes.append(f"{key.replace('_', ' ')} of the data set: {len(old)} → {len(new)}, {_distinct(old, new)}")
-    if changes:
-        raise UsageError(
-            f"Cannot resume: the run was started with other settings ({'; '.join(changes)}). "
-            "Use the same ones, another --output, or --overwrite to start again."
-        )
-
-
-def differences(old: dict[str, Any], new: dict[str, Any], group: str) -> list[str]:
-    """`group.key: old → new` for every leaf that differs."""
-    found = []
-    for key in sorted(old.keys() | new.keys()):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            found += differences(before, after, f"{group}.{key}")
-        elif before != after:
-            found.append(f"{group}.{key}: {before} → {after}")
-    return found
-
-
-def _distinct(old: list[Any], new: list[Any]) -> str:
-    for value in old:
-        if value not in set(new):
-            return f"{value} is gone"
-    for value in new:
-        if value not in set(old):
-            return f"{value} is new"
-    return "in another order"

@@ -1,45 +1,62 @@
-"""One training run: SGD over the model's losses, a checkpoint every epoch, exact resume (paper section 4.1)."""
+"""One training run: SGD over the model's losses, a checkpoint every epoch, exact resume (paper section 4.1).
+
+`train` is the whole story; `TrainingRun` holds what lives from the first epoch to the last; a step is in step.py.
+"""
 
 from __future__ import annotations
 
-import math
-import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
-from accelerate.utils import send_to_device, set_seed
-from torch import Tensor, nn
+from accelerate import Accelerator
+from accelerate.utils import set_seed
 
 from psarm import console
 from psarm.config import Config, to_dict
-from psarm.data.loader import TrainingFrames, training_loader
+from psarm.data.loader import Batch
 from psarm.data.types import PersonSearchDataset
+from psarm.data.validation import hold_out
 from psarm.data.workers import plain_errors
-from psarm.errors import TrainingError
 from psarm.evaluation.protocol import SearchProtocol
 from psarm.evaluation.scoring import Metrics
-from psarm.files import write_json
-from psarm.model.builder import build_model
-from psarm.model.checkpoint import save_model
+from psarm.model.checkpoint import load_state as load_weights
+from psarm.model.checkpoint import read_checkpoint, save_model
 from psarm.model.person_search import PersonSearchModel
 from psarm.training import initial
+from psarm.training.averaging import make_average
+from psarm.training.build import make_loader, make_model, share_buffers
+from psarm.training.changes import check_changes
 from psarm.training.evaluate import evaluate
-from psarm.training.report import LOG_FILES, Report
-from psarm.training.schedule import learning_rate
-from psarm.training.setup import check_output, fit_to_dataset, make_accelerator, read_dataset
+from psarm.training.faults import Diverged, explained, training_out_of_memory
+from psarm.training.final import evaluate_checkpoint
+from psarm.training.report import LOG_FILES, Report, opening_line
+from psarm.training.schedule import learning_rate, scaled_to_batch
+from psarm.training.setup import (
+    check_output,
+    effective_batch,
+    fit_to_dataset,
+    make_accelerator,
+    read_dataset,
+    use_deterministic_algorithms,
+)
 from psarm.training.state import (
-    METRICS_FILE,
+    BEST_FILE,
+    FILES,
     MODEL_FILE,
     STATE_FILE,
     TrainingState,
-    check_same_run,
+    best_validation,
     dataset_facts,
-    differences,
     load_state,
+    remove_unfinished,
     save_state,
 )
+from psarm.training.step import Losses, Stepper
 
 
 @dataclass(frozen=True)
@@ -47,125 +64,125 @@ class TrainingResult:
     """What a finished training left behind."""
 
     checkpoint: Path
+    """The weights to use, and evaluated: the best validated ones, or the last where no frames are held out."""
     epochs: int
     losses: dict[str, float]
     """Weighted means of the last epoch, with their sum as `total`."""
+    validation: list[dict[str, Any]]
+    """Epoch and metrics (fractions) of every validation; empty in all processes but the first."""
     metrics: Metrics | None
-    """Fractions on the test split; None where `train.evaluate` is off."""
+    """Fractions on the test split; None where `train.evaluate` is off, and in all processes but the first."""
     seconds: float
     """Of training, since the start or resume."""
 
 
-class Losses(nn.Module):
-    """`forward` is the model's losses: what Accelerate wraps for mixed precision and several processes."""
+def train(config: Config, resume: bool = False, overwrite: bool = False, allow_changes: bool = False) -> TrainingResult:
+    """Train to the last epoch and evaluate; in every process that torchrun started.
 
-    def __init__(self, model: PersonSearchModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """The unweighted losses."""
-        return self.model.losses(images, targets)
-
-
-def train(config: Config, resume: bool = False, overwrite: bool = False) -> TrainingResult:
-    """Train to the last epoch and evaluate.
-
-    The output folder gets `last.pt`, `model.safetensors`, TensorBoard logs and (with `train.evaluate`) `metrics.json`.
+    The output folder gets `last.pt`, `model.safetensors`, TensorBoard logs, with `data.validation` `best.safetensors`
+    and with `train.evaluate` `metrics.json`. All processes have to see it.
 
     Args:
         config: the run; `model.num_identities` is replaced by the data set's number of training identities.
         resume: go on from the output folder's `last.pt`; the result equals that of a run never interrupted.
         overwrite: start again in a folder that holds a training.
+        allow_changes: resume though settings differ from those of the run, and say which.
 
     Raises:
         UsageError: the output folder holds a training already, or there is nothing (or another run) to resume.
         DataError: the data set cannot be read, or has nothing to evaluate on.
-        TrainingError: a loss or gradient is not finite; the last checkpoint stays.
+        TrainingError: a loss or gradient is not finite, memory ran out, or another process of the training ended; the
+            last checkpoint stays.
         OSError: the disk is full; the last checkpoint stays.
         KeyboardInterrupt: with a sentence where only the evaluation was left to do.
     """
     output = Path(config.train.output)
     check_output(output, resume, overwrite)
+    if config.train.deterministic:
+        use_deterministic_algorithms()
+    accelerator = make_accelerator(config.train.amp)
+    process, processes = accelerator.process_index, accelerator.num_processes
+    dataset, training, validation = _read(config)
+    config = fit_to_dataset(config, training, processes)
+    saved = load_state(output / STATE_FILE) if resume else None
+    changes = check_changes(saved, config, training, processes, allow_changes) if saved is not None else []
+    with explained(training_out_of_memory(config), process, processes):
+        run = TrainingRun(config, accelerator, training, validation, saved)
+        if accelerator.is_main_process:
+            _open(run, changes, overwrite)
+        seconds = run.fit()
+    checkpoint = output / (MODEL_FILE if validation is None else BEST_FILE)
+    metrics = None
+    if config.train.evaluate:
+        if validation is not None:
+            load_weights(run.model, read_checkpoint(checkpoint).state, str(checkpoint))
+        metrics = evaluate_checkpoint(checkpoint, run.model, dataset, config, accelerator)
+    accelerator.end_training()
+    return TrainingResult(checkpoint, run.epoch, run.means, run.history, metrics, seconds)
+
+
+def _read(config: Config) -> tuple[PersonSearchDataset, PersonSearchDataset, PersonSearchDataset | None]:
+    """The data set as it is, the part of it to train on, and what is held out for validation."""
     dataset = read_dataset(config.data)
-    config = fit_to_dataset(config, dataset)
     if config.train.evaluate:
         SearchProtocol.from_dataset(dataset)  # a test split that cannot be scored is better known now than at the end
-    saved = load_state(output / STATE_FILE) if resume else None
-    if saved is not None:
-        check_same_run(saved, config, dataset)
-        _tell_changes(saved, config)
-    run = TrainingRun(config, dataset, saved)
-    if run.accelerator.is_main_process:
-        console.err.print(run.describe())
-    if overwrite:
-        for path in (output / STATE_FILE, output / MODEL_FILE, output / METRICS_FILE, *output.glob(LOG_FILES)):
-            path.unlink(missing_ok=True)
-    seconds = run.fit()
-    metrics = None
-    if config.train.evaluate and run.accelerator.is_main_process:
-        try:
-            metrics = evaluate(run.model, dataset, workers=config.data.workers)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(_how_to_evaluate(config)) from None
-        write_json(output / METRICS_FILE, metrics)
-    return TrainingResult(output / MODEL_FILE, run.epoch, run.means, metrics, seconds)
+    if config.data.validation == 0:
+        return dataset, dataset, None
+    return dataset, *hold_out(dataset, config.data.validation, config.train.seed)
 
 
-def _how_to_evaluate(config: Config) -> str:
-    checkpoint = Path(config.train.output) / MODEL_FILE
-    data = ["--dataset", config.data.dataset, "--data-root", config.data.root]
-    command = ["psarm", "bench", "--checkpoint", str(checkpoint), *data]
-    return (
-        f"Training is complete: {checkpoint} is written; only the evaluation was left ({shlex.join(command)} makes it)."
-    )
-
-
-def _tell_changes(saved: TrainingState, config: Config) -> None:
-    """Other changes than those `check_same_run` refuses are taken as meant, but said."""
-    changes = differences(saved.config["train"], to_dict(config)["train"], "train")
-    changes = [change for change in changes if not change.startswith(("train.output:", "train.threads:"))]
+def _open(run: TrainingRun, changes: list[str], overwrite: bool) -> None:
+    """Say what begins, and remove what is not to stay."""
     if changes:
-        console.err.print(f"Resuming after epoch {saved.epoch} with other settings: {'; '.join(changes)}.")
+        console.err.print(f"Resuming after epoch {run.epoch} with other settings: {'; '.join(changes)}.")
+    console.err.print(opening_line(run.config, run.trained, run.training, run.validation, run.accelerator))
+    remove_unfinished(run.output)
+    if overwrite:
+        for path in (*(run.output / name for name in FILES), *run.output.glob(LOG_FILES)):
+            path.unlink(missing_ok=True)
 
 
 class TrainingRun:
-    """Model, optimizer and data of one run, from `saved` or fresh."""
+    """Model, optimizer and data of one run, from `saved` or fresh.
 
-    def __init__(self, config: Config, dataset: PersonSearchDataset, saved: TrainingState | None) -> None:
+    Args:
+        config: fitted to `training`.
+        accelerator: device, precision and processes.
+        training: its training frames are trained on.
+        validation: its gallery and queries tell the best epoch; None = no validation.
+        saved: what to go on from.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        accelerator: Accelerator,
+        training: PersonSearchDataset,
+        validation: PersonSearchDataset | None,
+        saved: TrainingState | None,
+    ) -> None:
         self.config = config
-        self.recipe = recipe = config.train
-        self.dataset = dataset
-        self.output = Path(recipe.output)
+        self.accelerator = accelerator
+        self.training, self.validation = training, validation
+        self.output = Path(config.train.output)
+        self.effective_batch = effective_batch(config, accelerator.num_processes)
+        self.recipe = recipe = scaled_to_batch(config.train, self.effective_batch)
         if recipe.threads:
             torch.set_num_threads(recipe.threads)
-        self.accelerator = make_accelerator(recipe.amp)
+        self.loader = make_loader(config, training, accelerator)
+        self.steps = len(self.loader) // recipe.accumulate
+        seed_epoch(recipe.seed, 0, 0)
+        self.trained = make_model(config, accelerator, saved)
+        optimizer = torch.optim.SGD(
+            initial.parameters(self.trained), recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+        )
+        losses, self.optimizer = accelerator.prepare(Losses(self.trained), optimizer)
+        self.average = make_average(self.trained, recipe.ema, saved.average if saved is not None else {})
+        self.stepper = Stepper(recipe, accelerator, self.trained, losses, self.optimizer, self.average)
         self.epoch = 0
         self.means: dict[str, float] = {}
-        seed_epoch(recipe.seed, 0, 0)
-        self.model = build_model(config.model)
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 15 % faster on CPUs
-        if saved is None:
-            initial.initialise(self.model, recipe.init)
-        else:
-            initial.freeze_as_saved(self.model, saved.optimizer)
-        frames = TrainingFrames(
-            dataset.train,
-            dataset.train_labels,
-            config.model.min_size,
-            config.model.max_size,
-            recipe.flip,
-            recipe.seed,
-            config.data.bad_images,
-        )
-        grouped = config.data.group_by_shape
-        self.loader = training_loader(frames, recipe.batch_size, config.data.workers, group_by_shape=grouped)
-        optimizer = torch.optim.SGD(
-            initial.parameters(self.model), recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-        )
-        if saved is not None:
-            self.model.load_state_dict(saved.model)
-        self.losses, self.optimizer = self.accelerator.prepare(Losses(self.model), optimizer)
+        self.history: list[dict[str, Any]] = []
+        self._told: set[str] = set()
         if saved is not None:
             self._restore(saved)
 
@@ -177,86 +194,96 @@ class TrainingRun:
             self.accelerator.scaler.load_state_dict(saved.scaler)
         self.epoch = saved.epoch
         self.means = saved.losses
+        self.history = list(saved.validation)
 
-    def describe(self) -> str:
-        """One line: what is trained on what, where."""
-        model = self.config.model
-        parameters = sum(parameter.numel() for parameter in self.model.parameters())
-        precision = "" if self.recipe.amp == "no" else f" in {self.recipe.amp}"
-        return (
-            f"{model.variant} on {model.backbone} ({parameters / 1e6:.1f} M parameters), "
-            f"{len(self.dataset.train)} frames with {model.num_identities} identities, "
-            f"{self.accelerator.device}{precision}"
-        )
+    @property
+    def model(self) -> PersonSearchModel:
+        """The one to use: with the average of the weights where `train.ema` asks for it."""
+        return self.trained if self.average is None else cast(PersonSearchModel, self.average.module)
 
     def fit(self) -> float:
         """Train the epochs that are left, saving after each; returns the seconds it took."""
         main = self.accelerator.is_main_process
-        with Report(self.output, self.recipe.epochs, len(self.loader), self.epoch, main) as report:
-            while self.epoch < self.recipe.epochs:
+        done, epochs = self.epoch, self.recipe.epochs
+        with Report(self.output, epochs, self.steps, done, self.effective_batch, main) as report:
+            while self.epoch < epochs:
                 self.means = self._run_epoch(report)
                 self.epoch += 1
+                best = self._validate(report)
                 if main:
-                    self._save()
+                    self._save(best)
                 self.accelerator.wait_for_everyone()
                 report.epoch(self.epoch, self.means, self.optimizer.param_groups[0]["lr"])
         return report.seconds
 
     def _run_epoch(self, report: Report) -> dict[str, float]:
         """Means of the weighted losses over one epoch."""
-        self.losses.train()
+        self.stepper.losses.train()
         seed_epoch(self.recipe.seed, self.epoch, self.accelerator.process_index)
         self.loader.batch_sampler.set_epoch(self.epoch)
+        batches = self._telling_skipped(report.loading(plain_errors(self.loader)))
+        first = self.epoch * self.steps
         sums: dict[str, float] = {}
-        first = self.epoch * len(self.loader)
-        for iteration, batch in enumerate(plain_errors(self.loader), start=first):
-            tensors = (batch.images, batch.targets)
-            images, targets = send_to_device(tensors, self.accelerator.device, non_blocking=True, skip_keys="seed")
-            lr = learning_rate(self.recipe, iteration, len(self.loader))
-            losses, gradient_norm = self._step(images, targets, lr, iteration - first)
+        for step in range(first, first + self.steps):
+            lr = learning_rate(self.recipe, step, self.steps)
+            try:
+                losses, gradient_norm = self.stepper.step(islice(batches, self.recipe.accumulate), lr)
+            except Diverged as error:
+                raise self._diverged(step - first, error) from None
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value
-            report.iteration(iteration, losses, lr, gradient_norm)
-        return {name: value / len(self.loader) for name, value in sums.items()}
+            report.iteration(step, losses, lr, gradient_norm)
+        return {name: value / self.steps for name, value in sums.items()}
 
-    def _step(
-        self, images: list[Tensor], targets: list[dict[str, Tensor]], lr: float, iteration: int
-    ) -> tuple[dict[str, float], float]:
-        """One optimizer step; the weighted losses with their sum as `total`, and the gradient norm before clipping."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        weights = self.recipe.loss_weights
-        unweighted = self.losses([image.float().div(255) for image in images], targets)
-        losses = {name: weights.of(name) * loss for name, loss in unweighted.items()}
-        total = torch.stack(list(losses.values())).sum()
-        values = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
-        self._check_finite(values, iteration)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.accelerator.backward(total)
-        norm = float(self.accelerator.clip_grad_norm_(self.losses.parameters(), self.recipe.clip_norm))
-        if self.accelerator.scaler is None:  # an fp16 loss scaler skips such a step and lowers its scale by itself
-            self._check_finite({"the gradient norm": norm}, iteration)
-        self.optimizer.step()
-        return {"total": sum(values.values()), **values}, norm
+    def _telling_skipped(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The same, each frame that was skipped said once, by the process that met it."""
+        for batch in batches:
+            for sentence in batch.skipped:
+                if sentence not in self._told:
+                    self._told.add(sentence)
+                    console.err.print(f"Skipped a training frame: {sentence}")
+            yield batch
 
-    def _check_finite(self, values: dict[str, float], iteration: int) -> None:
-        bad = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
-        if bad:
-            kept = f"{self.output / STATE_FILE} holds epoch {self.epoch}" if self.epoch else "no epoch was finished"
-            raise TrainingError(
-                f"Training diverged in epoch {self.epoch + 1}, iteration {iteration + 1}: {', '.join(bad)}; {kept}. "
-                "Lower train.lr or train.clip_norm, or check the data with psarm data check."
-            )
+    def _diverged(self, step: int, error: Diverged) -> Diverged:
+        kept = f"{self.output / STATE_FILE} holds epoch {self.epoch}" if self.epoch else "no epoch was finished"
+        return Diverged(
+            f"Training diverged in epoch {self.epoch + 1}, iteration {step + 1}: {error}; {kept}. "
+            "Lower train.lr or train.clip_norm, or check the data with psarm data check."
+        )
 
-    def _save(self) -> None:
-        facts = dataset_facts(self.dataset)
+    def _validate(self, report: Report) -> bool:
+        """Validate where this epoch is due; whether it is the best so far, in the first process."""
+        due = self.epoch % self.recipe.validate_every == 0 or self.epoch == self.recipe.epochs
+        if self.validation is None or not due:
+            return False
+        accelerator = self.accelerator
+        share_buffers(self.model, accelerator)
+        metrics = evaluate(
+            self.model,
+            self.validation,
+            workers=self.config.data.workers,
+            process=accelerator.process_index,
+            processes=accelerator.num_processes,
+        )
+        if metrics is None:
+            return False
+        self.history.append({"epoch": self.epoch, **metrics})
+        best = best_validation(self.history) is self.history[-1]
+        report.validation(self.epoch, metrics, best)
+        return best
+
+    def _save(self, best: bool) -> None:
+        facts = dataset_facts(self.training)
         scaler = self.accelerator.scaler
         state = TrainingState(
             epoch=self.epoch,
-            model=self.model.state_dict(),
+            model=self.trained.state_dict(),
+            average=self.average.state_dict() if self.average is not None else {},
             optimizer=self.optimizer.state_dict(),
             scaler=scaler.state_dict() if scaler is not None else {},
             losses=self.means,
+            validation=self.history,
+            processes=self.accelerator.num_processes,
             config=to_dict(self.config),
             dataset=facts,
         )
@@ -265,7 +292,8 @@ class TrainingRun:
             "train_frames": len(facts["train_frames"]),
             "identities": len(facts["identities"]),
         }
-        save_model(self.model, self.output / MODEL_FILE, about)
+        for name in (MODEL_FILE, BEST_FILE) if best else (MODEL_FILE,):
+            save_model(self.model, self.output / name, about)
         save_state(self.output / STATE_FILE, state)
 
 

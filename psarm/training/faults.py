@@ -1,0 +1,96 @@
+"""What stops a training, in one sentence: memory, processes that read images, and other processes of the training.
+
+With several processes a fault mostly meets one of them. That one says it, as a `ProcessFault`; the others lose their
+connection to it and are ended by torchrun.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from psarm.config import Config, ModelConfig
+from psarm.data.workers import dead_workers_explained
+from psarm.errors import PsarmError, TrainingError, UsageError
+
+_CPU_MEMORY = re.compile(r"can't allocate memory|not enough memory: you tried to allocate")
+_LOST = re.compile(r"Connection (closed|reset) by peer|Broken pipe|Timed out waiting|gloo/transport|NCCL")
+
+
+class Diverged(TrainingError):
+    """A loss or gradient is not finite; all processes know."""
+
+
+class ProcessFault(TrainingError):
+    """One of several processes failed, the others do not know why; the message names it."""
+
+
+@contextmanager
+def explained(out_of_memory: str, process: int, processes: int) -> Iterator[None]:
+    """Turn what torch says of the faults of a training, in process `process` of `processes`, into one sentence.
+
+    Args:
+        out_of_memory: the sentence for when memory runs out.
+        process: this one's number, from 0.
+        processes: how many there are.
+
+    Raises:
+        TrainingError: memory ran out, or another process of the training ended.
+        DataError: a process that reads images died.
+        ProcessFault: in place of an error that one of several processes meets.
+    """
+    try:
+        with dead_workers_explained():
+            yield
+    except (Diverged, UsageError):  # all processes raise it
+        raise
+    except (PsarmError, OSError) as error:
+        if processes == 1 or (process == 0 and isinstance(error, OSError)):  # which is told by what the system says
+            raise
+        raise ProcessFault(f"Process {process} of {processes}: {error}") from error
+    except (RuntimeError, MemoryError) as error:
+        if _is_lost_connection(error):
+            raise TrainingError("Another process of this training ended; what it said tells why.") from error
+        if not _is_out_of_memory(error):
+            raise
+        if processes > 1:
+            raise ProcessFault(f"Process {process} of {processes}: {out_of_memory}") from error
+        raise TrainingError(out_of_memory) from error
+
+
+def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or bool(_CPU_MEMORY.search(str(error)))
+
+
+def _is_lost_connection(error: RuntimeError | MemoryError) -> bool:
+    return isinstance(error, torch.distributed.DistError) or bool(_LOST.search(str(error)))
+
+
+def training_out_of_memory(config: Config) -> str:
+    """The sentence for a training: what took the memory and what takes less."""
+    model, recipe = config.model, config.train
+    ways = []
+    if recipe.batch_size > 1:
+        batch = "train.batch_size with train.accumulate as much larger (the effective batch stays the same)"
+        ways.append(f"a smaller {batch}")
+    if not recipe.checkpoint_activations:
+        ways.append("train.checkpoint_activations=true")
+    if recipe.amp == "no":
+        ways.append("train.amp=bf16")
+    ways.append("a smaller model.min_size and model.max_size")
+    return f"Memory ran out with train.batch_size {recipe.batch_size} and {_sizes(model)}; take {', or '.join(ways)}."
+
+
+def evaluation_out_of_memory(model: ModelConfig) -> str:
+    """The sentence for an evaluation."""
+    return (
+        f"Memory ran out in the evaluation, which takes images one by one ({_sizes(model)}); psarm train --eval-only "
+        "evaluates the finished checkpoint on a machine with more."
+    )
+
+
+def _sizes(model: ModelConfig) -> str:
+    return f"images of up to {model.min_size}x{model.max_size} pixels (model.min_size, model.max_size)"
