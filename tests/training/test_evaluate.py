@@ -1,51 +1,23 @@
 import dataclasses
+import json
+import multiprocessing
+import os
+import signal
+import socket
 
-import cv2
+import evaluating_processes
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from oracle_model import Oracle
 
 from psarm.config import ModelConfig
+from psarm.data import scenes
 from psarm.data.prw import read_prw
 from psarm.errors import DataError
+from psarm.evaluation import collect
 from psarm.model.builder import build_model
 from psarm.training.evaluate import ModelEngine, evaluate
-
-
-class Oracle(nn.Module):
-    """Knows the ground truth of every image by heart: each person's box, and one direction an identity."""
-
-    def __init__(self, dataset):
-        super().__init__()
-        self.register_parameter("anchor", nn.Parameter(torch.zeros(1)))
-        self.known = {}
-        identities = sorted({int(i) for frame in dataset.gallery for i in frame.identities})
-        rows = np.eye(len(identities), dtype=np.float32)
-        for frame in dataset.gallery:
-            image = cv2.imread(str(frame.path))[:, :, ::-1].transpose(2, 0, 1)  # RGB
-            embeddings = rows[[identities.index(i) for i in frame.identities]]
-            embeddings[frame.identities < 0] = 0  # strangers are like nobody
-            self.known[image.tobytes()] = (frame.boxes, embeddings)
-
-    def _people(self, image):
-        assert image.max() <= 1 and not self.training
-        boxes, embeddings = self.known[(image * 255).round().byte().numpy().tobytes()]
-        return torch.from_numpy(boxes), torch.from_numpy(embeddings)
-
-    def detect(self, images):
-        boxes, embeddings = self._people(*images)
-        return [{"boxes": boxes, "scores": torch.full((len(boxes),), 0.9), "embeddings": 0.9 * embeddings}]
-
-    def embed(self, images, boxes):
-        known, embeddings = self._people(*images)
-        return [embeddings[[int((known == box).all(1).nonzero()) for box in boxes[0]]]]
-
-    def detect_around(self, images, boxes):
-        known, embeddings = self._people(*images)
-        order = (known != boxes).any(1).int().argsort(stable=True)
-        scores = torch.tensor([1.0] + [0.9] * (len(known) - 1))
-        return [{"boxes": known[order], "scores": scores, "embeddings": embeddings[order]}]
 
 
 @pytest.mark.parametrize(("cbgm", "workers"), [(False, 0), (True, 0), (False, 2)])
@@ -85,3 +57,50 @@ def test_a_model_that_finds_nobody_scores_0(prw, tmp_path):
     config = ModelConfig(backbone="resnet18", width=0.25, min_size=64, max_size=120, roi_size=7, score_thresh=1.0)
     metrics = evaluate(build_model(config), read_prw(prw), cbgm=False)
     assert all(value == 0 for part in metrics.values() for value in part.values())
+
+
+@pytest.fixture(scope="module")
+def of_two_processes(prw, tmp_path_factory):
+    """The metrics of each of two processes that share the images."""
+    folder = tmp_path_factory.mktemp("processes")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("fork")  # a new interpreter would import torch once more
+    processes = [
+        context.Process(target=evaluating_processes.leave_metrics, args=(rank, 2, port, prw, folder))
+        for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=120)
+        process.kill()
+    assert [process.exitcode for process in processes] == [0, 0]
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+
+
+def test_two_processes_measure_what_one_does(prw, of_two_processes):
+    first, second = of_two_processes
+    alone = evaluating_processes.metrics(prw)
+    assert first == alone
+    assert set(second.values()) == {None} and second.keys() == first.keys()
+    assert 0 < alone["as it is with CBGM"]["search_cbgm"]["mAP"] < 1 and alone["as it is"]["search"]["mAP"] < 1
+
+
+def test_a_reader_that_dies_is_one_sentence(prw, monkeypatch):
+    monkeypatch.setattr(scenes, "read_image", lambda path: os.kill(os.getpid(), signal.SIGKILL))
+    dataset = read_prw(prw)
+    with pytest.raises(DataError, match=r"^A process that reads images \(pid \d+\) .*data.workers; 0 uses none"):
+        evaluate(Oracle(dataset), dataset, workers=1)
+
+
+def test_progress_is_shown_by_the_first_process_only(prw, monkeypatch):
+    titles = []
+    monkeypatch.setattr(collect, "track", lambda images, title, total: titles.append(title) or images)
+    monkeypatch.setattr("psarm.training.evaluate.gather_object", lambda shares: shares)
+    dataset = read_prw(prw)
+    assert evaluate(Oracle(dataset), dataset, process=1, processes=2) is None
+    assert titles == []
+    evaluate(Oracle(dataset), dataset)
+    assert titles == ["evaluating: gallery", "evaluating: queries"]
