@@ -17,7 +17,7 @@ def scaled_to_batch(recipe: TrainConfig, effective_batch: int) -> TrainConfig:
     """
     if recipe.lr_batch == 0:
         return recipe
-    return replace(recipe, lr=recipe.lr * effective_batch / recipe.lr_batch)
+    return replace(recipe, lr=recipe.lr * (effective_batch / recipe.lr_batch))
 
 
 def learning_rate(recipe: TrainConfig, step: int, per_epoch: int) -> float:

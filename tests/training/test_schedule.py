@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from psarm.config import TrainConfig
-from psarm.training.schedule import learning_rate
+from psarm.training.schedule import learning_rate, scaled_to_batch
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,8 @@ def test_equals_torchs_schedulers(warmup, steps):
 def test_starts_at_a_thousandth():
     assert learning_rate(TrainConfig(), 0, 1000) == pytest.approx(0.003 / 1000)
     assert learning_rate(TrainConfig(), 1000, 1000) == 0.003
+
+
+def test_the_rate_is_scaled_to_the_effective_batch_where_it_says_which_it_is_for():
+    assert scaled_to_batch(TrainConfig(lr=0.003, lr_batch=3), 6) == TrainConfig(lr=0.006, lr_batch=3)
+    assert scaled_to_batch(TrainConfig(lr=0.003), 6) == TrainConfig(lr=0.003)
