@@ -23,7 +23,7 @@ BENCH := bench $(BUNDLE) --data-root $(DATA) $(if $(CHECKPOINT),--checkpoint $(C
 PYTEST := $(PY) -m pytest -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test release coverage lint format bench gpu constraints clean
+.PHONY: help setup demo test release coverage lint format docs bench gpu constraints clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -86,6 +86,9 @@ lint: $(STAMP) ## Check style, formatting, types and layers.
 format: $(STAMP) ## Put the code into the project's format.
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+docs: $(STAMP) ## Write docs/configuration.md from the configuration's docstrings.
+	$(PY) -m psarm.benchmarks.configuration_page docs/configuration.md
 
 constraints: $(STAMP) ## Write the installed versions to constraints.txt.
 	@{ sed -n '/^#/p' constraints.txt; $(UV) pip freeze --python $(PY) | grep -E '^[A-Za-z0-9._-]+==' | grep -vE '^(nvidia|cuda|triton)'; } > constraints.new

@@ -1,0 +1,127 @@
+"""The commands of docs/training.md run, and print what it says they print."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from accelerate.state import AcceleratorState
+from documents import assert_commands_exist, assert_links_lead_somewhere, console_commands
+from tiny_prw import write_tiny_prw
+
+from psarm.cli import run
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGE = (DOCS / "training.md").read_text(encoding="utf-8")
+ELISION = "…"
+TINY = yaml.safe_load((ROOT / "configs/tiny.yaml").read_text(encoding="utf-8"))["model"] | {"arm_dropout": 0.0}
+TINY.pop("variant")
+SMALL = [f"model.{key}={json.dumps(value)}" for key, value in TINY.items()]
+QUICK = [*SMALL, "train.init=", "train.epochs=1", "train.threads=1", "data.workers=0"]
+"""Overrides that the test adds to every training."""
+FRAMES = 24
+
+
+def overrides(words):
+    """What the test adds to a command's words."""
+    if words[0] != "train":
+        return ["--threads", "1", "--frames", "1", "--examples", "1"] if words[0] == "bench" else []
+    keys = list(QUICK)
+    if "--allow-changes" in words:
+        keys.append("train.epochs=2")  # one more than the run has
+    if any(word.startswith("data.validation=") for word in words):
+        keys.append("data.validation=0.4")  # a third of the frames show each of the three people
+    return [word for key in keys for word in ("-o", key)]
+
+
+def torchrun_commands():
+    """The words after torchrun of every such command, wrapped lines joined."""
+    return [
+        shlex.split(line) for line in re.findall(r"^(?:\$ )?torchrun (.*)$", PAGE.replace("\\\n", ""), re.MULTILINE)
+    ]
+
+
+def shown_lines(shown):
+    return {line for line in shown.splitlines() if line != ELISION}
+
+
+def test_commands_and_files_exist():
+    assert_commands_exist(PAGE)
+    assert_links_lead_somewhere(PAGE, DOCS)
+
+
+def test_keys_on_the_page_exist():
+    from psarm.benchmarks.configuration_page import page
+
+    known = set(re.findall(r"^\| `(\w+)` \|", page(), re.MULTILINE))
+    keys = set(re.findall(r"`(?:model|data|train)\.(\w+)", PAGE)) - {"safetensors"}  # model.safetensors
+    assert len(keys) > 15 and keys <= known
+
+
+def test_torchrun_takes_the_options_of_the_page():
+    from torch.distributed.run import get_args_parser
+
+    commands = torchrun_commands()
+    assert len(commands) == 2
+    for words in commands:
+        arguments = get_args_parser().parse_args(words)
+        assert arguments.module and arguments.training_script == "psarm"
+        assert_commands_exist(f"psarm {shlex.join(arguments.training_script_args)}")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with the page's data set in it."""
+    monkeypatch.chdir(tmp_path)
+    write_tiny_prw(tmp_path / "PRW", train=FRAMES)
+    threads = torch.get_num_threads()
+    yield tmp_path
+    torch.set_num_threads(threads)
+    AcceleratorState._reset_state(True)
+
+
+@contextmanager
+def broken_frame(root):
+    """One training frame is cut off in the middle for a while."""
+    frame = min((root / "frames").iterdir())
+    content = frame.read_bytes()
+    frame.write_bytes(content[: len(content) // 2])
+    yield
+    frame.write_bytes(content)
+
+
+@pytest.mark.slow
+def test_commands_print_what_the_page_shows(here, capfd):
+    for words, shown in console_commands(PAGE):
+        AcceleratorState._reset_state(True)  # every command is a process of its own, with its own precision
+        skipping = "data.bad_images=skip" in words
+        with broken_frame(here / "PRW") if skipping else nullcontext():
+            code = run([*words, *overrides(words)])
+        out, err = capfd.readouterr()
+        assert ("Skipped a training frame: " in err) == skipping
+        assert code == 0, f"{shlex.join(words)}\n{err}"
+        assert shown_lines(shown) <= set(out.splitlines()), f"{shlex.join(words)}\n{out}"
+    files = {path.name for path in (here / "runs/validated").iterdir()}
+    table = re.findall(r"^\| `([\w.]+)/?` \|", PAGE, re.MULTILINE)
+    assert files == set(table)
+    assert (here / "runs/paper/report.html").stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_the_page_says(here):
+    [words] = [words for words in torchrun_commands() if "--nnodes" not in words]
+    [shown] = re.findall(r"^\$ torchrun .*\n((?:(?!```).*\n)*)", PAGE, re.MULTILINE)
+    command = [sys.executable, "-m", "torch.distributed.run", *words, *overrides(["train"])]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert shown_lines(shown) <= set(result.stdout.splitlines())
+    assert "effective batch 6 = 3 x 2 processes, lr 0.006" in result.stderr
