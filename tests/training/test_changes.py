@@ -3,8 +3,8 @@
 from dataclasses import fields, replace
 
 import pytest
-from runs import made_state as state
 from tiny_prw import write_tiny_prw
+from tiny_runs import made_state as state
 
 from psarm.config import Config, DataConfig, TrainConfig
 from psarm.data.prw import read_prw

@@ -5,8 +5,8 @@ from urllib.error import URLError
 import pytest
 import torch
 from released_files import small_released
-from runs import state_of, tiny
 from safetensors.torch import save_file
+from tiny_runs import state_of, tiny
 from torchvision.models import convnext_tiny, resnet18, resnet34
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
@@ -87,7 +87,9 @@ def test_imagenet_trains_and_resumes(cache, prw, tmp_path):
     config = tiny(prw, tmp_path / "run", epochs=1, init="imagenet", warmup_epochs=0.0)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, width=1.0, min_size=48, max_size=80))
     train(config)
-    train(dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=2)), resume=True)
+    train(
+        dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=2)), resume=True, allow_changes=True
+    )
     state = state_of(tmp_path / "run").model
     cached = torch.load(cache / "resnet18-f37072fd.pth", weights_only=True)
     for name in STEMS["resnet18"]:
@@ -158,7 +160,9 @@ def test_a_backbone_file_trains_and_resumes_without_it(prw, tmp_path):
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, backbone="convnext_tiny"))
     train(config)
     path.unlink()
-    train(dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=2)), resume=True)
+    train(
+        dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=2)), resume=True, allow_changes=True
+    )
     state = state_of(tmp_path / "run").model
     assert all(torch.equal(state[f"backbone.{name}"], weights[name]) for name in STEMS["convnext_tiny"])
     assert not torch.equal(state["backbone.features.1.0.block.0.weight"], weights["features.1.0.block.0.weight"])

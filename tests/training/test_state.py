@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import made_state as state
-from runs import state_of, tiny
+from tiny_runs import made_state as state
+from tiny_runs import state_of, tiny
 
 from psarm import load_model
 from psarm.errors import CheckpointError

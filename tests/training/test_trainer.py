@@ -1,36 +1,21 @@
 import dataclasses
 import json
-from types import SimpleNamespace
+import os
 
 import pytest
 import torch
-from runs import state_of, tiny
+from tiny_runs import assert_equal, state_of, tiny
 
 from psarm.data.loader import TrainingFrames, training_loader
 from psarm.data.prw import read_prw
 from psarm.errors import ConfigError, DataError, TrainingError, UsageError
 from psarm.model.builder import build_model
+from psarm.model.checkpoint import read_checkpoint
 from psarm.training.report import Report
 from psarm.training.schedule import learning_rate
 from psarm.training.setup import fit_to_dataset, make_accelerator
+from psarm.training.step import Stepper
 from psarm.training.trainer import TrainingRun, seed_epoch, train
-
-
-def assert_equal(one, other, where="state"):
-    """Bit for bit, through dicts and lists."""
-    assert type(one) is type(other), where
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), where
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys(), where
-        for key in one:
-            assert_equal(one[key], other[key], f"{where}.{key}")
-    elif isinstance(one, list):
-        assert len(one) == len(other), where
-        for index, pair in enumerate(zip(one, other, strict=True)):
-            assert_equal(*pair, f"{where}[{index}]")
-    else:
-        assert one == other, where
 
 
 def with_workers(config, workers):
@@ -45,7 +30,7 @@ def with_recipe(config, **recipe):
 def straight(prw, tmp_path_factory):
     """The state after four epochs without a stop."""
     output = tmp_path_factory.mktemp("straight")
-    train(tiny(prw, output, epochs=4, lr_steps=(1, 3)))
+    train(tiny(prw, output, epochs=4, lr_steps=(1, 3), seed=1))
     return state_of(output)
 
 
@@ -58,10 +43,10 @@ def assert_same_training(state, straight):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_two_and_two_epochs_equal_four(prw, tmp_path, straight, workers):
-    config = with_workers(tiny(prw, tmp_path, epochs=2, lr_steps=(1, 3)), workers)
+    config = with_workers(tiny(prw, tmp_path, epochs=2, lr_steps=(1, 3), seed=1), workers)
     train(config)
     torch.rand(7)  # what happens between the two must not matter
-    train(with_recipe(config, epochs=4), resume=True)
+    train(with_recipe(config, epochs=4), resume=True, allow_changes=True)
     assert_same_training(state_of(tmp_path), straight)
     tables = {name.rpartition(".")[2]: v for name, v in straight.model.items() if ".reid_loss." in name}
     assert tables.keys() == {"lut", "cq", "header"}
@@ -69,7 +54,7 @@ def test_two_and_two_epochs_equal_four(prw, tmp_path, straight, workers):
 
 
 def test_a_training_stopped_inside_an_epoch_equals_one_that_was_not(prw, tmp_path, straight, monkeypatch):
-    config = tiny(prw, tmp_path, epochs=4, lr_steps=(1, 3))
+    config = tiny(prw, tmp_path, epochs=4, lr_steps=(1, 3), seed=1)
     shown = Report.iteration
 
     def stop(report, iteration, *rest):
@@ -115,7 +100,8 @@ def test_an_epoch_equals_a_plain_loop(prw, tmp_path):
 
 def test_every_trainable_parameter_moves(prw, tmp_path):
     config = tiny(prw, tmp_path, epochs=1, warmup_epochs=0.0, lr=0.01, weight_decay=0.0)
-    run = TrainingRun(fit_to_dataset(config, read_prw(prw)), read_prw(prw), None)
+    dataset = read_prw(prw)
+    run = TrainingRun(fit_to_dataset(config, dataset), make_accelerator("no"), dataset, None, None)
     before = {name: value.clone() for name, value in run.model.named_parameters()}
     run.fit()
     still = [name for name, value in run.model.named_parameters() if torch.equal(value, before[name])]
@@ -140,24 +126,104 @@ def test_overwrite_starts_again(prw, tmp_path):
     assert len(list((tmp_path / "tensorboard").iterdir())) == 1
 
 
-def test_changed_settings_are_said_on_resuming(prw, tmp_path, capsys):
+def test_other_settings_are_refused_or_said_on_resuming(prw, tmp_path, capsys):
     train(tiny(prw, tmp_path, epochs=1))
-    train(tiny(prw, tmp_path, epochs=2, lr=0.001), resume=True)
+    other = tiny(prw, tmp_path, epochs=2, lr=0.001)
+    with pytest.raises(UsageError, match=r"other settings \(train\.epochs: 1 → 2; train\.lr: 0\.003 → 0\.001\)"):
+        train(other, resume=True)
+    assert state_of(tmp_path).epoch == 1
+    train(other, resume=True, allow_changes=True)
     error = " ".join(capsys.readouterr().err.split())
     assert "Resuming after epoch 1 with other settings: train.epochs: 1 → 2; train.lr: 0.003 → 0.001." in error
 
 
 def test_resuming_with_other_momentum_and_decay_uses_them(prw, tmp_path):
     train(tiny(prw, tmp_path, epochs=1))
-    train(tiny(prw, tmp_path, epochs=2, momentum=0.5, weight_decay=0.0), resume=True)
+    train(tiny(prw, tmp_path, epochs=2, momentum=0.5, weight_decay=0.0), resume=True, allow_changes=True)
     [group] = state_of(tmp_path).optimizer["param_groups"]
     assert (group["momentum"], group["weight_decay"]) == (0.5, 0.0)
 
 
-def test_several_processes_are_refused(monkeypatch):
-    monkeypatch.setattr("psarm.training.setup.Accelerator", lambda **_: SimpleNamespace(num_processes=2))
-    with pytest.raises(UsageError, match="started as 2 processes; this version trains in one"):
-        make_accelerator("no")
+def test_accumulated_batches_make_one_step(prw, tmp_path, capsys):
+    """The oracle: torch alone; gradients of the mean of two batches' losses, one step."""
+    config = tiny(prw, tmp_path, epochs=1, batch_size=1, accumulate=2, warmup_epochs=0.0, lr_batch=4, clip_norm=1e9)
+    trained = train(config)
+    said = capsys.readouterr().err
+    assert "effective batch 2 = 1 x 2 batches, lr 0.0015 = 0.003 x 2/4" in " ".join(said.split())
+    dataset = read_prw(prw)
+    config = fit_to_dataset(config, dataset)
+    seed_epoch(0, 0, 0)
+    model = build_model(config.model).to(memory_format=torch.channels_last)
+    frames = TrainingFrames(dataset.train, dataset.train_labels, 96, 160, config.train.flip, 0)
+    optimizer = torch.optim.SGD(model.parameters(), 0.0015, momentum=0.9, weight_decay=5e-4)
+    seed_epoch(0, 0, 0)
+    totals = []
+    for number, (images, targets, _) in enumerate(training_loader(frames, 1, 0, accumulate=2)):
+        losses = model.losses([image.float() / 255 for image in images], targets)
+        total = sum(getattr(config.train.loss_weights, name) * loss for name, loss in losses.items())
+        (total / 2).backward()
+        totals.append(total.item())
+        if number % 2:
+            optimizer.step()
+            optimizer.zero_grad()
+    assert len(totals) == 4 and trained.losses["total"] == pytest.approx(sum(totals) / 4, rel=1e-4)
+    found = state_of(tmp_path).model
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_the_average_of_the_weights(prw, tmp_path, monkeypatch):
+    """The oracle: a plain recursion over the weights after every step. Resuming goes on with it."""
+    oracle = {}
+
+    def follow(stepper, *arguments):
+        found = step(stepper, *arguments)
+        for name, value in stepper.model.named_parameters():
+            oracle[name] = 0.7 * oracle[name] + 0.3 * value.detach() if name in oracle else value.detach().clone()
+        return found
+
+    step = Stepper.step
+    monkeypatch.setattr(Stepper, "step", follow)
+    config = tiny(prw, tmp_path, epochs=1, ema=0.7, warmup_epochs=0.0)
+    train(config)
+    train(with_recipe(config, epochs=2), resume=True, allow_changes=True)
+    state = state_of(tmp_path)
+    saved = read_checkpoint(tmp_path / "model.safetensors").state
+    for name, value in saved.items():
+        assert torch.equal(value, state.average[f"module.{name}"])
+        if name in oracle:
+            torch.testing.assert_close(value, oracle[name], rtol=1e-5, atol=1e-7, msg=name)
+        else:
+            assert torch.equal(value, state.model[name]), name  # a buffer
+    assert any(not torch.equal(saved[name], state.model[name]) for name in oracle)
+    assert state.average["n_averaged"] == 4
+
+
+def test_the_average_can_begin_later(prw, tmp_path):
+    train(tiny(prw, tmp_path, epochs=1))
+    train(tiny(prw, tmp_path, epochs=2, ema=0.5), resume=True, allow_changes=True)
+    assert state_of(tmp_path).average["n_averaged"] == 2
+    train(tiny(prw, tmp_path, epochs=3), resume=True, allow_changes=True)
+    assert state_of(tmp_path).average == {}
+
+
+@pytest.fixture
+def own_determinism(monkeypatch):
+    """What `train.deterministic` sets holds for the process: let a test have its own."""
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    yield
+    torch.use_deterministic_algorithms(False)
+    os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+
+
+@pytest.mark.usefixtures("own_determinism")
+def test_two_deterministic_runs_are_the_same_bits(prw, tmp_path):
+    for name in ("one", "other"):
+        train(tiny(prw, tmp_path / name, epochs=1, deterministic=True, warmup_epochs=0.0))
+    assert torch.are_deterministic_algorithms_enabled() and os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    one, other = state_of(tmp_path / "one"), state_of(tmp_path / "other")
+    for part in ("model", "optimizer", "losses"):
+        assert_equal(getattr(one, part), getattr(other, part), part)
 
 
 @pytest.mark.parametrize("lr", [1e30, 1e10], ids=["in the losses", "in the gradients"])
@@ -165,7 +231,8 @@ def test_divergence_stops_with_the_last_checkpoint_kept(prw, tmp_path, lr):
     train(tiny(prw, tmp_path, epochs=1))
     kept = (tmp_path / "last.pt").read_bytes()
     with pytest.raises(TrainingError, match=r"diverged in epoch \d+, iteration [12]: .* is (nan|inf)") as error:
-        train(tiny(prw, tmp_path, epochs=30, lr=lr, clip_norm=1e30, warmup_epochs=0.0, lr_steps=()), resume=True)
+        other = tiny(prw, tmp_path, epochs=30, lr=lr, clip_norm=1e30, warmup_epochs=0.0, lr_steps=())
+        train(other, resume=True, allow_changes=True)
     assert str(tmp_path / "last.pt") in str(error.value)
     if "epoch 2" in str(error.value):
         assert (tmp_path / "last.pt").read_bytes() == kept
@@ -184,6 +251,8 @@ def test_what_cannot_start_says_why(prw, tmp_path):
         train(tiny(prw, tmp_path / "a", amp="fp16"))
     with pytest.raises(ConfigError, match=r"batch_size is 5; needed at most the 4 training frames"):
         train(tiny(prw, tmp_path / "b", batch_size=5))
+    with pytest.raises(ConfigError, match=r"batch_size is 2, times train\.accumulate 3; needed at most the 4 training"):
+        train(tiny(prw, tmp_path / "b", accumulate=3))
     with pytest.raises(UsageError, match="no training to resume"):
         train(tiny(prw, tmp_path / "c"), resume=True)
     dataset = dataclasses.replace(read_prw(prw), train=[])
