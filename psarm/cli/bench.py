@@ -1,15 +1,16 @@
-"""`psarm bench`: accuracy and speed on a data set, or the score of a detections file."""
+"""`psarm bench`: accuracy and speed on a data set, the score of a detections file, or the paper's suite."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from psarm.cli.checkpoint_path import CheckpointPath
+from psarm.cli.checkpoint_path import NamedCheckpointPath
 from psarm.config import DATASETS
 from psarm.errors import DataError, PsarmError, UsageError
 
@@ -18,17 +19,23 @@ if TYPE_CHECKING:
 
 DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FOLDER = click.Path(path_type=Path)
 TARGET = click.Path(dir_okay=False, path_type=Path)
-SCORING_PARAMETERS = (
-    "dataset",
-    "data_root",
-    "detections",
-    "cbgm",
-    "cross_camera",
-    "gallery_sizes",
-    "json_path",
-    "help",
-)
+COMMON = ("data_root", "dataset", "json_path", "help")
+MODES = {
+    "--detections scores a file without running a model": (
+        *COMMON,
+        "detections",
+        "cbgm",
+        "cross_camera",
+        "gallery_sizes",
+    ),
+    "--suite paper measures checkpoints": (
+        *(*COMMON, "suite", "checkpoints", "out", "fresh", "threads", "frames", "examples", "seed"),
+    ),
+}
+"""What goes with --detections and with --suite, each with why anything else does not."""
+ONLY_SUITE = ("out", "fresh", "examples", "seed")
 
 
 @click.command()
@@ -36,7 +43,12 @@ SCORING_PARAMETERS = (
 @click.option("--dataset", type=click.Choice(DATASETS), default="prw", show_default=True, help="Data set.")
 @click.option("--data-root", required=True, type=DIRECTORY, metavar="DIR", help="Folder of the data set.")
 @click.option(
-    "--checkpoint", type=CheckpointPath(), metavar="CKPT", help="PyTorch model to compare with: the bundle's origin."
+    "--checkpoint",
+    "checkpoints",
+    multiple=True,
+    type=NamedCheckpointPath(),
+    metavar="[NAME=]CKPT",
+    help="PyTorch model to compare with: the bundle's origin. With --suite, the models to measure (repeatable).",
 )
 @click.option("--detections", type=FILE, metavar="FILE.npz", help="Score this detections file; no model is run.")
 @click.option("--backend", "backends", multiple=True, metavar="NAME", help="Only this backend (repeatable).")
@@ -54,66 +66,92 @@ SCORING_PARAMETERS = (
 @click.option("--baselines", is_flag=True, help="Add colour-histogram matching and the untrained network.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of every engine  [default: usable cores].")
 @click.option("--frames", type=click.IntRange(min=1), help="Gallery frames to time  [default: 30].")
+@click.option("--suite", type=click.Choice(["paper"]), help="Measure checkpoints as the paper does; see below.")
+@click.option("--out", type=FOLDER, metavar="DIR", help="Suite: folder of the report and of the results so far.")
+@click.option("--fresh", is_flag=True, help="Suite: measure everything again.")
+@click.option("--examples", type=click.IntRange(min=0), help="Suite: queries to show  [default: 12].")
+@click.option("--seed", type=click.IntRange(min=0), help="Suite: draws these queries  [default: 0].")
 @click.option("--json", "json_path", type=TARGET, metavar="OUT.json", help="Write everything measured as JSON.")
 @click.option("--save-detections", type=TARGET, metavar="OUT.npz", help="Write what the bundle's first row found.")
 def command(
     bundle: Path | None,
     dataset: str,
     data_root: Path,
-    checkpoint: Path | None,
     detections: Path | None,
-    backends: tuple[str, ...],
-    precisions: tuple[str, ...],
-    cbgm: bool | None,
-    cross_camera: bool,
-    gallery_sizes: tuple[str, ...],
-    gt_boxes: bool,
-    baselines: bool,
-    threads: int | None,
-    frames: int | None,
+    suite: str | None,
     json_path: Path | None,
-    save_detections: Path | None,
+    **options: Any,
 ) -> None:
     """Accuracy and speed of every backend of BUNDLE beside the PyTorch model (--checkpoint), in one table.
 
     With --detections and no BUNDLE, the file is scored and nothing is timed.
+
+    With --suite paper, the paper's tables and figures are measured for every --checkpoint and written to --out as one
+    HTML page, beside the published figures. What an earlier run into the same folder measured is kept.
     """
-    if detections is not None:
-        _refuse_engine_options(click.get_current_context())
-        _score_file(detections, dataset, data_root, gallery_sizes, cbgm, cross_camera, json_path)
-        return
+    if suite is not None:
+        _refuse_other_options("--suite paper measures checkpoints")
+        _run_suite(dataset, data_root, options, json_path)
+    elif detections is not None:
+        _refuse_other_options("--detections scores a file without running a model")
+        chosen = {key: options[key] for key in ("gallery_sizes", "cbgm", "cross_camera")}
+        _score_file(detections, dataset, data_root, json_path, **chosen)
+    else:
+        _run(_settings(bundle, dataset, data_root, options), json_path)
+
+
+def _refuse_other_options(reason: str) -> None:
+    """Raise `UsageError` where options stand on the command line that do not go with this mode."""
+    others = _given(lambda name: name not in MODES[reason])
+    if others:
+        raise UsageError(f"{reason}; leave out {', '.join(others)}.")
+
+
+def _given(wanted: Callable[[str], bool]) -> list[str]:
+    """The parameters on the command line whose names are `wanted`, as they are typed."""
+    context = click.get_current_context()
+    return [
+        parameter.opts[0] if isinstance(parameter, click.Option) else parameter.human_readable_name
+        for parameter in context.command.params
+        if wanted(parameter.name or "")
+        and context.get_parameter_source(parameter.name or "") is not ParameterSource.DEFAULT
+    ]
+
+
+def _settings(bundle: Path | None, dataset: str, data_root: Path, options: dict[str, Any]) -> BenchSettings:
     from psarm.benchmarks import BenchSettings
     from psarm.benchmarks.settings import TIMING_FRAMES
 
-    settings = BenchSettings(
+    only_suite = _given(lambda name: name in ONLY_SUITE)
+    if only_suite:
+        raise UsageError(f"{', '.join(only_suite)} goes with --suite paper only.")
+    checkpoints = options.pop("checkpoints")
+    if len(checkpoints) > 1 or any(checkpoint.name for checkpoint in checkpoints):
+        raise UsageError("--checkpoint is one file without a name here; several, with names, go with --suite paper.")
+    return BenchSettings(
         data_root=data_root,
         bundle=bundle,
-        checkpoint=checkpoint,
+        checkpoint=checkpoints[0].path if checkpoints else None,
         dataset=dataset,
-        gallery_sizes=gallery_sizes,
-        backends=backends,
-        precisions=precisions,
-        cbgm=bool(cbgm),
-        cross_camera=cross_camera,
-        gt_boxes=gt_boxes,
-        baselines=baselines,
-        threads=threads,
-        frames=frames or TIMING_FRAMES,
-        save_detections=save_detections,
+        cbgm=bool(options.pop("cbgm")),
+        frames=options.pop("frames") or TIMING_FRAMES,
+        **{key: value for key, value in options.items() if key not in ONLY_SUITE},
     )
-    _run(settings, json_path)
 
 
-def _refuse_engine_options(context: click.Context) -> None:
-    """Raise `UsageError` where options of a run stand beside --detections."""
-    given = [
-        parameter.opts[0] if isinstance(parameter, click.Option) else parameter.human_readable_name
-        for parameter in context.command.params
-        if parameter.name not in SCORING_PARAMETERS
-        and context.get_parameter_source(parameter.name or "") is not ParameterSource.DEFAULT
-    ]
-    if given:
-        raise UsageError(f"--detections scores a file without running a model; leave out {', '.join(given)}.")
+def _run_suite(dataset: str, data_root: Path, options: dict[str, Any], json_path: Path | None) -> None:
+    from psarm.benchmarks.paper import PaperSettings, print_paper, run_paper_suite
+    from psarm.console import out
+    from psarm.files import write_json
+
+    if options["out"] is None:
+        raise UsageError("--suite paper needs --out DIR, the folder of its report.")
+    keys = ("out", "checkpoints", "fresh", "threads", "frames", "examples", "seed")
+    given = {key: options[key] for key in keys if options[key] is not None}
+    report = run_paper_suite(PaperSettings(data_root=data_root, dataset=dataset, **given))
+    print_paper(report, out)
+    if json_path is not None:
+        write_json(json_path, report.to_dict())
 
 
 def _run(settings: BenchSettings, json_path: Path | None) -> None:
@@ -136,10 +174,10 @@ def _score_file(
     path: Path,
     dataset: str,
     root: Path,
+    json_path: Path | None,
     gallery_sizes: tuple[str, ...],
     cbgm: bool | None,
     cross_camera: bool,
-    json_path: Path | None,
 ) -> None:
     """Score a detections file. Without --cbgm or --no-cbgm, CBGM is measured when the file has contexts."""
     from psarm.benchmarks.table import print_metrics

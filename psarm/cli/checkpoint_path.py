@@ -1,4 +1,4 @@
-"""The path of a checkpoint as an argument: a file, and no bundle."""
+"""The path of a checkpoint as an argument: a file, and no bundle; with a name before it where several are given."""
 
 from __future__ import annotations
 
@@ -25,3 +25,15 @@ class CheckpointPath(click.Path):
                 "model.safetensors."
             )
         return super().convert(value, param, ctx)
+
+
+class NamedCheckpointPath(CheckpointPath):
+    """`CKPT` or `NAME=CKPT`, as a `psarm.benchmarks.paper.NamedCheckpoint`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The name and the path, which has to be as `CheckpointPath` wants it; `UsageError` for an empty name."""
+        from psarm.benchmarks.paper.settings import NamedCheckpoint
+
+        given = NamedCheckpoint.parse(value)
+        super().convert(given.path, param, ctx)
+        return given

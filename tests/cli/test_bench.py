@@ -186,6 +186,59 @@ def test_usage_errors_are_one_sentence(capsys, tmp_path, monkeypatch, arguments,
     assert sentence in " ".join(err.split())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--suite", "paper", "--checkpoint", "CKPT"], "--suite paper needs --out DIR"),
+        (["--suite", "paper", "--out", "o"], "give at least one --checkpoint NAME=CKPT"),
+        (["--suite", "paper", "--out", "o", "--checkpoint", "=CKPT"], "has nothing before the ="),
+        (["--suite", "paper", "--out", "o", "--checkpoint", "A=nowhere.pth"], "'nowhere.pth' does not exist"),
+        (
+            ["--suite", "paper", "--out", "o", "--checkpoint", "A=CKPT", "--checkpoint", "A=CKPT"],
+            "--checkpoint A=… is given twice",
+        ),
+        (
+            ["BUNDLE", "--suite", "paper", "--out", "o", "--cbgm", "--backend", "onnxruntime"],
+            "--suite paper measures checkpoints; leave out BUNDLE, --backend, --cbgm.",
+        ),
+        (["--suite", "paper", "--out", "CKPT", "--checkpoint", "A=CKPT"], "is a file"),
+        (["--suite", "slides", "--out", "o"], "'slides' is not"),
+        (["BUNDLE", "--out", "o", "--fresh"], "--out, --fresh goes with --suite paper only"),
+        (["BUNDLE", "--checkpoint", "A=CKPT"], "--checkpoint is one file without a name here"),
+        (["BUNDLE", "--checkpoint", "CKPT", "--checkpoint", "CKPT"], "--checkpoint is one file without a name here"),
+        (["--detections", "CKPT", "--seed", "3"], "leave out --seed"),
+    ],
+)
+def test_what_does_not_go_together(capsys, root, bundle, tmp_path, monkeypatch, arguments, sentence):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"no checkpoint")
+    words = [word.replace("CKPT", "model.safetensors").replace("BUNDLE", str(bundle)) for word in arguments]
+    code, out, err = bench(capsys, "--data-root", root, *words)
+    assert code == 2 and out == ""
+    assert sentence in " ".join(err.split())
+    assert not (tmp_path / "o").exists()
+
+
+def test_the_paper_suite(capsys, root, tmp_path):
+    from small_models import small_model
+
+    from psarm.model import save_model
+
+    checkpoint = tmp_path / "a=b.safetensors"  # a path with a = in it is no name
+    save_model(small_model(variant="seqnet"), checkpoint)
+    options = ["--suite", "paper", "--data-root", root, "--threads", 1, "--frames", 1, "--examples", 1]
+    arguments = [*options, "--checkpoint", checkpoint, "--checkpoint", f"ours={checkpoint}", "--out", tmp_path / "out"]
+    code, printed, err = bench(capsys, *arguments, "--json", tmp_path / "copy.json")
+    assert code == 0, err
+    assert any(line.split()[:1] == ["ours"] and "47.6 / 87.6" in line for line in printed.splitlines())
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report == json.loads((tmp_path / "copy.json").read_text())
+    assert [checkpoint["name"] for checkpoint in report["checkpoints"]] == ["seqnet", "ours"]
+    assert "<svg" in (tmp_path / "out" / "report.html").read_text()
+    code, _, err = bench(capsys, *arguments, "--dataset", "cuhk-sysu")
+    assert code == 1 and "holds a data set in the format prw, not cuhk-sysu" in err
+
+
 def test_a_file_is_scored_with_no_engine(capsys, root, bundle, detections):
     code, _, err = bench(capsys, bundle, "--data-root", root, "--detections", detections, "--frames", 3, "--gt-boxes")
     assert code == 2 and "leave out BUNDLE, --gt-boxes, --frames." in err
