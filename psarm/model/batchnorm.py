@@ -41,7 +41,7 @@ class SyncBatchNorm(_BatchNorm):
             return _Normalise.apply(input, self.weight, self.bias, mean, variance, total, self.eps)  # type: ignore[no-any-return, no-untyped-call]
         if self.recording or self.running_mean is None or self.running_var is None:
             return super().forward(input)
-        # Into copies: without any, autograd would keep fewer tensors, which activation checkpointing takes for an error.
+        # Into copies: with none, autograd would keep fewer tensors, which activation checkpointing takes for an error.
         scratch = self.running_mean.clone(), self.running_var.clone()
         return functional.batch_norm(input, *scratch, self.weight, self.bias, training=True, eps=self.eps)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.models.detection import _utils as det_utils
@@ -13,7 +14,6 @@ from psarm.model.oim import BACKGROUND
 
 RPN_STREAM, DETECTION_STREAM, REID_STREAM = 0, 1, 2
 """Which draws by the seed of an image are whose; a cascade's further re-id head has the next one."""
-_STREAM = 0x9E3779B97F4A7C15  # seeds of images may be consecutive numbers, so streams are far apart
 
 
 class BalancedSampler:
@@ -37,7 +37,9 @@ class BalancedSampler:
         """
         generator = None
         if "seed" in target:
-            generator = torch.Generator().manual_seed((int(target["seed"]) + stream * _STREAM) % 2**63)
+            # Hashed: of a seed itself, torch's generator takes no more than 32 bits.
+            hashed = np.random.SeedSequence([int(target["seed"]) % 2**64, stream]).generate_state(1)
+            generator = torch.Generator().manual_seed(int(hashed[0]))
         positive, negative = torch.where(labels >= 1)[0], torch.where(labels == 0)[0]
         positives = min(len(positive), int(self.batch_size_per_image * self.positive_fraction))
         negatives = min(len(negative), self.batch_size_per_image - positives)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from psarm.model.oim import BACKGROUND, OnlineInstanceMatching
 
@@ -84,6 +85,69 @@ def test_without_a_labelled_sample_the_loss_is_zero(labels):
     assert loss == 0
     loss.backward()
     assert (embeddings.grad == 0).all()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_batches_equal_the_literal_code(seed):
+    """Many samples of few people, so that most come up again and again and the queue wraps; header and tables go on."""
+    generator = torch.Generator().manual_seed(seed)
+    oim = make(momentum=float(torch.rand((), generator=generator)))
+    lut, cq, position = oim.lut.clone(), oim.cq.clone(), 0
+    for step in range(4):
+        count = int(torch.randint(0, 40, (), generator=generator))
+        labels = torch.randint(-2, 1 + int(torch.randint(0, IDENTITIES, (), generator=generator)), (count,))
+        embeddings = unit(count, 100 * seed + step).requires_grad_()
+        loss, expected = oim(embeddings, labels), literal_loss(lut, cq, embeddings, labels)
+        torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
+        [ours], [theirs] = (torch.autograd.grad(value, embeddings) for value in (loss, expected))
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+        lut, cq, position = literal_update(lut, cq, position, embeddings, labels, oim.momentum)
+        assert torch.equal(oim.lut, lut)
+        assert torch.equal(oim.cq, cq)
+        assert int(oim.header) == position
+
+
+@pytest.mark.parametrize("labels", [[0, -1, 3, 3, -2], [-1, -2], []])
+def test_gradient_by_finite_differences(labels):
+    oim = make().eval()  # the tables stand still
+    oim.scalar = 3.0
+    embeddings = unit(len(labels), 11).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: oim(x, torch.tensor(labels, dtype=torch.int64)), embeddings)
+
+
+def test_nothing_as_large_as_the_tables_is_kept_or_copied():
+    """100,000 identities: what waits for the backward pass is of the samples' size, and no tensor is of the tables'."""
+    identities, dim = 100_000, 32
+    oim = OnlineInstanceMatching(dim, identities, 500, 0.5, 30.0).train()
+    oim.lut.normal_(std=dim**-0.5)
+    embeddings = torch.nn.functional.normalize(torch.randn(6, dim), dim=1).requires_grad_()
+    labels = torch.tensor([5, 99_999, -1, 5, -2, 7])
+    kept, made = [], []
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), options=None):
+            result = function(*arguments, **(options or {}))
+            if isinstance(result, torch.Tensor) and result.untyped_storage().data_ptr() not in tables:
+                made.append(result.untyped_storage().nbytes())
+            return result
+
+    tables = {table.untyped_storage().data_ptr() for table in oim.buffers()}
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x), Sizes():
+        oim(embeddings, labels).backward()
+    assert max(kept) <= embeddings.numel()
+    logits = 4 * 4 * (identities + 500)
+    assert max(made) == logits < oim.lut.numel() * 4
+    assert made.count(logits) < 30  # views and results in place of that one tensor
+    assert embeddings.grad[4].eq(0).all() and embeddings.grad[0].ne(0).any()
+
+
+def test_loss_and_tables_do_not_depend_on_autocast():
+    embeddings, labels = unit(5, 12).float(), torch.tensor([0, -1, 2, 2, -2])
+    plain, cast = make().float(), make().float()
+    expected = plain(embeddings, labels)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(cast(embeddings, labels), expected)
+    assert all(torch.equal(one, other) for one, other in zip(plain.buffers(), cast.buffers(), strict=True))
 
 
 def test_background_changes_nothing():

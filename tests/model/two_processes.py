@@ -27,9 +27,9 @@ CHANGES = {
 }
 TRAININGS = {
     "psarm": ("psarm", 20, False),
-    "nae": ("nae", 4, False),
-    "cascaded": ("cascaded_psarm", 4, False),
-    "recomputing": ("psarm", 4, True),
+    "nae": ("nae", 3, False),
+    "cascaded": ("cascaded_psarm", 3, False),
+    "recomputing": ("psarm", 3, True),
 }
 """Variant, steps, activation checkpointing."""
 GLOBAL_BATCH = 4
