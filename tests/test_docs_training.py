@@ -16,6 +16,7 @@ from accelerate.state import AcceleratorState
 from documents import assert_commands_exist, assert_links_lead_somewhere, console_commands
 from tiny_prw import write_tiny_prw
 
+from psarm.benchmarks.runs import FIGURES, figures, percent
 from psarm.cli import run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,6 +76,28 @@ def test_torchrun_takes_the_options_of_the_page():
         arguments = get_args_parser().parse_args(words)
         assert arguments.module and arguments.training_script == "psarm"
         assert_commands_exist(f"psarm {shlex.join(arguments.training_script_args)}")
+
+
+def test_figures_of_the_video_are_those_of_the_results():
+    report = json.loads((ROOT / "benchmarks/results/learning_pets.json").read_text(encoding="utf-8"))
+    for title, spreads in zip(
+        ("trained", "colour histograms of the boxes it found"), report["summary"].values(), strict=True
+    ):
+        assert f"| {title} | {' | '.join(percent(spreads[figure]) for figure in FIGURES)} |" in PAGE
+    untrained = [figures(found["PyTorch"]) for name, found in report["search"].items() if name.startswith("shipped")]
+    for row in untrained:
+        assert f"| {' | '.join(f'{100 * row[figure]:.1f}' for figure in FIGURES)} |" in PAGE
+    for name, rows in report["crops"].items():
+        for row in rows.values():
+            assert all(f"{100 * row[figure]:.1f}" in PAGE for figure in ("top1", "mAP")), name
+
+
+def test_figures_of_the_mixings_are_those_of_the_results():
+    path = ROOT / "benchmarks/results/learning_mixers.json"
+    if not path.exists():
+        pytest.skip("benchmarks/results/learning_mixers.json has not been made")
+    for spreads in json.loads(path.read_text(encoding="utf-8"))["summary"].values():
+        assert f"| {' | '.join(percent(spreads[figure]) for figure in FIGURES)} |" in PAGE
 
 
 @pytest.fixture
