@@ -29,13 +29,16 @@ class ProcessFault(TrainingError):
 
 
 @contextmanager
-def explained(out_of_memory: str, process: int, processes: int) -> Iterator[None]:
+def explained(
+    out_of_memory: str, process: int, processes: int, common: type[PsarmError] = UsageError
+) -> Iterator[None]:
     """Turn what torch says of the faults of a training, in process `process` of `processes`, into one sentence.
 
     Args:
         out_of_memory: the sentence for when memory runs out.
         process: this one's number, from 0.
         processes: how many there are.
+        common: errors that all processes meet alike.
 
     Raises:
         TrainingError: memory ran out, or another process of the training ended.
@@ -45,7 +48,7 @@ def explained(out_of_memory: str, process: int, processes: int) -> Iterator[None
     try:
         with dead_workers_explained():
             yield
-    except (Diverged, UsageError):  # all processes raise it
+    except (Diverged, common):
         raise
     except (PsarmError, OSError) as error:
         if processes == 1 or (process == 0 and isinstance(error, OSError)):  # which is told by what the system says

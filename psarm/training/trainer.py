@@ -22,6 +22,7 @@ from psarm.data.loader import Batch
 from psarm.data.types import PersonSearchDataset
 from psarm.data.validation import hold_out
 from psarm.data.workers import plain_errors
+from psarm.errors import PsarmError
 from psarm.evaluation.protocol import SearchProtocol
 from psarm.evaluation.scoring import Metrics
 from psarm.model.checkpoint import load_state as load_weights
@@ -106,8 +107,10 @@ def train(config: Config, resume: bool = False, overwrite: bool = False, allow_c
     config = fit_to_dataset(config, training, processes)
     saved = load_state(output / STATE_FILE) if resume else None
     changes = check_changes(saved, config, training, processes, allow_changes) if saved is not None else []
-    with explained(training_out_of_memory(config), process, processes):
+    out_of_memory = training_out_of_memory(config)
+    with explained(out_of_memory, process, processes, common=PsarmError):
         run = TrainingRun(config, accelerator, training, validation, saved)
+    with explained(out_of_memory, process, processes):
         if accelerator.is_main_process:
             _open(run, changes, overwrite)
         seconds = run.fit()

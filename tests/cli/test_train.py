@@ -60,7 +60,45 @@ def test_json(train, tmp_path):
     assert code == 0 and result["epochs"] == 1
     assert result["checkpoint"] == str(tmp_path / "run" / "model.safetensors")
     assert result["metrics"] == json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert result["evaluated"] == result["checkpoint"] and result["validation"] == []
     assert result["losses"].keys() >= {"total", "rpn_cls", "oim"}
+
+
+def test_validation_is_shown_and_the_best_checkpoint_is_evaluated_again(train, tmp_path):
+    root, run_folder = write_tiny_prw(tmp_path / "prw", train=12), tmp_path / "run"
+    best = run_folder / "best.safetensors"
+    code, out, err = train("-o", "data.validation=0.34", root=root, epochs=2)
+    assert code == 0 and err.count("validation after epoch") == 2
+    assert "Validation, %" in out and f"Evaluated: {best}" in out and f"Next: psarm export {best} --out" in out
+    kept = (run_folder / "metrics.json").read_bytes()
+    (run_folder / "metrics.json").unlink()
+    code, out, _ = train("--eval-only", "--json", root=root)
+    assert code == 0 and json.loads(out) == {"evaluated": str(best), "metrics": json.loads(kept)}
+    assert (run_folder / "metrics.json").read_bytes() == kept
+    code, out, _ = train("--eval-only", root=root)
+    assert code == 0 and f"Evaluated: {best}" in out and "Trained" not in out
+
+
+def test_a_skipped_image_is_named_once(train, prw, tmp_path):
+    root = tmp_path / "broken"
+    shutil.copytree(prw, root)
+    image = root / "frames" / "c1s1_000000.jpg"
+    image.write_bytes(image.read_bytes()[:-3000])
+    code, _, err = train("-o", "data.bad_images=skip", "-o", "train.evaluate=false", root=root, epochs=2)
+    assert code == 0 and err.count(f"Skipped a training frame: Cannot read {image}") == 1
+
+
+def test_memory_that_runs_out_is_one_sentence(train, tmp_path, monkeypatch):
+    from psarm.model.person_search import PersonSearchModel
+
+    def losses(*_):
+        raise RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried"
+        )
+
+    monkeypatch.setattr(PersonSearchModel, "losses", losses)
+    code, out, err = train()
+    assert (code, out) == (1, "") and "Error: Memory ran out with train.batch_size 2 and images of up to 96x160" in err
 
 
 def test_a_used_folder_needs_resume_or_overwrite(train):
@@ -71,7 +109,9 @@ def test_a_used_folder_needs_resume_or_overwrite(train):
     assert code == 2 and "give one of them" in err
     code, _, err = train("--resume", "-o", "model.width=0.5")
     assert code == 2 and "Cannot resume" in err and "model.width: 0.25 → 0.5" in err
-    code, out, _ = train("--resume", "-o", "train.evaluate=false", epochs=2)
+    code, _, err = train("--resume", epochs=2)
+    assert code == 2 and "other settings (train.epochs: 1 → 2)" in err and "--allow-changes to go on" in err
+    code, out, _ = train("--resume", "--allow-changes", "-o", "train.evaluate=false", epochs=2)
     assert code == 0 and "Trained 2 epochs" in out and "mAP" not in out
     assert train("--overwrite", "-o", "train.evaluate=false")[0] == 0
 
@@ -86,6 +126,10 @@ def test_a_used_folder_needs_resume_or_overwrite(train):
         (["-o", "train.amp=fp16"], "train.amp is fp16, which needs a GPU"),
         (["-o", "train.init=imagenet"], "ImageNet weights need width 1"),
         (["--resume"], "There is no training to resume in"),
+        (["--allow-changes"], "--allow-changes is about a training to go on with; give it with --resume."),
+        (["--eval-only"], "There is no checkpoint to evaluate in"),
+        (["--eval-only", "--resume"], "--eval-only trains nothing, so it goes with neither --resume nor --overwrite."),
+        (["--eval-only", "--overwrite"], "--eval-only trains nothing"),
         (["--config", "missing.yaml"], "no configuration file and no preset missing.yaml; `psarm models` lists"),
         (["--config", "psarm_pwr"], "no configuration file and no preset psarm_pwr; did you mean psarm_prw or"),
         (["--config", "."], "Cannot read the configuration file .: Is a directory."),
@@ -149,10 +193,22 @@ def test_a_full_disk_leaves_the_last_checkpoint(train, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", half)
-        code, _, err = train("--resume", epochs=2)
+        code, _, err = train("--resume", "--allow-changes", epochs=2)
     assert code == 1 and "Error: the disk is full" in err
     assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()} == kept
-    assert train("--resume", "-o", "train.evaluate=false", epochs=2)[0] == 0
+    assert train("--resume", "--allow-changes", "-o", "train.evaluate=false", epochs=2)[0] == 0
+
+
+def test_a_full_disk_at_the_first_checkpoint_leaves_nothing_in_the_way(train, tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        code, _, err = train("-o", "train.evaluate=false")
+    assert code == 1 and "Error: the disk is full" in err
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["tensorboard"]
+    assert train("-o", "train.evaluate=false")[0] == 0
 
 
 def test_interrupted_before_and_after_the_first_checkpoint(train, tmp_path, monkeypatch):
@@ -180,17 +236,17 @@ def test_interrupted_before_and_after_the_first_checkpoint(train, tmp_path, monk
 
 
 def test_interrupted_in_the_evaluation(train, prw, tmp_path, monkeypatch):
-    from psarm.training import trainer
+    from psarm.training import final
 
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(trainer, "evaluate", interrupted)
+    monkeypatch.setattr(final, "evaluate", interrupted)
     code, out, err = train()
     checkpoint = tmp_path / "run" / "model.safetensors"
     assert (code, out) == (130, "") and checkpoint.exists()
     assert err.endswith(
-        f"Interrupted. Training is complete: {checkpoint} is written; only the evaluation was left "
+        f"Interrupted. {checkpoint} is written; only its evaluation was left "
         f"(psarm bench --checkpoint {checkpoint} --dataset prw --data-root {prw} makes it)."
     )
 
