@@ -90,7 +90,7 @@ class TrainConfig:
     amp: Literal["no", "fp16", "bf16"] = "no"
     """Mixed precision; fp16 needs a GPU."""
     sync_batchnorm: bool = True
-    """With several processes, take the statistics of the heads' BatchNorms over all of them."""
+    """With several processes, take the statistics of BatchNorms over all of them."""
     checkpoint_activations: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory, more time."""
     deterministic: bool = False
