@@ -17,6 +17,7 @@ from psarm.data.workers import dead_workers_explained
 from psarm.errors import PsarmError, TrainingError, UsageError
 
 _CPU_MEMORY = re.compile(r"can't allocate memory|not enough memory: you tried to allocate")
+_NOT_DETERMINISTIC = re.compile(r"^(\S+) does not have a deterministic implementation")
 _LOST = re.compile(r"Connection (closed|reset) by peer|Broken pipe|Timed out waiting|gloo/transport|NCCL")
 
 
@@ -57,6 +58,11 @@ def explained(
     except (RuntimeError, MemoryError) as error:
         if _is_lost_connection(error):
             raise TrainingError("Another process of this training ended; what it said tells why.") from error
+        if (found := _NOT_DETERMINISTIC.search(str(error))) is not None:
+            raise TrainingError(
+                f"train.deterministic is true, and torch has no algorithm for {found[1]} on this device that always "
+                "gives the same bits; set it to false, or train on a CPU."
+            ) from error
         if not _is_out_of_memory(error):
             raise
         if processes > 1:

@@ -79,6 +79,12 @@ def test_a_process_that_reads_images_is_killed(prw, tmp_path, monkeypatch):
             TrainingError,
             "Another process",
         ),
+        (
+            RuntimeError("max_pool2d_backward does not have a deterministic implementation, but you set"),
+            1,
+            TrainingError,
+            "^train.deterministic is true, and torch has no algorithm for max_pool2d_backward on this device",
+        ),
         (RuntimeError("a mistake of ours"), 1, RuntimeError, "a mistake of ours"),
     ],
     ids=str,

@@ -36,5 +36,6 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 def said(result: subprocess.CompletedProcess[str]) -> list[str]:
     """The lines of psarm's own on stderr; torchrun writes there too when a process fails."""
-    ours = ("Error: ", "Interrupted", "Traceback", "Resuming", "psarm on")
+    ours = ("Error: ", "Interrupted", "Resuming", "psarm on")
+    assert result.stderr.count("Traceback") <= 1, result.stderr  # torchrun's
     return [line for line in result.stderr.splitlines() if line.startswith(ours)]
