@@ -22,7 +22,7 @@ COMMANDS = {
     "export": "Turn a checkpoint into a bundle: ONNX graphs and a manifest.",
     "detect": "Find every person in images with a bundle.",
     "search": "Find one person in a folder of images with a bundle.",
-    "bench": "Accuracy and speed of every backend beside PyTorch; the paper's tables and figures.",
+    "bench": "Accuracy and speed beside PyTorch; the paper's tables and figures.",
     "doctor": "Show versions and which backends load here, and why others do not.",
 }
 DISK_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "your quota of disk space is used up"}
