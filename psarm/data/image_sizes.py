@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -15,12 +16,15 @@ from psarm.console import track
 from psarm.data.images import read_image
 from psarm.errors import DataError
 
-_ORIENTATION = 0x0112  # EXIF's tag; from 5 on, the picture is turned by a quarter
+_ORIENTATION = 0x0112  # EXIF's tag
+_TURNED = range(5, 9)  # its values for a picture that lies on its side
 _THREADS = 8  # files on a network disk are waited for, not worked on
 
 
 def read_image_sizes(paths: Sequence[Path], skip_unreadable: bool = False) -> NDArray[np.int64]:
     """Width and height of images as `read_image` would give them.
+
+    Only the EXIF orientation of a PNG that has it after its pixels, where few programs write it, is not seen.
 
     Args:
         paths: the images.
@@ -52,10 +56,16 @@ def _read_size(path: Path, skip_unreadable: bool) -> tuple[int, int]:
 
 
 def _size_in_header(path: Path) -> tuple[int, int] | None:
+    """None where the header alone does not tell."""
     try:
         with Image.open(path) as image:
-            turned = image.format == "JPEG" and image.getexif().get(_ORIENTATION, 1) >= 5
-            width, height = image.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            exif = Image.Exif()  # image.getexif() would decode a PNG, and listen to XMP, which OpenCV does not
+            exif.load(image.info.get("exif", b""))
+            turned = exif.get(_ORIENTATION) in _TURNED
+            (width, height), kind = image.size, image.format
+    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError):
         return None
-    return (height, width) if turned else (width, height)
+    if not turned:
+        return width, height
+    # Whether OpenCV turns pictures of other formats depends on the format and on its version.
+    return (height, width) if kind in ("JPEG", "MPO") else None
