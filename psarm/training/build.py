@@ -8,7 +8,6 @@ from accelerate import Accelerator
 from psarm.config import Config
 from psarm.data.loader import TrainingFrames, TrainingLoader, training_loader
 from psarm.data.types import PersonSearchDataset
-from psarm.model.batchnorm import SyncBatchNorm
 from psarm.model.builder import build_model
 from psarm.model.person_search import PersonSearchModel
 from psarm.training import initial
@@ -38,9 +37,7 @@ def make_model(config: Config, accelerator: Accelerator, saved: TrainingState | 
     model = build_model(config.model)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 15 % faster on CPUs
     model.checkpoint_activations(recipe.checkpoint_activations)
-    for module in model.modules():
-        if isinstance(module, SyncBatchNorm):
-            module.synchronised = recipe.sync_batchnorm
+    model.synchronise_batchnorm(recipe.sync_batchnorm)
     if saved is None:
         with accelerator.local_main_process_first():  # one process a machine downloads weights
             initial.initialise(model, recipe.init)
