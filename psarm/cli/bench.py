@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,20 +23,29 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(path_type=Path)
 TARGET = click.Path(dir_okay=False, path_type=Path)
 COMMON = ("data_root", "dataset", "json_path", "help")
-MODES = {
-    "--detections scores a file without running a model": (
-        *COMMON,
-        "detections",
-        "cbgm",
-        "cross_camera",
-        "gallery_sizes",
-    ),
-    "--suite paper measures checkpoints": (
-        *(*COMMON, "suite", "checkpoints", "out", "fresh", "threads", "frames", "examples", "seed"),
-    ),
-}
-"""What goes with --detections and with --suite, each with why anything else does not."""
+
+
+@dataclass(frozen=True)
+class _Mode:
+    """A way to run the command that takes some of its options only."""
+
+    reason: str
+    """Why the others do not go with it."""
+    options: tuple[str, ...]
+    """Beside those of every mode."""
+
+    def refuse_others(self) -> None:
+        """Raise `UsageError` where options stand on the command line that do not go with this mode."""
+        others = _given(lambda name: name not in (*COMMON, *self.options))
+        if others:
+            raise UsageError(f"{self.reason}; leave out {', '.join(others)}.")
+
+
 ONLY_SUITE = ("out", "fresh", "examples", "seed")
+SUITE = _Mode("--suite paper measures checkpoints", ("suite", "checkpoints", "threads", "frames", *ONLY_SUITE))
+DETECTIONS = _Mode(
+    "--detections scores a file without running a model", ("detections", "cbgm", "cross_camera", "gallery_sizes")
+)
 
 
 @click.command()
@@ -90,21 +100,14 @@ def command(
     HTML page, beside the published figures. What an earlier run into the same folder measured is kept.
     """
     if suite is not None:
-        _refuse_other_options("--suite paper measures checkpoints")
+        SUITE.refuse_others()
         _run_suite(dataset, data_root, options, json_path)
     elif detections is not None:
-        _refuse_other_options("--detections scores a file without running a model")
+        DETECTIONS.refuse_others()
         chosen = {key: options[key] for key in ("gallery_sizes", "cbgm", "cross_camera")}
         _score_file(detections, dataset, data_root, json_path, **chosen)
     else:
         _run(_settings(bundle, dataset, data_root, options), json_path)
-
-
-def _refuse_other_options(reason: str) -> None:
-    """Raise `UsageError` where options stand on the command line that do not go with this mode."""
-    others = _given(lambda name: name not in MODES[reason])
-    if others:
-        raise UsageError(f"{reason}; leave out {', '.join(others)}.")
 
 
 def _given(wanted: Callable[[str], bool]) -> list[str]:
