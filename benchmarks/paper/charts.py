@@ -22,7 +22,7 @@ WIDTH, HEIGHT = 5.0, 3.7  # inches: at a phone's width, letters keep the size of
 # Drawn in these colours, which then become the page's variables of the same place in its style.
 INK, SOFT, LINE, PUBLISHED = "#010101", "#020202", "#030303", "#040404"
 SERIES = tuple(f"#0{number}0a0b" for number in range(8))
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # one fewer than colours: both together repeat after 56
 VARIABLES = {INK: "--ink", SOFT: "--soft", LINE: "--line", PUBLISHED: "--published"} | {
     colour: f"--series{number}" for number, colour in enumerate(SERIES)
 }
@@ -56,7 +56,7 @@ class Pair:
 
 
 def speed_chart(points: Sequence[Point], published: Sequence[PublishedSpeed], alt: str) -> str:
-    """mAP in percent over frames a second: checkpoints filled, published points hollow with a dashed edge."""
+    """mAP with CBGM in percent over frames a second: checkpoints filled, published points hollow with a dashed edge."""
     with _chart("speed", alt) as (axes, svg):
         for number, point in enumerate(points):
             axes.plot(point.x, point.y, **_mark(number), linestyle="none", markersize=9, label=_legend(point.name))
@@ -73,13 +73,13 @@ def speed_chart(points: Sequence[Point], published: Sequence[PublishedSpeed], al
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             axes.xaxis.set_minor_locator(NullLocator())
-        _label(axes, "frames a second", "mAP, %")
+        _label(axes, "frames a second", "mAP with CBGM, %")
         axes.margins(0.15)
     return svg[0]
 
 
 def gallery_chart(curves: Sequence[Curve], alt: str) -> str:
-    """mAP in percent over the number of frames a query is searched in."""
+    """mAP with CBGM in percent over the number of frames a query is searched in."""
     with _chart("galleries", alt) as (axes, svg):
         for number, curve in enumerate(curves):
             axes.plot(curve.x, curve.y, **_mark(number), linewidth=1.6, markersize=6, label=_legend(curve.name))
@@ -88,7 +88,7 @@ def gallery_chart(curves: Sequence[Curve], alt: str) -> str:
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.tick_params(axis="x", labelrotation=45)
-        _label(axes, "frames in the gallery", "mAP, %")
+        _label(axes, "frames in the gallery", "mAP with CBGM, %")
     return svg[0]
 
 
@@ -104,7 +104,7 @@ def boxes_chart(pairs: Sequence[Pair], measure: str, alt: str) -> str:
         axes.set_xticks(range(len(pairs)), [_wrapped(pair.name) for pair in pairs], fontsize=8)
         axes.set_xlim(-0.6, len(pairs) - 0.4)
         axes.margins(y=0.12)
-        _label(axes, "", f"{measure}, %")
+        _label(axes, "", f"{measure} with CBGM, %")
     return svg[0]
 
 

@@ -20,8 +20,10 @@ def speed_section(report: PaperReport) -> str:
     points = [Point(r.contender.name, r.fps, r.percent(CBGM, "mAP")) for r in report.results]
     published = SPEEDS.get(report.settings.dataset, [])
     spoken = "; ".join(f"{point.name} {point.y:.1f} % at {speed(point.x)} FPS" for point in points)
-    alt = f"mAP against frames a second. {spoken}."
-    caption = f"Measured on {report.device}, with CBGM."
+    alt = f"mAP with CBGM against frames a second. {spoken}."
+    caption = (
+        f"mAP is with CBGM; frames a second are of finding the people of one image, without it, on {report.device}."
+    )
     if published:
         quoted = "; ".join(f"{p.title} {p.mAP} % at {p.fps} FPS on a {p.gpu}, from {p.source}" for p in published)
         caption += f" Hollow: published, {quoted}. Speeds on other machines do not compare."
@@ -31,7 +33,7 @@ def speed_section(report: PaperReport) -> str:
     rows += [
         (f"{p.title} (published, {p.gpu})", [f"{p.mAP:.1f}", speed(p.fps), f"{1000 / p.fps:.1f}"]) for p in published
     ]
-    numbers = table("Accuracy and speed", [["checkpoint", "mAP, %", "FPS", "ms an image"]], rows)
+    numbers = table("Accuracy and speed", [["checkpoint", "mAP with CBGM, %", "FPS", "ms an image"]], rows)
     return _plots([(speed_chart(points, published, alt), caption)], numbers)
 
 

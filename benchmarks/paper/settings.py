@@ -19,7 +19,11 @@ class NamedCheckpoint:
 
     path: Path
     name: str = ""
-    """Empty: its variant, with the file's stem where several have the same."""
+    """Empty: its variant, with the file's stem where several have the same. Without `=`, or `UsageError` is raised."""
+
+    def __post_init__(self) -> None:
+        if "=" in self.name:
+            raise UsageError(f"A checkpoint cannot be called {self.name}: its name ends at the first = of NAME=CKPT.")
 
     @classmethod
     def parse(cls, text: str) -> NamedCheckpoint:

@@ -9,10 +9,11 @@ import pytest
 from paper_runs import Page
 
 from psarm.benchmarks.model_cost import Cost, Macs
-from psarm.benchmarks.paper import PaperReport, PaperSettings, print_paper
+from psarm.benchmarks.paper import PaperReport, PaperSettings, charts, print_paper
 from psarm.benchmarks.paper.contender import Contender
 from psarm.benchmarks.paper.examples import Example, Shown, ShownHit, choose, make_examples
 from psarm.benchmarks.paper.page import paper_page
+from psarm.benchmarks.paper.page_plots import speed_section
 from psarm.benchmarks.paper.published import matching_row, not_comparable, published_rows
 from psarm.benchmarks.paper.report import Gallery, Result
 from psarm.benchmarks.paper.settings import NamedCheckpoint
@@ -20,7 +21,12 @@ from psarm.config import ModelConfig
 from psarm.console import Console
 from psarm.evaluation import QueryHits
 
-NAMES = ["PS-ARM", '<b>&"$x_1$', "_人物検索", "a very long name of a checkpoint that nobody would type"]
+NAMES = [
+    "PS-ARM",
+    '<script>&"$x_1$</script>',
+    "_人物検索",
+    "<img src=x onerror=alert(1)> a name that nobody would type",
+]
 GROUPS = ["search", "search_50", "search_full", "search_gt_boxes"]
 JPEG = cv2.imencode(".jpg", np.zeros((4, 4, 3), np.uint8))[1].tobytes()
 FACTS = {
@@ -96,7 +102,7 @@ def test_every_picture_says_what_it_shows():
     alts = [attributes["alt"] for attributes in images]
     assert alts[0] == "Query: person 5 in s1.jpg"
     assert alts[1] == "top-1 of PS-ARM: right, in s2.jpg, similarity 0.50"
-    assert alts[3] == 'top-1 of <b>&"$x_1$: wrong, in s2.jpg, similarity 0.50'
+    assert alts[3] == f"top-1 of {NAMES[1]}: wrong, in s2.jpg, similarity 0.50"
     plots = [attributes for tag, attributes in page.tags if tag == "svg"]
     assert len(plots) == 4 and all(plot["role"] == "img" and plot["viewbox"] for plot in plots)
     assert "PS-ARM 50.1 % at 2.00 FPS" in plots[0]["aria-label"]
@@ -112,7 +118,7 @@ def test_right_and_wrong_differ_without_colour():
 
 def test_names_stand_as_they_are():
     page = Page(paper_page(report(4)))
-    assert not any(tag == "b" and "class" in attributes for tag, attributes in page.tags)
+    assert not [tag for tag, _ in page.tags if tag == "script"] and not page.attributes("onerror")
     for name in NAMES:
         assert page.text.count(name) >= 6
 
@@ -194,4 +200,15 @@ def test_the_table_on_the_terminal(capsys):
     print_paper(report(warning="[too] few"), Console(width=60))
     printed = capsys.readouterr().out
     line = next(line for line in printed.splitlines() if line.strip().startswith("PS-ARM"))
-    assert "95.2 / 96.1" in line and "50.0" in line and '<b>&"$x_1$' in printed and "[too] few" in printed
+    assert "95.2 / 96.1" in line and "50.0" in line and NAMES[1] in printed and "[too] few" in printed
+
+
+def test_marks_of_many_checkpoints_differ():
+    marks = [(mark["color"], mark["marker"]) for mark in map(charts._mark, range(56))]
+    assert len(set(marks)) == 56
+
+
+def test_the_speed_plot_says_what_is_with_cbgm():
+    section = " ".join(Page(speed_section(report())).text.split())
+    assert "mAP is with CBGM; frames a second are of finding the people of one image, without it" in section
+    assert section.count("mAP with CBGM, %") == 2  # of the axis and of the table
