@@ -50,8 +50,8 @@ def embed_crops(records: VisitsRecords, embed: Embed) -> Crops:
     )
 
 
-def search_crops(crops: Crops, later_only: bool = False) -> dict[str, float | int]:
-    """mAP and top-1 (fractions) over the queries that have something to find, and how many those are.
+def search_crops(crops: Crops, later_only: bool = False) -> dict[str, float | int | None]:
+    """mAP and top-1 (fractions, None without queries) over the queries that have something to find, and their number.
 
     `later_only` searches in the boxes of gallery frames only; the queries are the same boxes as ever.
     """
@@ -69,5 +69,5 @@ def search_crops(crops: Crops, later_only: bool = False) -> dict[str, float | in
         precisions.append(float(np.mean(np.arange(1, len(ranks) + 1) / ranks)))
         firsts.append(bool(right[0]))
     if not precisions:
-        return {"queries": 0, "mAP": float("nan"), "top1": float("nan")}
+        return {"queries": 0, "mAP": None, "top1": None}
     return {"queries": len(precisions), "mAP": float(np.mean(precisions)), "top1": float(np.mean(firsts))}

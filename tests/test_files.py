@@ -194,6 +194,9 @@ def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path):
     write_json(tmp_path / "x.json", 1)
     with pytest.raises(TypeError):
         write_json(tmp_path / "x.json", {"x": object()})
+    for number in (float("nan"), float("inf")):  # Python would write them, and no other reader knows them
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            write_json(tmp_path / "x.json", [number])
     assert listing(tmp_path) == {"x.json": b"1\n"}
 
 
