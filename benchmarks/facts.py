@@ -41,7 +41,7 @@ class Facts:
     date: str
     """UTC, ISO 8601."""
     commit: str | None
-    """Of the checkout psarm runs from, `+changes` when it is not clean; None when it is installed."""
+    """Of the checkout psarm runs from, `+changes` when it differs; None when it is installed."""
     machine: Machine
     threads: int
     """CPU threads of every engine."""
@@ -72,12 +72,17 @@ def gather_facts(dataset: PersonSearchDataset, threads: int | None, timed: Seque
 
 
 def git_commit(root: Path) -> str | None:
-    """Short commit of the checkout `root`; None when it is none, or git is missing."""
+    """Short commit of the checkout `root`, `+changes` where a file differs from it or configs/ has more files than it.
+
+    None when it is no checkout, or git is missing.
+    """
     if not (root / ".git").exists():
         return None
     try:
         commit = _git(root, "rev-parse", "--short", "HEAD")
         changes = _git(root, "status", "--porcelain", "--untracked-files=no")
+        # A recipe that is not committed decides what is measured; other new files may be the results.
+        changes += _git(root, "status", "--porcelain", "--untracked-files=all", "--", "configs")
     except (OSError, subprocess.CalledProcessError):
         return None
     return f"{commit}+changes" if changes else commit

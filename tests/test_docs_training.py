@@ -62,9 +62,13 @@ def test_commands_and_files_exist():
 def test_keys_on_the_page_exist():
     from psarm.benchmarks.configuration_page import page
 
-    known = set(re.findall(r"^\| `(\w+)` \|", page(), re.MULTILINE))
-    keys = set(re.findall(r"`(?:model|data|train)\.(\w+)", PAGE)) - {"safetensors"}  # model.safetensors
-    assert len(keys) > 15 and keys <= known
+    known = set()
+    for part in page().split("\n## ")[1:]:
+        group = part.split("\n")[0]
+        known |= {f"{group}.{key}" for key in re.findall(r"^\| `(\w+)` \|", part, re.MULTILINE)}
+    files = r"(?!safetensors)"  # model.safetensors is no key
+    keys = set(re.findall(rf"\b((?:model|data|train)\.{files}[a-z_]+)\b", PAGE))
+    assert len(keys) > 15 and keys <= known, keys - known
 
 
 def test_torchrun_takes_the_options_of_the_page():
@@ -87,9 +91,21 @@ def test_figures_of_the_video_are_those_of_the_results():
     untrained = [figures(found["PyTorch"]) for name, found in report["search"].items() if name.startswith("shipped")]
     for row in untrained:
         assert f"| {' | '.join(f'{100 * row[figure]:.1f}' for figure in FIGURES)} |" in PAGE
-    for name, rows in report["crops"].items():
-        for row in rows.values():
-            assert all(f"{100 * row[figure]:.1f}" in PAGE for figure in ("top1", "mAP")), name
+    crops = report["crops"]
+    trained = [rows for name, rows in crops.items() if name.startswith("trained")]
+    assert len(crops) == 5 and len(trained) == 3
+    shown = {
+        "our colour histogram": [crops["colour histogram"]],
+        "the small checkpoint, pictures of the recipe's size": [crops["shipped checkpoint at the recipe's image size"]],
+        "trained, three seeds": trained,
+    }
+    for title, rows in shown.items():
+        assert f"| {title} | {_crop_cell(rows, 'all_frames')} | {_crop_cell(rows, 'later_frames')} |" in PAGE
+
+
+def _crop_cell(rows, part):
+    """`71.4, 76.2 / 65.3, 67.8`: top-1 and mAP, seed by seed."""
+    return " / ".join(", ".join(f"{100 * row[part][figure]:.1f}" for row in rows) for figure in ("top1", "mAP"))
 
 
 def test_figures_of_the_mixings_are_those_of_the_results():
