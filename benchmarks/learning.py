@@ -63,7 +63,7 @@ def mixers(
     report = MixersExperiment(folder, runs, recipe, frames, identities, seeds).run()
     print_mixers(report)
     amount = f"--seeds {seeds} --frames {frames} --identities {identities}"
-    _write(f"mixers {amount} --config {recipe}", report, json_path)
+    _write(f"mixers {amount} --config {recipe}", runs, report, json_path)
 
 
 @main.command()
@@ -79,13 +79,15 @@ def pets(footage: Path, folder: Path, runs: Path | None, seeds: int, recipe: str
         raise UsageError(f"{RELEASE} is missing; the experiment runs from a checkout of psarm, not from a wheel.")
     report = PetsExperiment(footage, folder, RELEASE, runs, recipe, seeds).run()
     print_pets(report)
-    _write(f"pets --footage FOOTAGE --seeds {seeds} --config {recipe}", report, json_path)
+    _write(f"pets --footage FOOTAGE --seeds {seeds} --config {recipe}", runs, report, json_path)
 
 
-def _write(arguments: str, report: dict[str, Any], path: Path | None) -> None:
+def _write(arguments: str, runs: Path | None, report: dict[str, Any], path: Path | None) -> None:
     """With what the figures depend on. `commit` is the reporting psarm's; every run has that of its own."""
     if path is None:
         return
+    if runs is not None:
+        arguments += " --runs DIR"
     facts = {
         "command": f"python -m psarm.benchmarks.learning {arguments}",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

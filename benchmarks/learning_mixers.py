@@ -15,16 +15,17 @@ from psarm.benchmarks.runs import (
     FIGURES,
     Training,
     figures,
+    is_made,
+    make_data,
     mean_and_deviation,
     paired_difference,
     percent,
-    require_finished,
-    run_psarm,
+    require_measured,
     run_report,
     train_missing,
 )
 from psarm.config import Config, load_config
-from psarm.console import err, out
+from psarm.console import out
 from psarm.data.prw import QUERIES, read_prw
 from psarm.presets import find_config
 
@@ -51,44 +52,56 @@ class MixersExperiment:
         """The drawn data set."""
         return self.folder / "data"
 
-    @property
-    def synth(self) -> list[str]:
+    def synth(self, target: Path) -> list[str]:
         """The command that draws it, without `psarm`."""
         amount = ["--frames", str(self.frames), "--identities", str(self.identities)]
         look = ["--test-fraction", str(TEST_FRACTION), "--size", SIZE, "--seed", str(DATA_SEED)]
-        return ["data", "synth", str(self.data), *amount, *look]
+        return ["data", "synth", str(target), *amount, *look]
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What the data set is made of, wherever it lies."""
+        return {"command": shlex.join(["psarm", *self.synth(Path("DATA"))])}
 
     def trainings(self) -> list[Training]:
         """Every variant with every seed, seed by seed."""
         runs = self.runs or self.folder / "runs"
         return [
-            Training(variant, seed, runs / f"{variant}-{seed}", self._arguments(variant, seed))
+            Training(
+                name=variant,
+                seed=seed,
+                folder=runs / f"{variant}-{seed}",
+                recipe=self.recipe,
+                overrides=(f"model.variant={variant}", f"train.seed={seed}"),
+                data=self.data,
+                inputs=self.inputs,
+            )
             for seed in range(self.seeds)
             for variant in VARIANTS
         ]
-
-    def _arguments(self, variant: str, seed: int) -> tuple[str, ...]:
-        settings = ("-o", f"model.variant={variant}", "-o", f"train.seed={seed}")
-        return ("--config", self.recipe, *settings, "--data-root", str(self.data))
 
     def run(self) -> dict[str, Any]:
         """Draw, train and report; raises `PsarmError` where a step fails or a run to be collected is missing."""
         trainings = self.trainings()
         if self.runs is not None:
-            require_finished(trainings)
+            require_measured(trainings)
         else:
-            if not (self.data / QUERIES).exists():
-                err.print(run_psarm([*self.synth, "--overwrite"]), end="")
+            make_data(self.data, QUERIES, self.synth(self.data), self.inputs)
             train_missing(trainings)
         return self._report(trainings)
 
     def _report(self, trainings: Sequence[Training]) -> dict[str, Any]:
-        config = load_config(find_config(self.recipe))
         reports = [run_report(training) for training in trainings]
+        facts: dict[str, Any] = {"data": None, "budget": None, "parameters": None}
+        if all(training.recorded for training in trainings):  # and so known to be of this recipe and data set
+            config = load_config(find_config(self.recipe))
+            facts = {
+                "data": {"command": shlex.join(["psarm", *self.synth(self.data)]), **self._counts()},
+                "budget": budget(config),
+                "parameters": {variant: _parameters(config, variant) for variant in VARIANTS},
+            }
         return {
-            "data": {"command": shlex.join(["psarm", *self.synth]), **self._counts()},
-            "budget": budget(config),
-            "parameters": {variant: _parameters(config, variant) for variant in VARIANTS},
+            **facts,
             "summary": {variant: summary(_of(reports, variant)) for variant in VARIANTS},
             "minus_baseline": {
                 variant: minus_baseline(_of(reports, variant), _of(reports, BASELINE)) for variant in VARIANTS[1:]
@@ -98,7 +111,7 @@ class MixersExperiment:
 
     def _counts(self) -> dict[str, int]:
         """Empty where the data set is not at hand, as when runs of another machine are collected."""
-        if not (self.data / QUERIES).exists():
+        if not is_made(self.data, QUERIES, self.inputs):
             return {}
         dataset = read_prw(self.data)
         return {

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,17 +25,19 @@ from psarm.benchmarks.runs import (
     FIGURES,
     Training,
     figures,
+    make_data,
     mean_and_deviation,
     percent,
-    require_finished,
+    require_measured,
     run_psarm,
     run_report,
     train_missing,
 )
 from psarm.config import load_config
-from psarm.console import err, out
+from psarm.console import out
 from psarm.data.visits import QUERIES, VisitsRecords, read_records
 from psarm.errors import DataError, PsarmError
+from psarm.files import sha256
 from psarm.presets import find_config
 
 FILES = {"--video": "vtest.avi", "--labels": "gt.txt", "--people": "person_ids.json"}
@@ -48,6 +51,8 @@ REFERENCES = {
     "HSV histogram": {"top1": 0.63, "mAP": 0.45},
     "OSNet x0.25 (MSMT17)": {"top1": 0.84, "mAP": 0.68},
 }
+CHECKPOINT = "model.safetensors"
+"""What `psarm train` leaves without validation."""
 SHIPPED = "shipped checkpoint"
 SHIPPED_LARGE = "shipped checkpoint at the recipe's image size"
 TRAINED = "trained"
@@ -70,17 +75,36 @@ class PetsExperiment:
         if missing:
             raise DataError(f"{self.footage} has no {', '.join(missing)}; give the folder of PETS2009 S2.L1's footage.")
 
-    def convert_words(self, every: int, target: Path) -> list[str]:
+    def convert_words(self, every: int, target: Path, footage: Path) -> list[str]:
         """The command that makes a data set of the footage, without `psarm`."""
-        files = [word for option, name in FILES.items() for word in (option, str(self.footage / name))]
+        files = [word for option, name in FILES.items() for word in (option, str(footage / name))]
         return ["data", "convert", str(target), "--from", "mot", *files, "--every", str(every)]
+
+    def convert_command(self, every: int, target: Path) -> str:
+        """The same as it is noted, wherever the footage is."""
+        return shlex.join(["psarm", *self.convert_words(every, target, Path("FOOTAGE"))])
+
+    def inputs(self, every: int) -> dict[str, Any]:
+        """What a data set is made of, wherever it and the footage lie."""
+        checksums = {name: sha256(self.footage / name) for name in FILES.values()}
+        return {"command": self.convert_command(every, Path("DATA")), "sha256": checksums}
 
     def trainings(self) -> list[Training]:
         """One a seed."""
         runs = self.runs or self.folder / "runs"
-        words = ("--config", self.recipe, "-o", f"train.init={self.release}", "--data-root", str(self.data))
+        init, inputs = f"train.init={self.release}", self.inputs(EVERY)
+        shown = {init: f"train.init={self.release.relative_to(self.release.parents[1])}"}
         return [
-            Training(TRAINED, seed, runs / f"pets-{seed}", (*words, "-o", f"train.seed={seed}"))
+            Training(
+                name=TRAINED,
+                seed=seed,
+                folder=runs / f"pets-{seed}",
+                recipe=self.recipe,
+                overrides=(init, f"train.seed={seed}"),
+                data=self.data,
+                inputs=inputs,
+                shown=shown,
+            )
             for seed in range(self.seeds)
         ]
 
@@ -94,32 +118,26 @@ class PetsExperiment:
         self.check()
         trainings = self.trainings()
         if self.runs is not None:
-            require_finished(trainings)
+            require_measured(trainings)
         crops = self.folder / "crops"
         for every, target in ((EVERY, self.data), (CROPS_EVERY, crops)):
-            if not (target / QUERIES).exists():
-                err.print(run_psarm([*self.convert_words(every, target), "--overwrite"]), end="")
+            make_data(target, QUERIES, self.convert_words(every, target, self.footage), self.inputs(every))
         if self.runs is None:
             train_missing(trainings)
         return self._report(trainings, read_records(crops))
 
     def _report(self, trainings: Sequence[Training], crops: VisitsRecords) -> dict[str, Any]:
-        config = load_config(find_config(self.recipe))
         larger = self.folder / "shipped-at-recipe-size.safetensors"
-        resized(self.release, larger, config.model.min_size, config.model.max_size)
+        resized(self.release, larger, trainings[0].folder / CHECKPOINT)
         checkpoints = {SHIPPED: self.release, SHIPPED_LARGE: larger}
-        checkpoints |= {f"{TRAINED}, seed {run.seed}": run.folder / "model.safetensors" for run in trainings}
+        checkpoints |= {f"{TRAINED}, seed {run.seed}": run.folder / CHECKPOINT for run in trainings}
         searched = {name: self._bench(path) for name, path in checkpoints.items()}
         reports = [run_report(run) for run in trainings]
         trained = [searched[f"{TRAINED}, seed {run.seed}"] for run in trainings]
-        report = {
-            "data": {
-                "command": shlex.join(["psarm", *self.convert_words(EVERY, self.data)]),
-                "train_frames": len(read_records(self.data).split("train")),
-                "gallery_frames": len(read_records(self.data).split("gallery")),
-                "queries": len(read_records(self.data).queries),
-            },
-            "budget": budget(config),
+        known = all(run.recorded for run in trainings)  # and so known to be of this recipe
+        return {
+            "data": self._data_facts(),
+            "budget": budget(load_config(find_config(self.recipe))) if known else None,
             "summary": {TRAINED: _summary([rows[PYTORCH] for rows in trained])}
             | {f"{HISTOGRAM}s of the boxes it found": _summary([rows[HISTOGRAM] for rows in trained])},
             "search": searched,
@@ -127,7 +145,15 @@ class PetsExperiment:
             "references": REFERENCES,
             "runs": reports,
         }
-        return without_paths(report, {str(self.footage): "FOOTAGE", f"{self.release.parents[1]}/": ""})
+
+    def _data_facts(self) -> dict[str, Any]:
+        records = read_records(self.data)
+        return {
+            "command": self.convert_command(EVERY, self.data),
+            "train_frames": len(records.split("train")),
+            "gallery_frames": len(records.split("gallery")),
+            "queries": len(records.queries),
+        }
 
     def _bench(self, checkpoint: Path) -> dict[str, Any]:
         """Metrics of a checkpoint and of histograms of the boxes it finds."""
@@ -148,33 +174,27 @@ class PetsExperiment:
         from psarm.benchmarks.torch_engine import TorchEngine
         from psarm.model import load_model
 
-        embedders: dict[str, Embed] = {HISTOGRAM: histogram_embeddings}
-        embedders |= {name: TorchEngine(load_model(path), threads=1).embed for name, path in checkpoints.items()}
-        found = {}
-        for name, embed in embedders.items():
-            crops = embed_crops(records, embed)
-            found[name] = {"all_frames": search_crops(crops), "later_frames": search_crops(crops, later_only=True)}
+        found = {HISTOGRAM: _search_in_both(records, histogram_embeddings)}
+        for name, path in checkpoints.items():
+            with closing(TorchEngine(load_model(path), threads=1)) as engine:
+                found[name] = _search_in_both(records, engine.embed)
         return found
 
 
-def resized(source: Path, target: Path, min_size: int, max_size: int) -> None:
-    """Write a checkpoint again for images of another size; the weights stay."""
+def _search_in_both(records: VisitsRecords, embed: Embed) -> dict[str, Any]:
+    crops = embed_crops(records, embed)
+    return {"all_frames": search_crops(crops), "later_frames": search_crops(crops, later_only=True)}
+
+
+def resized(source: Path, target: Path, like: Path) -> None:
+    """Write a checkpoint again for images of the size that the checkpoint `like` takes; the weights stay."""
     from psarm.model.builder import build_model
     from psarm.model.checkpoint import load_state, read_checkpoint, save_model
 
-    checkpoint = read_checkpoint(source)
-    model = build_model(dataclasses.replace(checkpoint.config, min_size=min_size, max_size=max_size))
+    checkpoint, size = read_checkpoint(source), read_checkpoint(like).config
+    model = build_model(dataclasses.replace(checkpoint.config, min_size=size.min_size, max_size=size.max_size))
     load_state(model, checkpoint.state, str(source))
     save_model(model, target, checkpoint.dataset)
-
-
-def without_paths(value: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """`value` with places of this machine replaced in every text, so that the commands mean something elsewhere."""
-    text = json.dumps(value)
-    for path, name in names.items():
-        text = text.replace(json.dumps(path)[1:-1], name)
-    replaced: dict[str, Any] = json.loads(text)
-    return replaced
 
 
 def _summary(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -193,6 +213,6 @@ def print_pets(report: Mapping[str, Any]) -> None:
     crops = Table("given boxes, percent", "top-1, all frames", "mAP", "top-1, later frames", "mAP")
     for name, row in report["crops"].items():
         cells = [row[part][figure] for part in ("all_frames", "later_frames") for figure in ("top1", "mAP")]
-        crops.add_row(name, *(f"{100 * cell:.1f}" for cell in cells))
+        crops.add_row(name, *("–" if cell is None else f"{100 * cell:.1f}" for cell in cells))
     out.print(crops)
     out.print("A trained model has seen the earlier frames; later frames are the fair ones for it.", soft_wrap=True)

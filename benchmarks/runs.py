@@ -1,7 +1,8 @@
 """Trainings of an experiment: one folder a run, each by a `psarm train` of its own, and what came out of several seeds.
 
-An experiment can be stopped and started again: a run that has its metrics is not repeated, one that was cut short
-begins anew, so that its seconds are those of a whole training.
+An experiment can be stopped and started again: a run that has its metrics and its record is not repeated, one that was
+cut short begins anew, so that its seconds are those of a whole training. The record says what the run was made of, not
+only by which command, and a run or a data set made of something else is refused.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -19,9 +20,11 @@ from typing import Any
 import psarm
 from psarm.benchmarks.facts import git_commit
 from psarm.benchmarks.report import Metrics
+from psarm.config import Config, load_config, to_dict
 from psarm.console import err
 from psarm.errors import DataError, PsarmError, UsageError
-from psarm.files import write_json
+from psarm.files import sha256, write_json
+from psarm.presets import find_config
 
 METRICS_FILE = "metrics.json"
 """What `psarm train` writes after its evaluation."""
@@ -29,29 +32,68 @@ FIGURES = {"AP": ("detection", "ap"), "mAP": ("search", "mAP"), "top-1": ("searc
 """What is compared, by the name it goes under, and where a run's metrics have it."""
 
 
+RECORD = ("command", "commit", "seconds", "settings", "inputs")
+"""What is noted of a run."""
+
+
 @dataclass(frozen=True)
 class Training:
-    """A run: `psarm train`'s arguments but the output, and the folder that is its output."""
+    """A run: what `psarm train` is to be given, and the folder that is its output."""
 
     name: str
     seed: int
     folder: Path
-    arguments: tuple[str, ...]
+    recipe: str
+    overrides: tuple[str, ...]
+    data: Path
+    inputs: Mapping[str, Any]
+    """What the data set is made of: the command, without places of this machine, and checksums."""
+    shown: Mapping[str, str] = field(default_factory=dict)
+    """Overrides with places of this machine, and what the noted command has instead of each."""
 
     @property
     def record_path(self) -> Path:
         """Beside the folder: what made the run."""
-        return self.folder.with_name(f"{self.folder.name}.json")
+        return record_path(self.folder)
 
     @property
     def words(self) -> list[str]:
         """The command, without `psarm`."""
-        return ["train", *self.arguments, "--output", str(self.folder)]
+        return self._words(self.overrides)
 
     @property
-    def finished(self) -> bool:
-        """Whether it was trained and evaluated."""
+    def command(self) -> str:
+        """The command as it is noted."""
+        return shlex.join(["psarm", *self._words([self.shown.get(each, each) for each in self.overrides])])
+
+    def _words(self, overrides: Sequence[str]) -> list[str]:
+        options = [word for override in overrides for word in ("-o", override)]
+        places = ["--data-root", str(self.data), "--output", str(self.folder)]
+        return ["train", "--config", self.recipe, *options, *places]
+
+    @property
+    def config(self) -> Config:
+        """What the recipe and the overrides say today."""
+        return load_config(find_config(self.recipe), self.overrides)
+
+    def made_of(self) -> dict[str, Any]:
+        """What decides the outcome: every setting, with a checksum in place of initial weights, and the data set."""
+        settings = to_dict(self.config)
+        del settings["data"]["root"], settings["train"]["output"]
+        weights = Path(settings["train"]["init"])
+        if weights.is_file():
+            settings["train"]["init"] = sha256(weights)
+        return {"settings": settings, "inputs": dict(self.inputs)}
+
+    @property
+    def measured(self) -> bool:
+        """Whether it was trained and evaluated, here or elsewhere."""
         return (self.folder / METRICS_FILE).exists()
+
+    @property
+    def recorded(self) -> bool:
+        """Whether it is known what made the run."""
+        return self.record_path.exists()
 
     def metrics(self) -> Metrics:
         """Fractions; raises `DataError` where the file is damaged."""
@@ -62,41 +104,74 @@ class Training:
         return metrics
 
     def record(self) -> dict[str, Any]:
-        """command, commit and seconds; empty where another program than `train_missing` made the run."""
-        return _read(self.record_path) if self.record_path.exists() else {}
+        """The keys of `RECORD`, each None without a record; raises `DataError` where it is damaged."""
+        if not self.recorded:
+            return dict.fromkeys(RECORD)
+        record = _read(self.record_path)
+        if missing := [key for key in RECORD if key not in record]:
+            raise DataError(f"{self.record_path} has no {', '.join(missing)}; remove the file to train again.")
+        return record
+
+    def check_record(self) -> None:
+        """Raise `UsageError` where the run was made of something else; without a record nothing is known of it."""
+        if self.recorded:
+            record = self.record()
+            _check_same(self.folder, {key: record[key] for key in ("settings", "inputs")}, self.made_of())
+
+
+def record_path(folder: Path) -> Path:
+    """Where it is noted what made a folder: beside it."""
+    return folder.with_name(f"{folder.name}.json")
+
+
+def make_data(folder: Path, mark: str, words: Sequence[str], inputs: Mapping[str, Any]) -> None:
+    """Run the psarm command `words`, which makes a data set in `folder`, unless it has the file `mark` from before.
+
+    Raises `UsageError` where the data set there was made of other `inputs`, `PsarmError` where the command fails.
+    """
+    if is_made(folder, mark, inputs):
+        return
+    record_path(folder).unlink(missing_ok=True)
+    err.print(run_psarm([*words, "--overwrite"]), end="")
+    write_json(record_path(folder), dict(inputs))
+
+
+def is_made(folder: Path, mark: str, inputs: Mapping[str, Any]) -> bool:
+    """Whether `make_data` has finished there; raises `UsageError` where it was with other `inputs`."""
+    if not ((folder / mark).exists() and record_path(folder).exists()):
+        return False
+    _check_same(folder, _read(record_path(folder)), dict(inputs))
+    return True
 
 
 def train_missing(trainings: Sequence[Training]) -> None:
     """Train what is not finished yet, one after the other.
 
-    Raises `UsageError` where a finished run was made by another command, `PsarmError` where a training fails.
+    Raises `UsageError` where a finished run was made of something else, `PsarmError` where a training fails.
     """
     for training in trainings:
-        command = shlex.join(["psarm", *training.words])
-        if training.finished:
-            before = training.record().get("command", command)
-            if before != command:
-                raise UsageError(
-                    f"{training.folder} was made by another command ({before}); give another --out, or remove it."
-                )
+        if training.measured and training.recorded:
+            training.check_record()
             err.print(f"{training.folder.name} is finished: {training.folder / METRICS_FILE}", soft_wrap=True)
             continue
+        training.record_path.unlink(missing_ok=True)  # of a run that is about to be replaced
+        record = {"command": training.command, "commit": git_commit(Path(psarm.__file__).resolve().parents[1])}
+        record |= training.made_of()  # now, as the recipe may be edited while this trains
         summary = json.loads(run_psarm([*training.words, "--overwrite", "--json"]))
-        seconds, losses = summary["seconds"], summary["losses"]
-        commit = git_commit(Path(psarm.__file__).resolve().parents[1])
-        write_json(
-            training.record_path, {"command": command, "commit": commit, "seconds": seconds, "last_losses": losses}
-        )
+        write_json(training.record_path, record | {"seconds": summary["seconds"]})
 
 
-def require_finished(trainings: Sequence[Training]) -> None:
-    """Raise `DataError` naming the runs that are missing, where they are only to be collected."""
-    missing = [training.folder.name for training in trainings if not training.finished]
+def require_measured(trainings: Sequence[Training]) -> None:
+    """For runs that are only to be collected: raise `DataError` naming those that are missing, `UsageError` for one
+    that was made of something else than the experiment's."""
+    missing = [training.folder.name for training in trainings if not training.measured]
     if missing:
         raise DataError(
             f"{trainings[0].folder.parent} has no {METRICS_FILE} of {', '.join(missing)}; wait until they are trained, "
             "or leave --runs out to train them."
         )
+    for training in trainings:
+        training.check_record()
 
 
 def run_psarm(words: Sequence[str]) -> str:
@@ -109,16 +184,10 @@ def run_psarm(words: Sequence[str]) -> str:
 
 
 def run_report(training: Training) -> dict[str, Any]:
-    """A run as the results file has it."""
+    """A run as the results file has it; None for what is not known of a run without a record."""
     record = training.record()
-    return {
-        "name": training.name,
-        "seed": training.seed,
-        "command": shlex.join(["psarm", *training.words]),
-        "commit": record.get("commit"),
-        "seconds": record.get("seconds"),
-        "metrics": training.metrics(),
-    }
+    noted = {key: record[key] for key in ("command", "commit", "seconds")}
+    return {"name": training.name, "seed": training.seed, **noted, "metrics": training.metrics()}
 
 
 def figures(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -151,11 +220,20 @@ def percent(spread: Mapping[str, float | None]) -> str:
     return f"{100 * value:.1f}" + ("" if deviation is None else f" ± {100 * deviation:.1f}")
 
 
+def _check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    from psarm.training.changes import differences
+
+    if changes := differences(before, now):
+        raise UsageError(
+            f"{folder} was made of something else ({'; '.join(changes)}); give another folder, or remove it."
+        )
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"{path} cannot be read as JSON ({error}); remove it to train again.") from error
+        raise DataError(f"{path} cannot be read as JSON ({error}); remove it to make it again.") from error
     if not isinstance(content, dict):
-        raise DataError(f"{path} holds no JSON object; remove it to train again.")
+        raise DataError(f"{path} holds no JSON object; remove it to make it again.")
     return content

@@ -1,7 +1,9 @@
 """The learning experiments: what they run, what they repeat, and the figures they make of the runs."""
 
 import json
+import shlex
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +11,19 @@ import pytest
 from click.testing import CliRunner
 from clips import write_clip
 from scipy.stats import ttest_rel
+from tiny_prw import write_tiny_prw
 
-from psarm.benchmarks import learning, learning_mixers, learning_pets, runs
+from psarm.benchmarks import learning, learning_pets, runs, torch_engine
 from psarm.benchmarks.crop_search import Crops, embed_crops, search_crops
 from psarm.benchmarks.demo import RELEASE
+from psarm.benchmarks.facts import git_commit
 from psarm.benchmarks.histogram import histogram_embeddings
 from psarm.benchmarks.learning_mixers import VARIANTS, difference_in_words
-from psarm.benchmarks.learning_pets import without_paths
+from psarm.benchmarks.learning_pets import PetsExperiment
 from psarm.benchmarks.runs import Training, mean_and_deviation, paired_difference, percent
 from psarm.cli import run as run_command
 from psarm.data.visits import read_records
-from psarm.errors import DataError, PsarmError
+from psarm.errors import DataError, PsarmError, UsageError
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,6 +52,7 @@ def commands(monkeypatch):
     def pretend(words):
         called.append(words)
         if words[0] != "train":
+            write_tiny_prw(Path(words[2]))
             return ""
         variant, seed = output_of(words).name.rsplit("-", 1)
         value = 0.1 * VARIANTS.index(variant) + 0.01 * int(seed) ** 2
@@ -55,7 +60,6 @@ def commands(monkeypatch):
         return json.dumps({"seconds": 10.0 + int(seed), "losses": {"total": 1.0}, "metrics": None})
 
     monkeypatch.setattr(runs, "run_psarm", pretend)
-    monkeypatch.setattr(learning_mixers, "run_psarm", pretend)
     return called
 
 
@@ -95,36 +99,133 @@ def test_mixers_trains_every_variant_with_every_seed_once(tmp_path, commands):
     assert json.loads(path.read_text())["runs"] == report["runs"]
 
 
-def test_runs_of_another_command_are_not_taken_for_this_one(tmp_path, commands):
-    assert run_mixers("--out", tmp_path, "--seeds", 1).exit_code == 0
-    recipe = shutil.copy(ROOT / "configs/learning_mixers.yaml", tmp_path / "mine.yaml")
-    result = run_mixers("--out", tmp_path, "--seeds", 1, "--config", recipe)
-    assert "seqnet-0 was made by another command" in str(result.exception)
-    assert "give another --out, or remove it" in str(result.exception)
+@pytest.fixture
+def recipe(tmp_path):
+    return Path(shutil.copy(ROOT / "configs/learning_mixers.yaml", tmp_path / "mine.yaml"))
+
+
+def edit(recipe):
+    text = recipe.read_text()
+    assert "epochs: 5" in text
+    recipe.write_text(text.replace("epochs: 5", "epochs: 6"))
+
+
+def refusal(*arguments):
+    result = run_mixers(*arguments)
+    assert isinstance(result.exception, UsageError), result.output
+    return str(result.exception)
+
+
+def test_runs_of_another_recipe_are_not_taken_for_this_one(tmp_path, commands, recipe):
+    arguments = ("--out", tmp_path / "out", "--seeds", 1, "--config", recipe)
+    assert run_mixers(*arguments).exit_code == 0
+    commands.clear()
+    edit(recipe)  # the command is still the same
+    sentence = refusal(*arguments)
+    assert "runs/seqnet-0 was made of something else (settings.train.epochs: 5 → 6)" in sentence
+    assert "give another folder, or remove it" in sentence
+    assert "settings.train.epochs: 5 → 6" in refusal(*arguments, "--runs", tmp_path / "out/runs")
+    assert commands == []
+
+
+def test_runs_on_other_data_are_not_taken_for_these(tmp_path, commands):
+    arguments = ("--out", tmp_path / "out", "--seeds", 1)
+    assert run_mixers(*arguments, "--frames", 50).exit_code == 0
+    commands.clear()
+    sentence = refusal(*arguments, "--frames", 60)
+    assert "out/data was made of something else (command: psarm data synth DATA --frames 50" in sentence
+    assert "→ psarm data synth DATA --frames 60" in sentence
+    collected = refusal(*arguments, "--frames", 60, "--runs", tmp_path / "out/runs")
+    assert "seqnet-0 was made of something else (inputs.command: psarm data synth DATA --frames 50" in collected
+    assert commands == []
+
+
+def test_a_recipe_of_another_name_or_place_is_the_same(tmp_path, commands, recipe):
+    assert run_mixers("--out", tmp_path / "out", "--seeds", 1).exit_code == 0
+    moved = (tmp_path / "out").rename(tmp_path / "moved")
+    commands.clear()
+    assert run_mixers("--out", moved, "--seeds", 1, "--config", recipe).exit_code == 0
+    assert commands == []
+
+
+def test_other_initial_weights_are_something_else(tmp_path):
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(b"1")
+    training = Training("psarm", 0, tmp_path / "psarm-0", "learning_mixers", (f"train.init={weights}",), tmp_path, {})
+    made_of = training.made_of()
+    assert str(tmp_path) not in json.dumps(made_of)
+    weights.write_bytes(b"2")
+    assert training.made_of() != made_of
+
+
+def test_a_run_cut_short_before_its_record_begins_anew(tmp_path, commands):
+    arguments = ("--out", tmp_path, "--seeds", 1)
+    assert run_mixers(*arguments).exit_code == 0
+    record = tmp_path / "runs/psarm-0.json"
+    before = record.read_text()
+    record.unlink()
+    commands.clear()
+    assert run_mixers(*arguments).exit_code == 0
+    assert [output_of(words).name for words in commands] == ["psarm-0"]
+    assert record.read_text() == before
+
+
+def test_a_training_that_fails_leaves_no_record(tmp_path, commands, monkeypatch):
+    """Not even the one of the run that it replaces, whose metrics may be gone or may not."""
+    arguments = ("--out", tmp_path, "--seeds", 1)
+    assert run_mixers(*arguments).exit_code == 0
+    (tmp_path / "runs/psarm-0/metrics.json").unlink()
+
+    def killed(words):
+        finish(output_of(words), metrics(0.1, 0.1, 0.1))
+        raise PsarmError("killed")
+
+    monkeypatch.setattr(runs, "run_psarm", killed)
+    assert isinstance(run_mixers(*arguments).exception, PsarmError)
+    assert not (tmp_path / "runs/psarm-0.json").exists()
 
 
 def test_finished_runs_are_collected_and_nothing_is_run(tmp_path, commands):
-    for variant in VARIANTS:
-        for seed in range(2):
-            finish(tmp_path / f"{variant}-{seed}", metrics(0.9, 0.5 + 0.1 * seed, 0.7))
-    arguments = ("--runs", tmp_path, "--out", tmp_path / "none", "--json", tmp_path / "results.json")
+    """What is reported of them is what their records say, and without records that it is not known."""
+    made, path = tmp_path / "made", tmp_path / "results.json"
+    assert run_mixers("--out", made, "--seeds", 2, "--json", path).exit_code == 0
+    before = json.loads(path.read_text())
+    commands.clear()
+    arguments = ("--runs", made / "runs", "--out", tmp_path / "none", "--json", path)
     result = run_mixers(*arguments, "--seeds", 2)
     assert result.exit_code == 0, result.output
+    report = json.loads(path.read_text())
+    assert report["runs"] == before["runs"] and str(made) in report["runs"][0]["command"]
+    assert report["budget"] == before["budget"] and report["command"].endswith(" --runs DIR")
+    (made / "runs/psarm-1.json").unlink()
+    assert run_mixers(*arguments, "--seeds", 2).exit_code == 0
+    report = json.loads(path.read_text())
+    assert report["data"] is report["budget"] is report["parameters"] is None
+    unknown = report["runs"].pop()
+    assert (unknown["command"], unknown["commit"], unknown["seconds"]) == (None, None, None)
+    assert report["runs"] == before["runs"][:-1]
+    assert report["summary"]["psarm"]["seconds"] is None
+    assert report["minus_baseline"]["psarm"]["mAP"]["mean"] == pytest.approx(0.2)
     assert commands == []
-    report = json.loads((tmp_path / "results.json").read_text())
-    assert report["summary"]["seqnet"]["seconds"] is None
-    assert report["minus_baseline"]["psarm"]["mAP"]["mean"] == 0
     result = run_mixers(*arguments)
     assert isinstance(result.exception, DataError)
     assert "no metrics.json of seqnet-2, seqnet_mlp_mixer-2, psarm-2" in str(result.exception)
 
 
+def test_damaged_records_are_named(tmp_path, commands):
+    arguments = ("--out", tmp_path, "--seeds", 1)
+    assert run_mixers(*arguments).exit_code == 0
+    for content, sentence in (("{", "cannot be read as JSON"), ('{"command": ""}', "has no commit, seconds, settings")):
+        (tmp_path / "runs/seqnet-0.json").write_text(content)
+        assert sentence in str(run_mixers(*arguments).exception)
+
+
 def test_damaged_metrics_are_named(tmp_path):
-    training = Training("psarm", 0, tmp_path / "psarm-0", ())
+    training = Training("psarm", 0, tmp_path / "psarm-0", "learning_mixers", (), tmp_path, {})
     for content in ("{", "[]", '{"detection": {"ap": 1}}'):
         finish(training.folder, {})
         (training.folder / "metrics.json").write_text(content)
-        with pytest.raises(DataError, match=r"metrics\.json .*remove (it|the file) to train again"):
+        with pytest.raises(DataError, match=r"metrics\.json .*remove (it to make it|the file to train) again"):
             training.metrics()
 
 
@@ -165,12 +266,9 @@ def test_crops_are_ranked_as_a_slow_search_does(later_only):
     assert found == {"queries": len(firsts), "mAP": pytest.approx(np.mean(precisions)), "top1": np.mean(firsts)}
 
 
-def test_places_of_this_machine_are_left_out():
-    report = {"command": "psarm /home/me/x", "rows": [{"name": "/home/me/x"}, 1, None]}
-    assert without_paths(report, {"/home/me": "FOOTAGE"}) == {
-        "command": "psarm FOOTAGE/x",
-        "rows": [{"name": "FOOTAGE/x"}, 1, None],
-    }
+def test_nothing_to_find_is_no_figure():
+    crops = Crops(np.eye(2), np.array([0, 1]), np.array([0, 1]), np.array([True, True]))
+    assert search_crops(crops) == {"queries": 0, "mAP": None, "top1": None}
 
 
 @pytest.fixture
@@ -185,6 +283,8 @@ def footage(tmp_path):
 @pytest.mark.slow
 def test_pets_measures_before_and_after(tmp_path, footage, monkeypatch, capfd):
     """With trainings that leave the shipped checkpoint as it is; everything else is real."""
+    events = []
+    opened, closed = torch_engine.TorchEngine.__init__, torch_engine.TorchEngine.close
 
     def run_here(words):
         if words[0] == "train":
@@ -197,12 +297,16 @@ def test_pets_measures_before_and_after(tmp_path, footage, monkeypatch, capfd):
     monkeypatch.setattr(learning_pets, "run_psarm", run_here)
     monkeypatch.setattr(learning_pets, "EVERY", 1)
     monkeypatch.setattr(learning_pets, "CROPS_EVERY", 1)
+    monkeypatch.setattr(torch_engine.TorchEngine, "__init__", lambda *a, **b: events.append("open") or opened(*a, **b))
+    monkeypatch.setattr(torch_engine.TorchEngine, "close", lambda self: events.append("close") or closed(self))
     path = tmp_path / "results.json"
     arguments = ["pets", "--footage", str(footage), "--out", str(tmp_path / "out"), "--seeds", "1", "--json", str(path)]
     result = CliRunner().invoke(learning.main, arguments)
     assert result.exit_code == 0, result.output
     text = path.read_text()
     assert str(footage) not in text and str(ROOT) not in text and "FOOTAGE/vtest.avi" in text
+    assert "-o train.init=release/psarm-resnet18-synthetic.safetensors" in json.loads(text)["runs"][0]["command"]
+    assert events[-4:] == ["open", "close"] * 2  # the two models that are given boxes, never both in memory
     report = json.loads(text)
     assert list(report["search"]) == [
         "shipped checkpoint",
@@ -216,7 +320,57 @@ def test_pets_measures_before_and_after(tmp_path, footage, monkeypatch, capfd):
     assert report["references"]["HSV histogram"] == {"top1": 0.63, "mAP": 0.45}
 
 
+@pytest.mark.parametrize("name", [".", "data", "train"])
+def test_footage_of_any_name_leaves_commands_whole(tmp_path, footage, monkeypatch, name):
+    """A short path is found inside other words, too."""
+    folder = footage.rename(tmp_path / name) if name != "." else footage
+    monkeypatch.chdir(folder if name == "." else tmp_path)
+    experiment = PetsExperiment(Path(name), tmp_path / "out", RELEASE)
+    files = "--video FOOTAGE/vtest.avi --labels FOOTAGE/gt.txt --people FOOTAGE/person_ids.json"
+    data = shlex.quote(str(tmp_path / "out/data"))
+    assert experiment.convert_command(5, experiment.data) == f"psarm data convert {data} --from mot {files} --every 5"
+    command = experiment.trainings()[0].command
+    assert command.startswith(
+        "psarm train --config learning_pets -o train.init=release/psarm-resnet18-synthetic.safetensors "
+        f"-o train.seed=0 --data-root {data} --output "
+    )
+
+
+def test_other_footage_is_other_data(tmp_path, footage):
+    experiment = PetsExperiment(footage, tmp_path / "out", RELEASE)
+    before = experiment.inputs(5)
+    moved = footage.rename(tmp_path / "elsewhere")
+    assert PetsExperiment(moved, tmp_path / "out", RELEASE).inputs(5) == before
+    with (moved / "gt.txt").open("a") as file:
+        file.write("\n")
+    assert PetsExperiment(moved, tmp_path / "out", RELEASE).inputs(5) != before
+
+
 def test_footage_that_is_not_there_is_named(tmp_path, footage):
     (footage / "gt.txt").unlink()
     result = CliRunner().invoke(learning.main, ["pets", "--footage", str(footage), "--out", str(tmp_path / "out")])
     assert isinstance(result.exception, DataError) and f"{footage} has no gt.txt" in str(result.exception)
+
+
+def test_the_commit_tells_of_changes_and_of_recipes_that_it_lacks(tmp_path):
+    def git(*words):
+        who = ("-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
+        subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init")
+    (tmp_path / "configs").mkdir()
+    for name in ("a.py", "configs/a.yaml"):
+        (tmp_path / name).write_text("1")
+    git("add", ".")
+    git("commit", "-m", "a")
+    (tmp_path / "results.json").write_text("1")
+    commit = git_commit(tmp_path)
+    assert len(commit) >= 7 and "+" not in commit
+    for name in ("configs/b.yaml", "configs/new/c.yaml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("1")
+        assert git_commit(tmp_path) == f"{commit}+changes"
+        (tmp_path / name).unlink()
+    assert git_commit(tmp_path) == commit
+    (tmp_path / "a.py").write_text("2")
+    assert git_commit(tmp_path) == f"{commit}+changes"
