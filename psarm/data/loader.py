@@ -8,7 +8,6 @@ persistent workers keep their own copy of the data set.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Literal, NamedTuple
 
 import cv2
@@ -103,9 +102,8 @@ class TrainingFrames(Dataset[Item]):
         }
         return Item(to_tensor(image), target, skipped)
 
-    @cached_property
-    def aspects(self) -> NDArray[np.float64]:
-        """float [N], width / height of every frame; raises `DataError` as reading the frames would."""
+    def read_aspects(self) -> NDArray[np.float64]:
+        """float [N], width / height of every frame, from the files' headers; raises `DataError` as items do."""
         sizes = read_image_sizes([frame.path for frame in self.frames], self.bad_images == "skip")
         return sizes[:, 0] / sizes[:, 1]
 
@@ -143,7 +141,7 @@ def training_loader(
     accumulate: int = 1,
     process: int = 0,
     processes: int = 1,
-    group_by_shape: bool = True,
+    aspects: NDArray[np.float64] | None = None,
 ) -> TrainingLoader:
     """The batches of one training process, `accumulate` of them a step; the frames of a last, smaller step are dropped.
 
@@ -154,13 +152,9 @@ def training_loader(
         accumulate: batches of a step.
         process: which of the training processes this is.
         processes: how many there are.
-        group_by_shape: make steps of frames of about one shape; image sizes are read first, from the files' headers.
-
-    Raises:
-        DataError: of an image whose size is needed, where the data set's `bad_images` is "fail".
+        aspects: float [N], width / height of every frame, the same in all processes: steps are made of frames of about
+            one shape. None = of any frames.
     """
-    grouped = group_by_shape and batch_size * accumulate * processes > 1
-    aspects = dataset.aspects if grouped else None
     return TrainingLoader(
         dataset,
         batch_sampler=GlobalBatches(

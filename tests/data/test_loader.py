@@ -147,19 +147,12 @@ def test_batches_are_of_one_shape(dataset, tmp_path):
         cv2.imwrite(str(path), np.zeros((height, width, 3), np.uint8))
         frames.append(Frame(path.name, path, 1, np.zeros((0, 4), np.float32), np.zeros(0, np.int64)))
     frames = TrainingFrames(frames, {}, 40, 60, 0.0, 0)
-    shapes = [{image.shape for image in images} for images, _, _ in training_loader(frames, 3, 0)]
+    aspects = frames.read_aspects()
+    assert aspects.tolist() == [1.5, 2 / 3] * 6
+    shapes = [{image.shape for image in images} for images, _, _ in training_loader(frames, 3, 0, aspects=aspects)]
     assert len(shapes) == 4 and all(len(shape) == 1 for shape in shapes)
-    shapes = [{image.shape for image in images} for images, _, _ in training_loader(frames, 3, 0, group_by_shape=False)]
+    shapes = [{image.shape for image in images} for images, _, _ in training_loader(frames, 3, 0)]
     assert any(len(shape) == 2 for shape in shapes)
-
-
-def test_sizes_are_read_only_where_they_decide_anything(dataset, tmp_path):
-    frame = replace(dataset.train[0], path=tmp_path / "missing.jpg")
-    frames = TrainingFrames([frame] * 2, dataset.train_labels, 45, 80, 0.0, 0)
-    training_loader(frames, 1, 0)
-    training_loader(frames, 2, 0, group_by_shape=False)
-    with pytest.raises(DataError, match=r"^Cannot read .*missing.jpg \("):
-        training_loader(frames, 2, 0)
 
 
 @pytest.fixture
@@ -175,6 +168,13 @@ def with_broken(dataset, tmp_path):
 
 def skipping(dataset, seed=0):
     return TrainingFrames(dataset.train, dataset.train_labels, HEIGHT, WIDTH, 0.0, seed, "skip")
+
+
+def test_shapes_of_broken_images(with_broken):
+    with pytest.raises(DataError, match=r"^Cannot read .*broken1.jpg \("):
+        frames_of(with_broken).read_aspects()
+    whole = WIDTH / HEIGHT
+    assert skipping(with_broken).read_aspects().tolist() == [whole, 1, whole, 1, whole, whole]
 
 
 @pytest.mark.parametrize("workers", [0, 2])

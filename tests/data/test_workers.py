@@ -35,7 +35,7 @@ class DeadlyFrames(TrainingFrames):
 
 def test_a_worker_of_training_that_is_killed_is_one_sentence(tmp_path):
     frame = Frame("x.jpg", tmp_path / "x.jpg", 1, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
-    loader = training_loader(DeadlyFrames([frame] * 8, {}, 45, 80, 0.5, 0), 2, 2, group_by_shape=False)
+    loader = training_loader(DeadlyFrames([frame] * 8, {}, 45, 80, 0.5, 0), 2, 2)
     with pytest.raises(DataError, match=DIED):
         list(plain_errors(loader))
 

@@ -85,7 +85,7 @@ def test_an_epoch_equals_a_plain_loop(prw, tmp_path):
     frames = TrainingFrames(dataset.train, dataset.train_labels, *sizes, recipe.flip, recipe.seed)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9, weight_decay=5e-4)
     seed_epoch(3, 0, 0)
-    for iteration, (images, targets, _) in enumerate(training_loader(frames, 2, 0)):
+    for iteration, (images, targets, _) in enumerate(training_loader(frames, 2, 0, aspects=frames.read_aspects())):
         losses = model.losses([image.float() / 255 for image in images], targets)
         total = sum(getattr(weights, name) * loss for name, loss in losses.items())
         optimizer.zero_grad()
@@ -158,7 +158,8 @@ def test_accumulated_batches_make_one_step(prw, tmp_path, capsys):
     optimizer = torch.optim.SGD(model.parameters(), 0.0015, momentum=0.9, weight_decay=5e-4)
     seed_epoch(0, 0, 0)
     totals = []
-    for number, (images, targets, _) in enumerate(training_loader(frames, 1, 0, accumulate=2)):
+    loader = training_loader(frames, 1, 0, accumulate=2, aspects=frames.read_aspects())
+    for number, (images, targets, _) in enumerate(loader):
         losses = model.losses([image.float() / 255 for image in images], targets)
         total = sum(getattr(config.train.loss_weights, name) * loss for name, loss in losses.items())
         (total / 2).backward()
