@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object
+import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
 from psarm.data.scenes import read_scenes
 from psarm.data.types import PersonSearchDataset
 from psarm.data.workers import dead_workers_explained
-from psarm.evaluation.collect import collect_share, put_together
+from psarm.evaluation.collect import Share, collect_share, put_together
 from psarm.evaluation.protocol import SearchProtocol
 from psarm.evaluation.scoring import Metrics, score_detections
 from psarm.evaluation.types import Floating, ImageDetections
@@ -43,7 +43,7 @@ def evaluate(
         cbgm: also search with context matching, k1 and k2 as the data set has them.
         workers: processes that decode images, beside each of `processes`.
         process: which process this is.
-        processes: how many there are; where more than one, those of Accelerate.
+        processes: how many there are; where more than one, those of torch's default process group.
 
     Returns:
         The metrics; None in all processes but the first.
@@ -60,8 +60,11 @@ def evaluate(
     title = "evaluating" if process == 0 else None
     with dead_workers_explained():
         share = collect_share(ModelEngine(model.eval()), dataset, load, cbgm, title, process, processes)
-    shares = [share] if processes == 1 else gather_object([share])
-    return score_detections(protocol, put_together(dataset, shares)) if process == 0 else None
+    if processes == 1:
+        return score_detections(protocol, put_together(dataset, [share]))
+    shares: list[Share] | None = [share] * processes if process == 0 else None  # to be overwritten, in order of ranks
+    dist.gather_object(share, shares)
+    return score_detections(protocol, put_together(dataset, shares)) if shares is not None else None
 
 
 class ModelEngine:

@@ -1,12 +1,8 @@
-"""What one process of several does that evaluate; the test does the same alone, and compares."""
+"""What each of several processes does that evaluate; the test does the same alone, and compares."""
 
 import dataclasses
-import json
-import os
 
 import numpy as np
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from oracle_model import Oracle
 
 from psarm.data.prw import read_prw
@@ -41,12 +37,6 @@ def metrics(prw, process=0, processes=1):
     }
 
 
-def leave_metrics(rank, world, port, prw, folder):
-    """What each process does."""
-    AcceleratorState._reset_state(reset_partial_state=True)  # that of the process this one was forked from
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    accelerator = Accelerator(cpu=True)
-    found = metrics(prw, accelerator.process_index, accelerator.num_processes)
-    (folder / f"{rank}.json").write_text(json.dumps(found))
-    accelerator.end_training()
+def shared_metrics(accelerator, prw):
+    """`metrics` of one of several processes."""
+    return metrics(prw, accelerator.process_index, accelerator.num_processes)

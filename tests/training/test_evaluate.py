@@ -1,11 +1,9 @@
 import dataclasses
-import json
-import multiprocessing
 import os
 import signal
-import socket
 
 import evaluating_processes
+import forked
 import numpy as np
 import pytest
 import torch
@@ -62,22 +60,7 @@ def test_a_model_that_finds_nobody_scores_0(prw, tmp_path):
 @pytest.fixture(scope="module")
 def of_two_processes(prw, tmp_path_factory):
     """The metrics of each of two processes that share the images."""
-    folder = tmp_path_factory.mktemp("processes")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("fork")  # a new interpreter would import torch once more
-    processes = [
-        context.Process(target=evaluating_processes.leave_metrics, args=(rank, 2, port, prw, folder))
-        for rank in range(2)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=120)
-        process.kill()
-    assert [process.exitcode for process in processes] == [0, 0]
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+    return forked.answers(evaluating_processes.shared_metrics, tmp_path_factory.mktemp("processes"), prw)
 
 
 def test_two_processes_measure_what_one_does(prw, of_two_processes):
@@ -98,7 +81,7 @@ def test_a_reader_that_dies_is_one_sentence(prw, monkeypatch):
 def test_progress_is_shown_by_the_first_process_only(prw, monkeypatch):
     titles = []
     monkeypatch.setattr(collect, "track", lambda images, title, total: titles.append(title) or images)
-    monkeypatch.setattr("psarm.training.evaluate.gather_object", lambda shares: shares)
+    monkeypatch.setattr("torch.distributed.gather_object", lambda share, shares: None)
     dataset = read_prw(prw)
     assert evaluate(Oracle(dataset), dataset, process=1, processes=2) is None
     assert titles == []
