@@ -36,6 +36,23 @@ def hold_out(dataset: PersonSearchDataset, share: float, seed: int) -> tuple[Per
     rng = np.random.default_rng([seed, len(dataset.train)])
     places = _places(dataset.train)
     repeated = {identity: frames for identity, frames in places.items() if len(frames) > 1}
+    held = _held_frames(dataset, repeated, share, rng)
+    train = [frame for index, frame in enumerate(dataset.train) if index not in held]
+    if not _places(train):
+        raise DataError(
+            f"data.validation is {share:g}: without the {len(held)} frames held out, nobody with an identity is left "
+            f"among the {len(train)} training frames of {dataset.root}; give less, or 0."
+        )
+    unseen = {identity: frames for identity, frames in repeated.items() if held.issuperset(frames)}
+    queries = [_query(dataset.train[int(rng.choice(unseen[identity]))], identity) for identity in sorted(unseen)]
+    gallery = [dataset.train[index] for index in sorted(held)]
+    return dataclasses.replace(dataset, train=train), _validation_set(dataset, gallery, queries)
+
+
+def _held_frames(
+    dataset: PersonSearchDataset, repeated: Mapping[int, Sequence[int]], share: float, rng: np.random.Generator
+) -> set[int]:
+    """Which training frames to hold out for people drawn of `repeated` (identity → frames); raises `DataError`."""
     if not repeated:
         raise DataError(
             f"data.validation is {share:g}, but nobody is in several of the {len(dataset.train)} training frames of "
@@ -48,17 +65,13 @@ def hold_out(dataset: PersonSearchDataset, share: float, seed: int) -> tuple[Per
             f"data.validation is {share:g}, but every person of {dataset.root} who can be searched for is in "
             f"{least:.2f} of the training frames or more; give about that, or 0."
         )
-    train = [frame for index, frame in enumerate(dataset.train) if index not in held]
-    if not _places(train):
-        raise DataError(
-            f"data.validation is {share:g}: without the {len(held)} frames held out, nobody with an identity is left "
-            f"among the {len(train)} training frames of {dataset.root}; give less, or 0."
-        )
-    unseen = {identity: frames for identity, frames in repeated.items() if held.issuperset(frames)}
-    gallery = [dataset.train[index] for index in sorted(held)]
-    queries = [_query(dataset.train[int(rng.choice(unseen[identity]))], identity) for identity in sorted(unseen)]
+    return held
+
+
+def _validation_set(dataset: PersonSearchDataset, gallery: list[Frame], queries: list[Query]) -> PersonSearchDataset:
+    """Like `dataset`, with nothing to train on, and every query searched for in the whole gallery."""
     everything = np.arange(len(gallery))
-    validation = dataclasses.replace(
+    return dataclasses.replace(
         dataset,
         train=[],
         gallery=gallery,
@@ -67,7 +80,6 @@ def hold_out(dataset: PersonSearchDataset, share: float, seed: int) -> tuple[Per
         located={},
         default_gallery=GALLERY,
     )
-    return dataclasses.replace(dataset, train=train), validation
 
 
 def _places(frames: Sequence[Frame]) -> dict[int, list[int]]:
@@ -82,13 +94,18 @@ def _places(frames: Sequence[Frame]) -> dict[int, list[int]]:
 def _draw(places: Mapping[int, Sequence[int]], wanted: float, rng: np.random.Generator) -> set[int]:
     """The frames of people drawn at random, as many as `wanted` or as near as the people allow; maybe none."""
     held: set[int] = set()
+
+    def count_with(identity: int) -> int:
+        return len(held) + sum(frame not in held for frame in places[identity])
+
     order = rng.permutation(sorted(places)).tolist()
     for identity in order:
-        more = held.union(places[identity])
-        if len(more) <= wanted:
-            held = more
-    nearest = min((held.union(places[identity]) for identity in order), key=lambda frames: abs(len(frames) - wanted))
-    return nearest if abs(len(nearest) - wanted) < abs(len(held) - wanted) else held
+        if count_with(identity) <= wanted:
+            held.update(places[identity])
+    nearest = min(order, key=lambda identity: abs(count_with(identity) - wanted))
+    if abs(count_with(nearest) - wanted) < abs(len(held) - wanted):
+        held.update(places[nearest])
+    return held
 
 
 def _query(frame: Frame, identity: int) -> Query:

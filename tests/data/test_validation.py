@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from psarm.data.types import Frame, Located, PersonSearchDataset, Query
-from psarm.data.validation import hold_out
+from psarm.data.validation import _draw, hold_out
 from psarm.errors import DataError
 from psarm.evaluation.protocol import SearchProtocol
 
@@ -113,6 +113,27 @@ def test_the_nearest_share_that_people_allow():
     for share, expected in ((0.11, 4), (0.2, 4), (0.29, 4), (0.31, 8), (0.75, 16)):
         train, validation = hold_out(dataset_of(frames), share, 0)
         assert len(validation.gallery) == expected and len(train.train) == 20 - expected
+
+
+def drawn_by_unions(places, wanted, rng):
+    """The oracle: every choice made by the union of all frames."""
+    held = set()
+    order = rng.permutation(sorted(places)).tolist()
+    for identity in order:
+        if len(held | set(places[identity])) <= wanted:
+            held |= set(places[identity])
+    unions = [held | set(places[identity]) for identity in order]
+    return min([held, *unions], key=lambda frames: abs(len(frames) - wanted))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_people_are_drawn_as_by_unions(seed):
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(2, 12, rng.integers(1, 30))
+    places = {identity: rng.choice(60, size, replace=False).tolist() for identity, size in enumerate(sizes)}
+    for wanted in (0.5, 1.0, 3.2, 9.0, 20.5, 40.0, 59.9):
+        found, expected = (draw(places, wanted, np.random.default_rng(seed)) for draw in (_draw, drawn_by_unions))
+        assert found == expected
 
 
 def test_what_cannot_be_divided_is_one_sentence():
