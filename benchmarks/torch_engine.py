@@ -38,7 +38,7 @@ class TorchEngine:
         """Take over `model`; torch runs on `threads` CPU threads until `close`."""
         self._engine = ModelEngine(model.eval())
         on_gpu = self._engine.device.type == "cuda"
-        self.device = "CUDA" if on_gpu else f"CPU, {threads} thread{'s' if threads > 1 else ''}"
+        self.device = device_name() if on_gpu else f"CPU, {threads} thread{'s' if threads > 1 else ''}"
         self.last_timings: dict[str, float] = {}
         self._threads_before = torch.get_num_threads()
         torch.set_num_threads(threads)
@@ -92,6 +92,11 @@ def untrained_engine(config: ModelConfig, threads: int, seed: int) -> TorchEngin
 def load_engine(checkpoint: Path, threads: int) -> TorchEngine:
     """Load a checkpoint onto the GPU where there is one, else the CPU; raises `CheckpointError`."""
     return TorchEngine(load_model(checkpoint, _device()), threads)
+
+
+def device_name() -> str:
+    """What `load_engine` runs a model on: `CPU`, or `CUDA` and the name of the GPU that torch uses."""
+    return f"CUDA, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "CPU"
 
 
 def _device() -> str:

@@ -62,12 +62,13 @@ def find_people(
         contender: loaded only where something is left to do.
         dataset: its gallery and queries are read.
         work: holds the parts.
-        common: what every part depends on: checkpoint, data set, versions.
+        common: what every part depends on: checkpoint, data set, device, versions.
         threads: CPU threads.
 
     Raises:
         ImageError: an image cannot be read.
         DataError: an annotated box cannot be embedded.
+        CheckpointError: the checkpoint's file was replaced.
     """
     parts = _parts("gallery", len(dataset.gallery)) + _parts("queries", len(dataset.queries))
     left = [part for part in parts if not work.has(part.key(common))]
@@ -101,13 +102,11 @@ def _parts(kind: str, count: int) -> list[_Part]:
 @contextmanager
 def _opened(contender: Contender, threads: int) -> Iterator[Callable[[], SearchEngine]]:
     """Gives the engine when it is first asked for, and closes it."""
-    from psarm.benchmarks.torch_engine import load_engine
-
     opened: list[SearchEngine] = []
 
     def engine() -> SearchEngine:
         if not opened:
-            opened.append(load_engine(contender.path, threads))
+            opened.append(contender.open(threads))
         return opened[0]
 
     try:

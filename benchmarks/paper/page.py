@@ -104,14 +104,16 @@ def _how(report: PaperReport) -> str:
         f"{data['people_per_frame']:g} people in a frame (median)",
         "Machine": f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.1f} GiB, "
         f"{machine['system']}{gpus}",
-        "Speed": f"on {report.device}; medians over {min(report.settings.frames, data['gallery_frames'])} gallery "
-        f"frames, checkpoints interleaved after warm-up, one image at a time, measured "
-        f"{facts['date']}; decoding the file is not in it",
+        "Speed": f"medians over {min(report.settings.frames, data['gallery_frames'])} gallery frames, checkpoints "
+        f"interleaved after warm-up, one image at a time, decoding the file not in it; measured {report.speed}",
+        "Report": f"made {facts['date']}",
         "Versions": versions + (f"; commit {facts['commit']}" if facts["commit"] else ""),
     }
     listed = "\n".join(f"<dt>{key}</dt><dd>{html.escape(text)}</dd>" for key, text in entries.items())
-    head = [("checkpoint", "file", "SHA-256")]
-    body = [(r.contender.name, [str(r.contender.path), r.contender.sha256[:16]]) for r in report.results]
+    head = [("checkpoint", "file", "SHA-256", "accuracy measured")]
+    body = [
+        (r.contender.name, [str(r.contender.path), r.contender.sha256[:16], str(r.measured)]) for r in report.results
+    ]
     files = table("Checkpoint files", head, body)
     command = f"<p>Again: <code>{html.escape(report.settings.command())}</code></p>"
     return f'<dl class="facts">\n{listed}\n</dl>\n{files}\n{command}'

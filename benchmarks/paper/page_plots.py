@@ -21,9 +21,8 @@ def speed_section(report: PaperReport) -> str:
     published = SPEEDS.get(report.settings.dataset, [])
     spoken = "; ".join(f"{point.name} {point.y:.1f} % at {speed(point.x)} FPS" for point in points)
     alt = f"mAP with CBGM against frames a second. {spoken}."
-    caption = (
-        f"mAP is with CBGM; frames a second are of finding the people of one image, without it, on {report.device}."
-    )
+    caption = "mAP is with CBGM; frames a second are of finding the people of one image, without it, "
+    caption += f"on {report.speed.device}."
     if published:
         quoted = "; ".join(f"{p.title} {p.mAP} % at {p.fps} FPS on a {p.gpu}, from {p.source}" for p in published)
         caption += f" Hollow: published, {quoted}. Speeds on other machines do not compare."

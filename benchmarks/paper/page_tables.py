@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
+from psarm.benchmarks.model_cost import FRAME, PEOPLE, PROPOSALS
 from psarm.benchmarks.paper import page_template as template
 from psarm.benchmarks.paper.published import CONTEXT_NOTE, PAPER, PublishedRow
 from psarm.benchmarks.paper.report import PaperReport, Result
@@ -26,9 +27,10 @@ def accuracy_section(report: PaperReport) -> str:
     body = "\n".join(_group(row, results) for row, results in _grouped(report.results))
     measured = template.TABLE.format(label="Accuracy, size and work", head=head, body=body)
     notes = (
-        "<p>GMACs: multiply-adds of one 1080 x 1920 frame with 300 proposals and 20 people. FPS: one image at a time, "
-        f"on {html.escape(report.device)}.</p>\n<p>{CONTEXT_NOTE}</p>"
+        f"<p>GMACs: multiply-adds of one {FRAME[0]} x {FRAME[1]} frame with {PROPOSALS} proposals and {PEOPLE} people. "
+        f"FPS: one image at a time, on {html.escape(report.speed.device)}.</p>"
     )
+    notes += f"\n<p>{CONTEXT_NOTE}</p>" if report.published else ""
     return f"{measured}\n{notes}\n{_all_published(report)}"
 
 

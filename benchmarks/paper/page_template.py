@@ -77,7 +77,7 @@ PAGE = """<!DOCTYPE html>
 <h1>{title}</h1>
 <p class="soft">{subtitle}</p>
 <p><span class="tag" style="color: var(--published)">published</span> marks figures quoted from print; everything else
-was measured in this run.</p>
+was measured by this suite, when and on what is said at the end.</p>
 {warning}
 <nav aria-label="Parts of this page">{links}</nav>
 </header>

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from psarm.benchmarks.paper.conditions import Conditions
 from psarm.benchmarks.paper.contender import Contender
 from psarm.benchmarks.paper.examples import Example
 from psarm.benchmarks.paper.published import SPEEDS, PublishedRow
 from psarm.benchmarks.paper.settings import PaperSettings
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class Result:
     contender: Contender
     metrics: dict[str, dict[str, float]]
     """As `psarm.benchmarks.paper.scores.score` gives them; fractions."""
+    measured: Conditions
+    """Of the metrics."""
     timing: dict[str, Any]
     """As `psarm.benchmarks.timing.Timing.to_dict`."""
     published: PublishedRow | None
@@ -55,8 +58,9 @@ class PaperReport:
 
     settings: PaperSettings
     facts: dict[str, Any]
-    """`psarm.benchmarks.facts.Facts` of when speed was measured."""
-    device: str
+    """`psarm.benchmarks.facts.Facts` of when the report was made."""
+    speed: Conditions
+    """Of the timings."""
     results: list[Result]
     galleries: list[Gallery]
     """Those of different sizes, rising; empty where the data set has but one."""
@@ -74,7 +78,7 @@ class PaperReport:
             "suite": "paper",
             "command": self.settings.command(),
             "facts": self.facts,
-            "device": self.device,
+            "speed": asdict(self.speed),
             "published_comparable": not self.warning,
             "warning": self.warning,
             "galleries": [asdict(gallery) for gallery in self.galleries],
@@ -89,6 +93,7 @@ def _result(result: Result) -> dict[str, Any]:
     return {
         **result.contender.to_dict(),
         "metrics": result.metrics,
+        "measured": asdict(result.measured),
         "timing": result.timing,
         "published": result.published.to_dict() if result.published else None,
         "differences": result.differences(),

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 from psarm.benchmarks.facts import gather_facts
+from psarm.benchmarks.paper.conditions import Conditions, common_key
 from psarm.benchmarks.paper.contender import Contender, read_contenders
 from psarm.benchmarks.paper.examples import make_examples
 from psarm.benchmarks.paper.identity import dataset_digest
@@ -26,10 +28,7 @@ from psarm.errors import PsarmError
 from psarm.evaluation import QueryHits, SearchProtocol
 from psarm.extras import require
 from psarm.files import write_json, write_text
-from psarm.machine import describe_machine, package_versions
-
-SCHEMA = 1
-"""Of the results in work/: raise it when they come to mean something else."""
+from psarm.machine import describe_machine
 
 
 def run_paper_suite(settings: PaperSettings) -> PaperReport:
@@ -38,26 +37,27 @@ def run_paper_suite(settings: PaperSettings) -> PaperReport:
     What OUT/work holds of earlier runs is not measured again; a run that was killed goes on where it stopped.
 
     Raises:
-        UsageError: OUT holds something else, or two checkpoints have the same name.
+        UsageError: OUT holds something else or another run writes to it, or two checkpoints have the same name.
         DataError, ImageError: the data set cannot be read.
-        CheckpointError: a checkpoint cannot be loaded.
+        CheckpointError: a checkpoint cannot be loaded, or is replaced while the suite runs.
         MissingExtraError: torch or matplotlib is not installed.
     """
     require("torch", "torchvision", "safetensors", "yaml", "matplotlib", feature="--suite paper", extra="paper")
     from psarm.benchmarks.paper.page import paper_page
+    from psarm.benchmarks.torch_engine import device_name
 
-    WorkFolder.check(settings.out)
+    WorkFolder.check(settings.out, settings.fresh)
     dataset = read_dataset(settings.dataset, settings.data_root)
     protocol = SearchProtocol.from_dataset(dataset)
-    digest = dataset_digest(dataset)
+    common = common_key(dataset_digest(dataset), device_name())
     contenders = read_contenders(settings.checkpoints)
-    work = WorkFolder(settings.out, settings.fresh)
-    try:
-        report = _measure(settings, dataset, protocol, digest, contenders, work)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("What was measured is kept; run the same command again to go on.") from None
-    write_json(settings.out / "report.json", report.to_dict())
-    write_text(settings.out / "report.html", paper_page(report))
+    with WorkFolder(settings.out, settings.fresh) as work:
+        try:
+            report = _measure(settings, dataset, protocol, common, contenders, work)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("What was measured is kept; run the same command again to go on.") from None
+        write_json(settings.out / "report.json", report.to_dict())
+        write_text(settings.out / "report.html", paper_page(report))
     err.print(f"{work.kept} results of earlier runs were kept, {work.measured} were measured now.")
     return report
 
@@ -66,24 +66,24 @@ def _measure(
     settings: PaperSettings,
     dataset: PersonSearchDataset,
     protocol: SearchProtocol,
-    digest: str,
+    common: Key,
     contenders: Sequence[Contender],
     work: WorkFolder,
 ) -> PaperReport:
-    versions = package_versions()
-    common = {"schema": SCHEMA, "psarm": versions["psarm"], "torch": versions["torch"], "dataset": digest}
     threads = settings.threads or describe_machine().threads
     scored = [_score(contender, dataset, protocol, work, common, threads) for contender in contenders]
     speed = _speed(contenders, dataset, settings, work, common, threads)
     rows = published_rows(settings.dataset)
     results = [
-        Result(contender, metrics, timing, matching_row(contender.model, rows))
-        for contender, (metrics, _), timing in zip(contenders, scored, speed["timings"], strict=True)
+        Result(
+            contender, scores["metrics"], Conditions(**scores["measured"]), timing, matching_row(contender.model, rows)
+        )
+        for contender, (scores, _), timing in zip(contenders, scored, speed["timings"], strict=True)
     ]
     return PaperReport(
         settings=settings,
-        facts=speed["facts"],
-        device=speed["device"],
+        facts=asdict(gather_facts(dataset, threads, _timed(dataset, settings.frames))),
+        speed=Conditions(**speed["measured"]),
         results=results,
         galleries=_galleries(protocol),
         published=rows,
@@ -99,15 +99,18 @@ def _score(
     work: WorkFolder,
     common: Key,
     threads: int,
-) -> tuple[dict[str, dict[str, float]], QueryHits]:
-    """Metrics and best hits of one checkpoint; it runs only where one of them is not there yet."""
+) -> tuple[dict[str, Any], QueryHits]:
+    """`metrics` and when they were `measured`, and best hits of one checkpoint; it runs only where one is missing."""
     key = {**common, "checkpoint": contender.sha256}
     keys = [{**key, "step": "scores"}, {**key, "step": "hits"}]
     if all(work.has(one) for one in keys):
         err.print(f"{contender.name}: accuracy was measured before and is kept.", markup=False)
     found = cache(partial(find_people, contender, dataset, work, key, threads))
-    metrics = work.values(keys[0], lambda: score(protocol, found()))
-    return metrics, QueryHits(**work.arrays(keys[1], lambda: hits(protocol, found())))
+    scores = work.values(
+        keys[0],
+        lambda: {"metrics": score(protocol, found()), "measured": asdict(Conditions.now(common["device"]))},
+    )
+    return scores, QueryHits(**work.arrays(keys[1], lambda: hits(protocol, found())))
 
 
 def _speed(
@@ -118,7 +121,7 @@ def _speed(
     common: Key,
     threads: int,
 ) -> dict[str, Any]:
-    """`facts`, `device`, and the `timings` of all checkpoints, interleaved: all are timed again beside a new one."""
+    """The `timings` of all checkpoints, interleaved (all are timed again beside a new one), and when `measured`."""
     machine = describe_machine()
     key = {
         **common,
@@ -135,21 +138,21 @@ def _speed(
 
 
 def _time(contenders: Sequence[Contender], dataset: PersonSearchDataset, frames: int, threads: int) -> dict[str, Any]:
-    from psarm.benchmarks.torch_engine import load_engine
-
-    timed = spread([frame.path for frame in dataset.gallery], frames)
-    facts = gather_facts(dataset, threads, timed)
     with ExitStack() as cleanup:
         engines = []
         for contender in contenders:
-            engines.append(load_engine(contender.path, threads))
+            engines.append(contender.open(threads))
             cleanup.callback(engines[-1].close)
         timings = []
-        for contender, timing in zip(contenders, time_engines(engines, timed), strict=True):
+        for contender, timing in zip(contenders, time_engines(engines, _timed(dataset, frames)), strict=True):
             if not isinstance(timing, Timing):
                 raise PsarmError(f"{contender.name} could not be timed: {timing}") from timing
             timings.append(timing.to_dict())
-        return {"facts": asdict(facts), "device": engines[0].device, "timings": timings}
+        return {"timings": timings, "measured": asdict(Conditions.now(engines[0].device))}
+
+
+def _timed(dataset: PersonSearchDataset, frames: int) -> list[Path]:
+    return spread([frame.path for frame in dataset.gallery], frames)
 
 
 def _galleries(protocol: SearchProtocol) -> list[Gallery]:

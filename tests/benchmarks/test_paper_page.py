@@ -1,6 +1,7 @@
 """The paper's report as a page: whole in itself, readable without colours, and safe with any name."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -9,11 +10,11 @@ import pytest
 from paper_runs import Page
 
 from psarm.benchmarks.model_cost import Cost, Macs
-from psarm.benchmarks.paper import PaperReport, PaperSettings, charts, print_paper
+from psarm.benchmarks.paper import PaperReport, PaperSettings, charts, page_plots, print_paper
+from psarm.benchmarks.paper.conditions import Conditions
 from psarm.benchmarks.paper.contender import Contender
 from psarm.benchmarks.paper.examples import Example, Shown, ShownHit, choose, make_examples
 from psarm.benchmarks.paper.page import paper_page
-from psarm.benchmarks.paper.page_plots import speed_section
 from psarm.benchmarks.paper.published import matching_row, not_comparable, published_rows
 from psarm.benchmarks.paper.report import Gallery, Result
 from psarm.benchmarks.paper.settings import NamedCheckpoint
@@ -46,6 +47,8 @@ FACTS = {
     },
 }
 
+CONDITIONS = Conditions("last week", "abc1234", "CPU, 1 thread", "a <cpu>", "Linux")
+
 
 def result(number, dataset="cuhk-sysu", **model):
     metrics = {f"{group}{suffix}": {} for group in GROUPS for suffix in ("", "_cbgm")}
@@ -55,7 +58,9 @@ def result(number, dataset="cuhk-sysu", **model):
     config = ModelConfig(**model)
     contender = Contender(NAMES[number], Path("a.pth"), "0" * 64, config, Cost(10**7, Macs(1, 2, 3, 4)))
     timing = {"fps": 2.0 * (number + 1), "frames": 3}
-    return Result(contender, metrics, timing, matching_row(config, published_rows(dataset)))
+    return Result(
+        contender, metrics, replace(CONDITIONS, date="yesterday"), timing, matching_row(config, published_rows(dataset))
+    )
 
 
 def report(count=2, dataset="cuhk-sysu", **changes):
@@ -63,7 +68,7 @@ def report(count=2, dataset="cuhk-sysu", **changes):
     values = {
         "settings": PaperSettings(Path("/data"), (NamedCheckpoint(Path("a.pth")),), Path("out"), dataset),
         "facts": FACTS,
-        "device": "CPU, 1 thread",
+        "speed": CONDITIONS,
         "results": [result(number) for number in range(count)],
         "galleries": [
             Gallery("50", 50, "search_50"),
@@ -77,8 +82,19 @@ def report(count=2, dataset="cuhk-sysu", **changes):
     return PaperReport(**{**values, **changes})
 
 
-@pytest.mark.parametrize("count", [1, 2, 4])
-@pytest.mark.parametrize("galleries", [True, False])
+@pytest.fixture(scope="module")
+def default():
+    """The page of `report()`: drawing the plots is what takes long."""
+    return paper_page(report())
+
+
+@pytest.fixture
+def no_plots(monkeypatch):
+    for name in ("speed_chart", "gallery_chart", "boxes_chart"):
+        monkeypatch.setattr(page_plots, name, lambda *_: "")
+
+
+@pytest.mark.parametrize(("count", "galleries"), [(1, True), (1, False), (4, True)])
 def test_the_page_is_whole_in_itself(count, galleries):
     text = paper_page(report(count) if galleries else report(count, galleries=[]))
     page = Page(text)
@@ -96,8 +112,8 @@ def test_the_page_is_whole_in_itself(count, galleries):
     assert all(f"{variable}:" in text for variable in styled)
 
 
-def test_every_picture_says_what_it_shows():
-    page = Page(paper_page(report()))
+def test_every_picture_says_what_it_shows(default):
+    page = Page(default)
     images = [attributes for tag, attributes in page.tags if tag == "img"]
     alts = [attributes["alt"] for attributes in images]
     assert alts[0] == "Query: person 5 in s1.jpg"
@@ -108,12 +124,12 @@ def test_every_picture_says_what_it_shows():
     assert "PS-ARM 50.1 % at 2.00 FPS" in plots[0]["aria-label"]
 
 
-def test_right_and_wrong_differ_without_colour():
-    page = Page(paper_page(report()))
+def test_right_and_wrong_differ_without_colour(default):
+    page = Page(default)
     kinds = [attributes["class"] for _, attributes in page.tags if "crop " in attributes.get("class", "")]
     assert kinds == ["crop query", "crop right", "crop right", "crop wrong"]
     assert page.text.count("✓ top-") == 2 and page.text.count("✗ top-") == 1
-    assert re.search(r"\.wrong img {[^}]*dashed", paper_page(report()))
+    assert re.search(r"\.wrong img {[^}]*dashed", default)
 
 
 def test_names_stand_as_they_are():
@@ -123,20 +139,23 @@ def test_names_stand_as_they_are():
         assert page.text.count(name) >= 6
 
 
-def test_published_figures_are_marked():
-    page = Page(paper_page(report()))
+@pytest.mark.usefixtures("no_plots")
+def test_published_figures_are_marked(default):
+    page = Page(default)
     assert "published PS-ARM Table 1 of the paper mAP 95.2, top-1 96.1" in page.text
     assert "SeqNet (published, V100) 94.8 11.5" in page.text
     assert "Not comparable" not in page.text
     assert "Not comparable. Too few." in Page(paper_page(report(warning="Too few."))).text
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_a_model_that_the_paper_does_not_have():
     own = result(0, variant="psarm", roi_size=(12, 4))  # on CUHK-SYSU the paper has no RoIs of this shape
     assert own.published is None and own.differences() == []
     assert "published no such row" in Page(paper_page(report(results=[own], examples=[]))).text
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_data_of_one_gallery_says_why_a_plot_is_missing():
     facts = {**FACTS, "dataset": {**FACTS["dataset"], "name": "prw"}}
     page = Page(paper_page(report(dataset="prw", galleries=[], facts=facts)))
@@ -159,8 +178,6 @@ def test_rows_of_the_paper():
 
 
 def test_which_data_compares(dataset):
-    from dataclasses import replace
-
     assert "8 frames and 4 queries" in not_comparable(dataset)
     full = replace(dataset, gallery=dataset.gallery[:1] * 6112, queries=dataset.queries[:1] * 2057)
     assert not_comparable(full) == ""
@@ -208,7 +225,22 @@ def test_marks_of_many_checkpoints_differ():
     assert len(set(marks)) == 56
 
 
-def test_the_speed_plot_says_what_is_with_cbgm():
-    section = " ".join(Page(speed_section(report())).text.split())
+def test_the_speed_plot_says_what_is_with_cbgm(default):
+    section = default.partition('<section id="speed"')[2].partition("</section>")[0]
     assert "mAP is with CBGM; frames a second are of finding the people of one image, without it" in section
     assert section.count("mAP with CBGM, %") == 2  # of the axis and of the table
+
+
+def test_every_date_is_that_of_its_own_measurement(default):
+    page = Page(default)
+    assert "measured by this suite" in page.text and "in this run" not in page.text
+    assert page.text.count("yesterday on CPU, 1 thread, a <cpu>, commit abc1234") == 2  # accuracy of both
+    assert page.text.count("measured last week on CPU, 1 thread") == 1  # speed
+    assert page.text.count(FACTS["date"]) == 2  # of the report: how it was measured, and the foot
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_notes_on_published_figures_stand_only_beside_such(default):
+    note = "SeqNet's published figures were measured with context matching"
+    assert note in Page(default).text
+    assert note not in Page(paper_page(report(dataset="visits"))).text

@@ -6,26 +6,28 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from paper_runs import Page, accuracy, again, settings_for
+from paper_runs import Page, accuracy, again, find, settings_for
 from toy_prw import write_toy_prw
 
 from psarm.benchmarks.engines import load_frames
-from psarm.benchmarks.paper import NamedCheckpoint, PaperSettings, measure, page, run_paper_suite, suite
+from psarm.benchmarks.paper import NamedCheckpoint, PaperSettings, conditions, measure, page, run_paper_suite, suite
+from psarm.benchmarks.paper.conditions import common_key
 from psarm.benchmarks.paper.contender import read_contenders
+from psarm.benchmarks.paper.identity import dataset_digest
+from psarm.benchmarks.paper.work import WorkFolder
 from psarm.benchmarks.torch_engine import load_engine
 from psarm.data.prw import read_prw
 from psarm.errors import CheckpointError, ImageError, MissingExtraError, PsarmError, UsageError
 from psarm.evaluation import SearchProtocol, evaluate_search, ground_truth_detections, score_detections
 from psarm.evaluation.collect import collect_detections, embed_ground_truth
-from psarm.model import build_model, save_model
+from psarm.machine import package_versions
+from psarm.model import build_model, load_model, save_model
 from psarm.runtime.images import read_image
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +102,7 @@ def test_figures_are_those_of_the_whole_set_in_one_go(whole, root, checkpoints):
 def test_published_figures_stand_beside_and_are_marked(whole):
     settings, report = whole
     written = json.loads((settings.out / "report.json").read_text())
-    assert written == report.to_dict()
+    assert written == json.loads(json.dumps(report.to_dict()))
     row = written["checkpoints"][0]["published"]
     assert row["figures"] == {"mAP": 52.6, "top1": 88.1, "recall": 97.1, "AP": 93.9}
     assert row["source"] == "Tables 1 and 2 of PS-ARM (Fiaz et al., ACCV 2022)"
@@ -111,15 +113,20 @@ def test_published_figures_stand_beside_and_are_marked(whole):
     assert "published PS-ARM (Baseline + ARM)" in page.text
 
 
-def test_a_second_run_measures_nothing_and_writes_the_same(copied, capsys):
-    before = {name: (copied.out / name).read_bytes() for name in ("report.html", "report.json")}
-    run_paper_suite(copied)
+def test_a_second_run_measures_nothing_and_says_of_when_its_figures_are(copied, whole, capsys, tmp_path):
+    for path in (*copied.out.glob("work/scores-*"), *copied.out.glob("work/speed-*")):
+        content = json.loads(path.read_text())
+        content["result"]["measured"]["date"] = "once"
+        path.write_text(json.dumps(content))
+    root = shutil.copytree(copied.data_root, tmp_path / "prw")  # with the dates of the files
+    run_paper_suite(again(copied, data_root=root))
     assert summary(capsys) == (5, 0)
-    text = before["report.html"].decode()
-    original = text[text.index("--out ") :].split("<")[0]
-    for name, content in before.items():
-        now = (copied.out / name).read_text().replace(f"--out {copied.out}", original.strip())
-        assert now == content.decode()
+    assert accuracy(copied.out) == accuracy(whole[0].out)
+    report = json.loads((copied.out / "report.json").read_text())
+    assert report["facts"]["date"] != "once" and report["facts"]["dataset"]["root"] == str(root)
+    assert [report["speed"]["date"], *(c["measured"]["date"] for c in report["checkpoints"])] == ["once"] * 3
+    text = Page((copied.out / "report.html").read_text()).text
+    assert text.count("once on CPU") == 3 and text.endswith(f", {report['facts']['date']}.")
 
 
 @pytest.mark.usefixtures("no_page")
@@ -134,19 +141,116 @@ def test_only_what_another_checkpoint_changes_is_measured_again(copied, capsys, 
 
 
 @pytest.mark.usefixtures("no_page")
-@pytest.mark.parametrize("change", ["annotation", "picture", "fresh"])
-def test_everything_is_measured_again(copied, capsys, tmp_path, change):
-    root = shutil.copytree(copied.data_root, tmp_path / "prw")  # with the dates of the files
-    run_paper_suite(again(copied, data_root=root))
-    assert summary(capsys) == (5, 0)
-    if change == "annotation":
-        text = (root / "query_info.txt").read_text()
-        (root / "query_info.txt").write_text("".join(text.splitlines(keepends=True)[:3]))
-    elif change == "picture":
-        path = root / "frames" / "c2s1_000001.jpg"
-        os.utime(path, ns=(1, 1))
-    run_paper_suite(again(copied, data_root=root, fresh=change == "fresh"))
+@pytest.mark.parametrize("fresh", [False, True])
+def test_everything_is_measured_again(copied, capsys, monkeypatch, fresh):
+    if not fresh:
+        monkeypatch.setattr(suite, "dataset_digest", lambda _: "other data")
+    run_paper_suite(again(copied, fresh=fresh))
     assert summary(capsys)[0] == 0
+
+
+def test_a_data_set_is_its_content_wherever_it_lies(root, tmp_path):
+    digest = dataset_digest(read_prw(root))
+    copy = shutil.copytree(root, tmp_path / "prw")  # with the dates of the files
+    assert dataset_digest(read_prw(copy)) == digest
+    picture = copy / "frames" / "c2s1_000001.jpg"
+    before = picture.stat()
+    os.utime(picture, ns=(1, 1))
+    assert dataset_digest(read_prw(copy)) != digest
+    os.utime(picture, ns=(before.st_atime_ns, before.st_mtime_ns))
+    text = (copy / "query_info.txt").read_text()
+    (copy / "query_info.txt").write_text("".join(text.splitlines(keepends=True)[:3]))
+    assert dataset_digest(read_prw(copy)) != digest
+
+
+def test_results_depend_on_device_versions_and_source(monkeypatch):
+    keys = [common_key("data", "CPU"), common_key("data", "CUDA, a GPU"), common_key("more data", "CPU")]
+    versions = package_versions()
+    for name in ("torch", "torchvision", "opencv"):
+        monkeypatch.setattr(conditions, "package_versions", lambda changed=name: {**versions, changed: "0"})
+        keys.append(common_key("data", "CPU"))
+    monkeypatch.setattr(conditions, "package_versions", lambda: versions)
+    monkeypatch.setattr(conditions, "source_digest", lambda: "changed")
+    keys.append(common_key("data", "CPU"))
+    assert len({json.dumps(key) for key in keys}) == len(keys)
+
+
+def test_the_source_is_all_modules(tmp_path, monkeypatch):
+    digests = []
+    for linked in ("", "a = 1", "a = 2"):
+        root = tmp_path / f"package{len(digests)}"
+        (root / "real").mkdir(parents=True)
+        (root / "psarm").mkdir()
+        (root / "psarm" / "linked").symlink_to(root / "real")
+        (root / "psarm" / "__init__.py").write_text("")
+        (root / "real" / "module.py").write_text(linked)
+        monkeypatch.setattr("psarm.__file__", str(root / "psarm" / "__init__.py"))
+        digests.append(conditions.source_digest.__wrapped__())
+    assert len(set(digests)) == 3
+
+
+@pytest.mark.usefixtures("no_page")
+@pytest.mark.parametrize("step", ["accuracy", "speed"])
+def test_a_checkpoint_replaced_meanwhile_is_noticed(copied, checkpoints, tmp_path, monkeypatch, step):
+    path = Path(shutil.copy(checkpoints["PS-ARM"], tmp_path / "model.safetensors"))
+    settings = settings_for(copied.data_root, copied.out, {"PS-ARM": path, "another": checkpoints["another"]})
+    for result in copied.out.glob("work/*-*"):
+        if step == "accuracy" or result.name.startswith("speed"):
+            result.unlink()
+    left = {result.name for result in copied.out.glob("work/*-*")}
+
+    def read(given):
+        contenders = read_contenders(given)
+        shutil.copy(checkpoints["another"], path)
+        return contenders
+
+    monkeypatch.setattr(suite, "read_contenders", read)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors was replaced while the suite ran"):
+        run_paper_suite(settings)
+    assert {result.name for result in copied.out.glob("work/*-*")} == left
+
+
+def test_a_checkpoint_replaced_as_it_is_read_is_noticed(checkpoints, tmp_path, monkeypatch):
+    path = Path(shutil.copy(checkpoints["PS-ARM"], tmp_path / "model.safetensors"))
+
+    def load(given):
+        model = load_model(given)
+        shutil.copy(checkpoints["another"], given)
+        return model
+
+    monkeypatch.setattr("psarm.model.load_model", load)
+    with pytest.raises(CheckpointError, match="was replaced"):
+        read_contenders([NamedCheckpoint(path)])
+
+
+@pytest.mark.usefixtures("no_page")
+def test_a_damaged_part_is_not_announced_as_kept(copied, capsys, monkeypatch, whole):
+    advanced = []
+
+    class Bar:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def add_task(self, name, total):
+            advanced.append(-total)
+
+        def advance(self, task, count=1):
+            advanced.append(count)
+
+    monkeypatch.setattr(measure, "progress", Bar)
+    part = sorted(copied.out.glob("work/gallery-*"))[0]
+    part.write_bytes(part.read_bytes()[:-40])
+    for path in (*copied.out.glob("work/hits-*"), *copied.out.glob("work/scores-*")):
+        path.unlink()
+    run_paper_suite(copied)
+    err = " ".join(capsys.readouterr().err.split())
+    assert err.count("4 of 5 parts were measured before and are kept") == 1
+    assert err.count("is damaged; it is measured again") == 1 and "accuracy was measured before" not in err
+    assert sum(advanced) == 0
+    assert accuracy(copied.out) == accuracy(whole[0].out)
 
 
 @pytest.mark.usefixtures("no_page")
@@ -160,26 +264,50 @@ def test_a_damaged_result_is_measured_again(copied, capsys, whole):
     assert accuracy(copied.out) == accuracy(whole[0].out)
 
 
-def test_a_killed_run_goes_on_where_it_stopped(whole, tmp_path, capsys):
-    settings = again(whole[0], out=tmp_path / "out")
-    given = [word for c in settings.checkpoints for word in ("--checkpoint", f"{c.name}={c.path}")]
-    code = (
-        "import sys; from psarm.benchmarks.paper import measure; measure.PART = 3; from psarm.cli import main; main()"
-    )
-    command = [sys.executable, "-c", code, "bench", "--suite", "paper", "--data-root", settings.data_root, *given]
-    command += ["--out", settings.out, "--threads", 1, "--frames", 1, "--examples", 2]
-    with subprocess.Popen([str(word) for word in command], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None and len(list(settings.out.glob("work/gallery-*"))) < 2:
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
-    assert not (settings.out / "report.json").exists()
-    (settings.out / "work" / ".hits-0.npz.abc.tmp").write_bytes(b"half")  # as a kill in the middle of writing leaves
-    run_paper_suite(settings)
-    kept, measured = summary(capsys)
-    assert kept >= 2 and kept + measured == 15
-    assert accuracy(settings.out) == accuracy(whole[0].out)
-    assert not list((settings.out / "work").glob(".*"))
+@pytest.mark.parametrize("write", [2, 5])
+def test_a_killed_run_goes_on_where_it_stopped(root, tmp_path, write):
+    """SIGKILL in the middle of writing a part, of the gallery and of the queries."""
+    code = f"from paper_runs import find; find({str(root)!r}, {str(tmp_path / 'out')!r}, killed_at={write})"
+    killed = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    work = tmp_path / "out" / "work"
+    [half] = work.glob(".*.npz.*.tmp")
+    assert half.stat().st_size > 0 and len(list(work.glob("*.npz"))) == write - 1
+    found, folder = find(root, tmp_path / "out")
+    assert (folder.kept, folder.measured) == (write - 1, 6 - write)
+    assert not list(work.glob(".*"))
+    whole, _ = find(root, tmp_path / "whole")
+    for name in ("boxes", "scores", "embeddings", "counts"):
+        for part in ("gallery", "context"):
+            now, then = (getattr(getattr(one.detections, part), name) for one in (found, whole))
+            assert np.array_equal(now, then) and len(then)
+    assert np.array_equal(found.truth, whole.truth)
+
+
+def test_two_runs_do_not_share_a_folder(copied):
+    half = copied.out / "work" / ".hits-0.npz.abc.tmp"
+    with WorkFolder(copied.out):
+        half.write_bytes(b"of this run")
+        before = sorted(copied.out.rglob("*"))
+        for fresh in (False, True):
+            with pytest.raises(UsageError, match="Another run of --suite paper is writing to"):
+                run_paper_suite(again(copied, fresh=fresh))
+        assert sorted(copied.out.rglob("*")) == before
+    with WorkFolder(copied.out):
+        assert not half.exists()
+
+
+@pytest.mark.usefixtures("no_page")
+def test_results_of_another_version(copied):
+    (copied.out / "work" / "suite.json").write_text('{"suite": "paper", "schema": 1}')
+    (copied.out / "work" / "mine").mkdir()
+    before = sorted(copied.out.rglob("*"))
+    with pytest.raises(UsageError, match=r"another version of psarm \(schema 1, needed 2\).*--fresh"):
+        run_paper_suite(copied)
+    assert sorted(copied.out.rglob("*")) == before
+    with WorkFolder(copied.out, fresh=True):
+        assert {path.name for path in (copied.out / "work").iterdir()} == {"suite.json", "lock", "mine"}
+    WorkFolder.check(copied.out)
 
 
 def test_ctrl_c_says_how_to_go_on(whole, tmp_path, monkeypatch):
@@ -205,13 +333,16 @@ def test_a_picture_that_cannot_be_read_is_named_and_the_rest_kept(whole, tmp_pat
             run_paper_suite(settings)
     run_paper_suite(settings)
     assert summary(capsys) == (2, 13)
+    assert accuracy(settings.out) == accuracy(whole[0].out)
 
 
-def test_speed_that_fails_names_the_checkpoint(whole, tmp_path, monkeypatch):
+def test_speed_that_fails_names_the_checkpoint(copied, monkeypatch):
+    for path in copied.out.glob("work/speed-*"):
+        path.unlink()
     failing = lambda engines, paths: [PsarmError("no memory")] * len(engines)  # noqa: E731
     monkeypatch.setattr(suite, "time_engines", failing)
     with pytest.raises(PsarmError, match="PS-ARM could not be timed: no memory"):
-        run_paper_suite(again(whole[0], out=tmp_path / "out"))
+        run_paper_suite(copied)
 
 
 @pytest.mark.parametrize("content", ["note.txt", "work/note.txt", "work/suite.json"])
@@ -224,12 +355,12 @@ def test_a_folder_of_something_else_is_left_alone(whole, tmp_path, content):
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == [path]
 
 
-@pytest.mark.usefixtures("no_page")
-def test_a_run_killed_before_its_first_result_can_go_on(whole, tmp_path):
+def test_a_run_killed_before_its_first_result_can_go_on(tmp_path):
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / ".suite.json.abc.tmp").write_text("{")
-    run_paper_suite(again(whole[0], out=tmp_path))
-    assert (tmp_path / "report.html").exists()
+    (tmp_path / "work" / "lock").touch()
+    with WorkFolder(tmp_path):
+        assert {path.name for path in (tmp_path / "work").iterdir()} == {"suite.json", "lock"}
 
 
 def test_checkpoints_are_read_before_anything_is_written(whole, tmp_path):
@@ -247,6 +378,8 @@ def test_names_that_are_not_given(root, checkpoints, tmp_path):
     assert [c.name for c in read_contenders([one, two])] == ["psarm model", "psarm other"]
     with pytest.raises(UsageError, match="both be called psarm model; give them names"):
         read_contenders([one, one])
+    with pytest.raises(UsageError, match="cannot be called x=y"):
+        NamedCheckpoint(Path("a"), "x=y")
     with pytest.raises(UsageError, match="x=… is given twice"):
         PaperSettings(root, (NamedCheckpoint(Path("a"), "x"),) * 2, tmp_path)
 
