@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from psarm.benchmarks.notation import DASH
 from psarm.benchmarks.script import run
 from psarm.console import out
 from psarm.errors import UsageError
@@ -34,7 +35,6 @@ HEADINGS = (
     "published recall / AP",
     "ours mAP / top-1",
 )
-DASH = "–"
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from psarm.benchmarks.facts import Facts
+from psarm.benchmarks.notation import DASH
 from psarm.benchmarks.report import BenchReport, Metrics, Row
+from psarm.console import fits, print_whole
 from psarm.runtime.timing import STAGES
 
-DASH = "–"
 SEARCH = "search"
 WAYS = {"cross_camera": "in other cameras", "gt_boxes": "among ground-truth boxes"}
 STAGE_TITLES = {"preprocess": "prep", "detect": "detect", "nms": "NMS", "reid": "re-id", "post": "post"}
@@ -31,15 +32,12 @@ def print_report(report: BenchReport, console: Console) -> None:
     """Print the table, what failed, and the facts; several tables one below the other on a narrow terminal."""
     accuracy, speed = _accuracy_columns(report), _speed_columns(report)
     everything = _table(report, [*accuracy, *speed])
-    needed = _width(everything, console)
     console.print("Accuracy in %, time in ms an image", style="italic")
-    if needed <= console.width:
-        console.print(everything)
-    elif console.is_terminal:
+    if fits(everything, console):
+        print_whole(everything, console)
+    else:
         for table in [*_fitting(report, accuracy, console), *_fitting(report, speed, console)]:
             console.print(table)
-    else:  # a file or a pipe has no width to keep to
-        Console(file=console.file, width=needed).print(everything)
     for line in [*_failures(report), *_fact_lines(report.facts, report.settings.frames)]:
         console.print(line, markup=False, soft_wrap=True)
 
@@ -84,14 +82,10 @@ def _fitting(report: BenchReport, columns: list[_Column], console: Console) -> l
     """As many tables as it takes to keep each within the console's width."""
     parts: list[list[_Column]] = [[]]
     for column in columns:
-        if parts[-1] and _width(_table(report, [*parts[-1], column]), console) > console.width:
+        if parts[-1] and not fits(_table(report, [*parts[-1], column]), console):
             parts.append([])
         parts[-1].append(column)
     return [_table(report, part) for part in parts]
-
-
-def _width(table: Table, console: Console) -> int:
-    return console.measure(table, options=console.options.update(max_width=10_000)).maximum
 
 
 def _accuracy_columns(report: BenchReport) -> list[_Column]:

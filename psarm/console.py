@@ -19,6 +19,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 from rich.text import Text
 
 T = TypeVar("T")
@@ -50,6 +51,23 @@ def progress(*extra: ProgressColumn) -> Progress:
         console=err,
         disable=not err.is_terminal,
     )
+
+
+def fits(table: Table, console: Console) -> bool:
+    """Whether no line of a table has to be broken: a file or a pipe has no width to keep to."""
+    return not console.is_terminal or _width(table, console) <= console.width
+
+
+def print_whole(table: Table, console: Console) -> None:
+    """Print a table, on a terminal within its width, elsewhere as wide as it needs."""
+    if console.is_terminal:
+        console.print(table)
+    else:
+        Console(file=console.file, width=_width(table, console)).print(table)
+
+
+def _width(table: Table, console: Console) -> int:
+    return console.measure(table, options=console.options.update(max_width=10_000)).maximum
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterable[T]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
+from psarm.benchmarks.notation import speed
 from psarm.benchmarks.paper import page_template as template
 from psarm.benchmarks.paper.charts import Curve, Pair, Point, boxes_chart, gallery_chart, speed_chart
-from psarm.benchmarks.paper.page_tables import speed, table
+from psarm.benchmarks.paper.page_tables import table
 from psarm.benchmarks.paper.published import SPEEDS, title_of
 from psarm.benchmarks.paper.report import PaperReport, Result
 from psarm.benchmarks.paper.scores import GT_BOXES

@@ -6,6 +6,7 @@ import html
 from collections.abc import Sequence
 
 from psarm.benchmarks.model_cost import FRAME, PEOPLE, PROPOSALS
+from psarm.benchmarks.notation import DASH, speed
 from psarm.benchmarks.paper import page_template as template
 from psarm.benchmarks.paper.published import CONTEXT_NOTE, PAPER, PublishedRow
 from psarm.benchmarks.paper.report import PaperReport, Result
@@ -13,7 +14,6 @@ from psarm.benchmarks.paper.report import PaperReport, Result
 COLUMNS = 9
 """Of the accuracy table, after the name."""
 TAG = '<span class="tag">published</span>'
-DASH = "–"
 
 
 def accuracy_section(report: PaperReport) -> str:
@@ -76,11 +76,6 @@ def _measured(result: Result) -> str:
     note = "; ".join([result.contender.model.variant, *result.differences()])
     name = f'{html.escape(result.contender.name)}<span class="note">{html.escape(note)}</span>'
     return f'<tr><th scope="row">{name}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
-
-
-def speed(fps: float) -> str:
-    """Frames a second to three digits or so."""
-    return f"{fps:.2f}" if fps < 10 else f"{fps:.1f}"
 
 
 def _all_published(report: PaperReport) -> str:

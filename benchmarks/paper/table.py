@@ -7,10 +7,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from psarm.benchmarks.notation import DASH, speed
 from psarm.benchmarks.paper.report import PaperReport, Result
 from psarm.benchmarks.paper.scores import GT_BOXES
+from psarm.console import print_whole
 
-DASH = "–"
 TITLES = ("mAP", "top-1", "mAP\nCBGM", "top-1\nCBGM", "mAP\nGT boxes", "recall", "AP", "FPS", "published\nmAP / top-1")
 
 
@@ -23,11 +24,7 @@ def print_paper(report: PaperReport, console: Console) -> None:
     for result in report.results:
         table.add_row(Text(result.contender.name), *_cells(result))
     console.print("Accuracy in %", style="italic")
-    if not console.is_terminal:  # a file or a pipe has no width to keep to
-        wide = console.options.update(max_width=10_000)
-        Console(file=console.file, width=console.measure(table, options=wide).maximum).print(table)
-    else:
-        console.print(table)
+    print_whole(table, console)
     if report.warning:
         console.print(report.warning, markup=False, soft_wrap=True)
     console.print(f"Report: {report.settings.out / 'report.html'}", markup=False, soft_wrap=True)
@@ -40,6 +37,6 @@ def _cells(result: Result) -> list[str]:
     figures = published.figures if published else None
     return [
         *(f"{result.percent(group, name):.1f}" for group, name in groups),
-        f"{result.fps:.2f}",
+        speed(result.fps),
         DASH if figures is None else f"{figures.mAP:.1f} / {figures.top1:.1f}",
     ]

@@ -36,18 +36,13 @@ def command(as_json: bool) -> None:
 
 
 def _print_table(rows: Sequence[ModelRow]) -> None:
-    from rich.console import Console
-
-    from psarm.console import out
+    from psarm.console import fits, out, print_whole
 
     everything = _columns(rows, range(7))
-    needed = out.measure(everything, options=out.options.update(max_width=10_000)).maximum
-    if needed <= out.width:
-        out.print(everything)
-    elif out.is_terminal:
+    if fits(everything, out):
+        print_whole(everything, out)
+    else:
         out.print(_columns(rows, (0, 1, 2, 3)), _columns(rows, (0, 4, 5, 6)))
-    else:  # a file or a pipe has no width to keep to
-        Console(file=out.file, width=needed).print(everything)
 
 
 def _columns(rows: Sequence[ModelRow], numbers: Iterable[int]) -> Table:
