@@ -17,6 +17,8 @@ _DEAD = re.compile(
     r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is killed by signal: ([^.]+)|exited unexpectedly)"
 )
 _NO_SHARED_MEMORY = "No space left on device"
+_WHY = "most often for want of memory or of shared memory (/dev/shm)"
+_WHAT_TO_DO = "see that there is enough, or read images with fewer processes (data.workers; 0 uses none)."
 
 
 def single_thread(worker: int) -> None:
@@ -35,6 +37,12 @@ def plain_errors(loader: Iterable[T]) -> Iterator[T]:
         with dead_workers_explained():
             yield from loader
         return
+    except (EOFError, ConnectionError) as error:
+        if "DataLoader worker" in str(error):  # what the data set raised in a worker, with its traceback
+            raise
+        # A batch lay ready when its worker died, and its tensors went with the worker.
+        sentence = f"A process that reads images ended unexpectedly, {_WHY}; {_WHAT_TO_DO}"
+        error.__traceback__ = None
     except DataError as error:
         sentence = str(error).rpartition("DataError: ")[2].strip()
         # torch's frames hold the error and the error its frames, with the loader in them: left to the garbage
@@ -58,14 +66,10 @@ def dead_workers_explained() -> Iterator[None]:
 
 def worker_sentence(message: str) -> str | None:
     """The sentence for what torch says of a dead worker, None for any other error."""
-    what_to_do = "see that there is enough, or read images with fewer processes (data.workers; 0 uses none)."
     dead = _DEAD.search(message)
     if dead is not None:
         how = "ended unexpectedly" if dead[2] is None else f"died ({dead[2]})"
-        return (
-            f"A process that reads images (pid {dead[1]}) {how}, most often for want of memory or of shared memory "
-            f"(/dev/shm); {what_to_do}"
-        )
+        return f"A process that reads images (pid {dead[1]}) {how}, {_WHY}; {_WHAT_TO_DO}"
     if "DataLoader worker" in message and _NO_SHARED_MEMORY in message:
-        return f"A process that reads images found no room in shared memory (/dev/shm); {what_to_do}"
+        return f"A process that reads images found no room in shared memory (/dev/shm); {_WHAT_TO_DO}"
     return None

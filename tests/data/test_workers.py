@@ -58,6 +58,18 @@ def test_a_worker_that_dies_while_nobody_waits_for_it_is_one_sentence():
         work()
 
 
+@pytest.mark.parametrize("error", [EOFError(), ConnectionResetError(104, "Connection reset by peer")])
+def test_a_batch_that_went_with_its_worker_is_one_sentence(error):
+    """What torch raises where a batch lay ready when its worker died."""
+
+    def loader():
+        yield 1
+        raise error
+
+    with pytest.raises(DataError, match=r"^A process that reads images ended unexpectedly, .*data.workers; 0 uses"):
+        list(plain_errors(loader()))
+
+
 def test_other_words_of_torch():
     several = "DataLoader worker (pid(s) 12, 13) exited unexpectedly"
     assert worker_sentence(several).startswith("A process that reads images (pid 12, 13) ended unexpectedly, most")

@@ -4,6 +4,7 @@ import dataclasses
 import multiprocessing
 import os
 import signal
+import time
 
 import pytest
 import torch
@@ -52,6 +53,8 @@ def test_a_process_that_reads_images_is_killed(prw, tmp_path, monkeypatch):
         shown(report, *rest)
         [worker] = multiprocessing.active_children()
         os.kill(worker.pid, signal.SIGKILL)
+        for _ in range(1000):  # torch raises here, where the signal of the death comes
+            time.sleep(0.01)
 
     config = tiny(prw, tmp_path, epochs=1)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, workers=1))
