@@ -63,7 +63,8 @@ class Stepper:
         """One step over `recipe.accumulate` batches.
 
         Returns the weighted losses, means over batches and processes, with their sum as `total`; and the norm of the
-        gradient before clipping. Raises `Diverged` in every process where one of these is not finite.
+        gradient before clipping. Raises `Diverged` in every process where one of these is not finite; but fp16's loss
+        scaler skips a step whose gradient is not finite, and lowers its scale, as long as there is scale to lower.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -77,10 +78,13 @@ class Stepper:
         values = self._means(found)
         check_finite(values)
         norm = float(self.accelerator.clip_grad_norm_(self.losses.parameters(), self.recipe.clip_norm))
-        if self.accelerator.scaler is None:  # an fp16 loss scaler skips such a step and lowers its scale by itself
+        scaler = self.accelerator.scaler
+        if scaler is None:
             check_finite({"the gradient norm": norm})
         self.optimizer.step()
-        if self.average is not None:
+        if scaler is not None and self.optimizer.step_was_skipped:
+            check_scale(scaler.get_scale(), norm)
+        elif self.average is not None:
             self.average.update_parameters(self.model)
         return {"total": sum(values.values()), **values}, norm
 
@@ -106,3 +110,12 @@ def check_finite(values: dict[str, float]) -> None:
     bad = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
     if bad:
         raise Diverged(", ".join(bad))
+
+
+def check_scale(scale: float, norm: float) -> None:
+    """Raise `Diverged` where the loss `scale` of fp16 was lowered below 1, so that no overflow explains `norm`.
+
+    Below that the scale would soon be 0, and the weights not numbers.
+    """
+    if scale < 1:
+        raise Diverged(f"the gradient norm is {norm} in fp16 even at a loss scale of 1")

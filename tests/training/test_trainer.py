@@ -227,17 +227,14 @@ def test_two_deterministic_runs_are_the_same_bits(prw, tmp_path):
         assert_equal(getattr(one, part), getattr(other, part), part)
 
 
-@pytest.mark.parametrize("lr", [1e30, 1e10], ids=["in the losses", "in the gradients"])
-def test_divergence_stops_with_the_last_checkpoint_kept(prw, tmp_path, lr):
+def test_divergence_stops_with_the_last_checkpoint_kept(prw, tmp_path):
     train(tiny(prw, tmp_path, epochs=1))
     kept = (tmp_path / "last.pt").read_bytes()
-    with pytest.raises(TrainingError, match=r"diverged in epoch \d+, iteration [12]: .* is (nan|inf)") as error:
-        other = tiny(prw, tmp_path, epochs=30, lr=lr, clip_norm=1e30, warmup_epochs=0.0, lr_steps=())
+    with pytest.raises(TrainingError, match=r"diverged in epoch 2, iteration 2: .* is (nan|inf)") as error:
+        other = tiny(prw, tmp_path, epochs=3, lr=1e30, clip_norm=1e30, warmup_epochs=0.0, lr_steps=())
         train(other, resume=True, allow_changes=True)
-    assert str(tmp_path / "last.pt") in str(error.value)
-    if "epoch 2" in str(error.value):
-        assert (tmp_path / "last.pt").read_bytes() == kept
-    assert all(value.isfinite().all() for value in state_of(tmp_path).model.values())
+    assert f"{tmp_path / 'last.pt'} holds epoch 1." in str(error.value)
+    assert (tmp_path / "last.pt").read_bytes() == kept
 
 
 def test_bf16_trains(prw, tmp_path, fresh_accelerator):
