@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,23 +23,41 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
     it names no file or the temporary one.
     """
     target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-        os.close(handle)
-    except OSError as error:
-        error.filename = str(target)
-        raise
-    temporary = Path(name)
+    temporary = _temporary_beside(target)
     try:
         yield temporary
-        _sync(temporary)
-        temporary.chmod(0o666 & ~_umask())
+        _finish(temporary)
         temporary.replace(target)
         _sync(target.parent)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         _name_target(error, temporary, target)
+        raise
+
+
+def write_together(contents: Mapping[Path, bytes | memoryview], obsolete: Iterable[Path] = ()) -> None:
+    """Write several files, all of which keep their old content where one of them cannot be written.
+
+    Every content is on the disk under a temporary name before the `obsolete` files are removed and the new ones get
+    their names, in the order given. An OSError names the file it is about, as with `atomic_path`.
+    """
+    temporaries: dict[Path, Path] = {}
+    target = None
+    try:
+        for target, content in contents.items():
+            temporaries[target] = _temporary_beside(target)
+            temporaries[target].write_bytes(content)
+            _finish(temporaries[target])
+        for path in obsolete:
+            path.unlink(missing_ok=True)
+        for target, temporary in temporaries.items():
+            temporary.replace(target)
+            _sync(target.parent)
+    except BaseException as error:
+        for temporary in temporaries.values():
+            temporary.unlink(missing_ok=True)
+        if target in temporaries:
+            _name_target(error, temporaries[target], target)
         raise
 
 
@@ -109,6 +127,24 @@ def sha256(path: str | Path) -> str:
     """Hex SHA-256 of a file's content."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _temporary_beside(target: Path) -> Path:
+    """An empty file to be written in the place of `target`."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        os.close(handle)
+    except OSError as error:
+        error.filename = str(target)
+        raise
+    return Path(name)
+
+
+def _finish(temporary: Path) -> None:
+    """Sync a temporary file to disk, with the permissions that a new file gets."""
+    _sync(temporary)
+    temporary.chmod(0o666 & ~_umask())
 
 
 def _name_target(error: BaseException, temporary: Path, target: Path) -> None:

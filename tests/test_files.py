@@ -10,7 +10,7 @@ import pytest
 
 from psarm import files
 from psarm.errors import UsageError
-from psarm.files import atomic_directory, atomic_path, is_taken, sha256, write_json, write_text
+from psarm.files import atomic_directory, atomic_path, is_taken, sha256, write_json, write_text, write_together
 
 NO_SPACE = OSError(errno.ENOSPC, "No space left on device")
 FAILURES = [ValueError("no"), KeyboardInterrupt(), SystemExit(3), NO_SPACE]
@@ -213,3 +213,57 @@ def test_a_directory_is_taken_where_it_holds_something(tmp_path):
     assert is_taken(tmp_path)
     with pytest.raises(UsageError, match="is a file"):
         is_taken(tmp_path / "file")
+
+
+def fail_on(monkeypatch, method, name, error):
+    """Let a method of `Path` fail for the temporary file of `name`."""
+    real = getattr(Path, method)
+
+    def failing(path, *arguments):
+        if path.name.startswith(f".{name}."):
+            raise error
+        return real(path, *arguments)
+
+    monkeypatch.setattr(Path, method, failing)
+
+
+def test_files_written_together(tmp_path):
+    (tmp_path / "old").write_bytes(b"old")
+    (tmp_path / "obsolete").touch()
+    contents = {tmp_path / "new": b"1", tmp_path / "old": memoryview(b"2")}
+    write_together(contents, [tmp_path / "obsolete", tmp_path / "missing"])
+    assert listing(tmp_path) == {"new": b"1", "old": b"2"}
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o666 & ~files._umask()
+
+
+@pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__name__)
+def test_files_written_together_all_stay_where_the_last_fails(tmp_path, monkeypatch, error):
+    (tmp_path / "one").write_bytes(b"old")
+    (tmp_path / "obsolete").touch()
+    fail_on(monkeypatch, "write_bytes", "two", error)
+    with pytest.raises(type(error)):
+        write_together({tmp_path / "one": b"1", tmp_path / "two": b"2"}, [tmp_path / "obsolete"])
+    assert listing(tmp_path) == {"one": b"old", "obsolete": b""}
+
+
+@pytest.mark.usefixtures("no_space_to_sync")
+def test_files_written_together_stay_where_only_the_sync_tells(tmp_path):
+    (tmp_path / "one").write_bytes(b"old")
+    with pytest.raises(OSError, match="No space left"):
+        write_together({tmp_path / "one": b"1", tmp_path / "two": b"2"})
+    assert listing(tmp_path) == {"one": b"old"}
+
+
+def test_files_written_together_name_the_one_that_fails(tmp_path, monkeypatch):
+    fail_on(monkeypatch, "write_bytes", "one", OSError(errno.ENOSPC, "No space left on device"))
+    with pytest.raises(OSError) as caught:
+        write_together({tmp_path / "one": b"1", tmp_path / "two": b"2"})
+    assert caught.value.filename == str(tmp_path / "one")
+
+
+def test_files_written_together_name_what_is_in_the_way(tmp_path):
+    (tmp_path / "two").mkdir()
+    with pytest.raises(IsADirectoryError) as caught:
+        write_together({tmp_path / "one": b"1", tmp_path / "two": b"2"})
+    assert caught.value.filename == str(tmp_path / "two")
+    assert listing(tmp_path) == {"one": b"1", "two": None}

@@ -35,6 +35,8 @@ class Checkpoint:
     state: dict[str, Tensor]
     dataset: dict[str, Any] | None
     """Name, frames and identities of the training data, where known."""
+    epoch: int | None = None
+    """After which it was saved, where a training of ours did."""
 
 
 def load_model(path: str | Path, device: str = "cpu") -> PersonSearchModel:
@@ -56,23 +58,35 @@ def save_model(
     model: PersonSearchModel, path: str | Path, dataset: dict[str, Any] | None = None, half: bool = False
 ) -> None:
     """Write a model as one safetensors file, atomically; `half` stores float16 (loading gives float32 again)."""
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    state = model_state(model)
     if half:
         state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
     save_checkpoint(Checkpoint(model.config, state, dataset), path)
 
 
+def model_state(model: PersonSearchModel) -> dict[str, Tensor]:
+    """The model's tensors as a checkpoint takes them."""
+    return {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+
+
 def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
     """Write a checkpoint as one safetensors file, atomically; its tensors are on the CPU and contiguous."""
+    with atomic_path(path) as temporary:
+        # Not save_file, which turns a full disk into a SafetensorError.
+        temporary.write_bytes(checkpoint_bytes(checkpoint))
+
+
+def checkpoint_bytes(checkpoint: Checkpoint) -> bytes:
+    """The content of a checkpoint's file; its tensors are on the CPU and contiguous."""
     about = {
         "format": FORMAT,
         "psarm_version": __version__,
         "model": to_dict(checkpoint.config),
         "dataset": checkpoint.dataset,
     }
-    with atomic_path(path) as temporary:
-        # Not save_file, which turns a full disk into a SafetensorError.
-        temporary.write_bytes(save(checkpoint.state, metadata={"psarm": json.dumps(about)}))
+    if checkpoint.epoch is not None:
+        about["epoch"] = checkpoint.epoch
+    return save(checkpoint.state, metadata={"psarm": json.dumps(about)})
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -114,14 +128,14 @@ def _ours(file: WeightsFile, path: str | Path) -> Checkpoint:
         )
     try:
         values = json.loads(about)
-        version, config, dataset = values["format"], values["model"], values.get("dataset")
+        version, config, dataset, epoch = values["format"], values["model"], values.get("dataset"), values.get("epoch")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path} has metadata that psarm cannot read ({error}); give one written by psarm train."
         ) from error
     if version != FORMAT:
         raise CheckpointError(f"{path} has checkpoint format {version}, this psarm reads {FORMAT}; upgrade psarm.")
-    return Checkpoint(_config(config, path), file.state, dataset)
+    return Checkpoint(_config(config, path), file.state, dataset, epoch)
 
 
 def _config(values: Any, path: str | Path) -> ModelConfig:

@@ -17,7 +17,7 @@ from psarm import files
 from psarm.config import ModelConfig, to_dict
 from psarm.errors import CheckpointError, UsageError
 from psarm.model import build_model, save_model
-from psarm.model.checkpoint import read_checkpoint
+from psarm.model.checkpoint import Checkpoint, checkpoint_bytes, model_state, read_checkpoint
 
 CONFIG = ModelConfig(backbone="resnet18", width=0.25, num_identities=3, queue_size=4)
 
@@ -52,6 +52,14 @@ def refusal(path):
 
 
 # What loads.
+
+
+def test_the_epoch_comes_back(model, tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(checkpoint_bytes(Checkpoint(model.config, model_state(model), None, epoch=3)))
+    assert read_checkpoint(path).epoch == 3
+    save_model(model, path)
+    assert read_checkpoint(path).epoch is None
 
 
 def test_round_trip_is_exact(model, saved):
