@@ -18,7 +18,11 @@ from psarm.errors import PsarmError, TrainingError, UsageError
 
 _CPU_MEMORY = re.compile(r"can't allocate memory|not enough memory: you tried to allocate")
 _NOT_DETERMINISTIC = re.compile(r"^(\S+) does not have a deterministic implementation")
-_LOST = re.compile(r"Connection (closed|reset) by peer|Broken pipe|Timed out waiting|gloo/transport|NCCL")
+_LOST = re.compile(
+    r"Connection (closed|reset) by (remote )?peer|Broken pipe|Timed out waiting"
+    r"|gloo/transport/tcp/(pair|unbound_buffer)|ncclRemoteError|remote process exited|NCCL communicator was aborted"
+)
+_LAST_ERROR = re.compile(r"^Last error:\n(.+)", re.MULTILINE)  # what NCCL says, below what torch says of it
 
 
 class Diverged(TrainingError):
@@ -39,12 +43,13 @@ def explained(
         out_of_memory: the sentence for when memory runs out.
         process: this one's number, from 0.
         processes: how many there are.
-        common: errors that all processes meet alike.
+        common: errors to leave as they are, because all processes meet them alike, or the first one of a machine meets
+            them while the others of it wait (as for a download): the command line lets that process say them.
 
     Raises:
         TrainingError: memory ran out, or another process of the training ended.
         DataError: a process that reads images died.
-        ProcessFault: in place of an error that one of several processes meets.
+        ProcessFault: in place of an error that one of several processes meets; or NCCL failed here.
     """
     try:
         with dead_workers_explained():
@@ -57,7 +62,13 @@ def explained(
         raise ProcessFault(f"Process {process} of {processes}: {error}") from error
     except (RuntimeError, MemoryError) as error:
         if _is_lost_connection(error):
-            raise TrainingError("Another process of this training ended; what it said tells why.") from error
+            raise TrainingError(
+                f"Another process of this training ended ({_in_short(error)}). What it said tells why; if it said "
+                "nothing it was killed, most often for want of memory. The last finished epoch is kept: --resume goes "
+                "on from it."
+            ) from error
+        if isinstance(error, torch.distributed.DistBackendError):
+            raise ProcessFault(f"Process {process} of {processes}: {_in_short(error)}.") from error
         if (found := _NOT_DETERMINISTIC.search(str(error))) is not None:
             raise TrainingError(
                 f"train.deterministic is true, and torch has no algorithm for {found[1]} on this device that always "
@@ -75,7 +86,15 @@ def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
 
 
 def _is_lost_connection(error: RuntimeError | MemoryError) -> bool:
-    return isinstance(error, torch.distributed.DistError) or bool(_LOST.search(str(error)))
+    connection = (torch.distributed.DistNetworkError, torch.distributed.DistStoreError)
+    return isinstance(error, connection) or bool(_LOST.search(str(error)))
+
+
+def _in_short(error: RuntimeError | MemoryError) -> str:
+    """The first line of torch's message, and the one in which NCCL gives its reason."""
+    lines = [(str(error).splitlines() or [type(error).__name__])[0]]
+    lines += _LAST_ERROR.findall(str(error))
+    return "; ".join(line.strip(" .") for line in lines)
 
 
 def training_out_of_memory(config: Config) -> str:

@@ -80,8 +80,10 @@ def test_a_process_that_reads_images_is_killed(prw, tmp_path, monkeypatch):
             RuntimeError("[x/gloo/transport/tcp/pair.cc:5] Connection closed by peer"),
             1,
             TrainingError,
-            "Another process",
+            r"^Another process of this training ended \(\[x/gloo.*5\] Connection closed by peer\)\. What it said tells "
+            r"why; if it said nothing it was killed, .* The last finished epoch is kept: --resume goes on from it\.$",
         ),
+        (torch.distributed.DistNetworkError("failed to recv, got 0 bytes"), 1, TrainingError, "ended .failed to recv"),
         (
             RuntimeError("max_pool2d_backward does not have a deterministic implementation, but you set"),
             1,
@@ -96,6 +98,46 @@ def test_of_several_processes(raised, process, kind, sentence):
     with pytest.raises(kind, match=sentence) as error, explained("No room", process, 2):
         raise raised
     assert error.type is kind
+
+
+NCCL = "NCCL error in: /pytorch/NCCLUtils.cpp:94, {}, NCCL version 2.27.5\n{}: what it usually means.\nLast error:\n{}"
+
+
+@pytest.mark.parametrize(
+    ("first", "code", "last"),
+    [
+        ("invalid usage", "ncclInvalidUsage", "Duplicate GPU detected : rank 1 and rank 0 both on CUDA device 1000"),
+        (
+            "unhandled system error",
+            "ncclSystemError",
+            "Error while creating shared memory segment /dev/shm/nccl-1 (size 9), error: No space left on device (28)",
+        ),
+    ],
+    ids=["one GPU twice", "shared memory is full"],
+)
+def test_nccl_says_what_it_lacks(first, code, last):
+    with pytest.raises(ProcessFault) as error, explained("No room", 1, 2):
+        raise torch.distributed.DistBackendError(NCCL.format(first, code, last))
+    where = f"NCCL error in: /pytorch/NCCLUtils.cpp:94, {first}, NCCL version 2.27.5"
+    assert str(error.value) == f"Process 1 of 2: {where}; {last}."
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        NCCL.format(
+            "remote process exited or there was a network error",
+            "ncclRemoteError",
+            "socketProgress: Connection closed by remote peer host<4>",
+        ),
+        "NCCL communicator was aborted on rank 0.",
+    ],
+)
+def test_nccl_loses_another_process(message):
+    with pytest.raises(TrainingError) as error, explained("No room", 1, 2):
+        raise torch.distributed.DistBackendError(message)
+    assert str(error.value).startswith("Another process of this training ended (NCCL ")
+    assert error.type is TrainingError and "\n" not in str(error.value)
 
 
 def test_what_all_processes_meet_alike_stays_as_it_is():
