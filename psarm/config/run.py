@@ -64,7 +64,7 @@ class TrainConfig:
     output: str = "runs/psarm"
     """Folder for checkpoints and TensorBoard logs."""
     epochs: int = 12
-    """How often every training frame is seen."""
+    """Passes over the training frames."""
     batch_size: int = 3
     """Images a process takes at a time. The effective batch is batch_size x accumulate x processes."""
     accumulate: int = 1
