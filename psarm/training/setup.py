@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from psarm.config import Config, DataConfig
 from psarm.data import readers
 from psarm.data.types import PersonSearchDataset
 from psarm.errors import ConfigError, DataError, UsageError
 from psarm.training.state import STATE_FILE
+
+LONGEST_WAIT = timedelta(hours=6)
+"""Of one process for the others; torch's own limit is 10 minutes on GPUs."""
 
 
 def check_output(output: Path, resume: bool, overwrite: bool) -> None:
@@ -86,8 +90,10 @@ def make_accelerator(amp: str) -> Accelerator:
         )
     # Buffers (OIM's tables, BatchNorm's statistics) follow from the samples of all processes: nothing to send around.
     parallel = DistributedDataParallelKwargs(broadcast_buffers=False)
+    # The others wait while the first one downloads weights or scores a large test split; torchrun ends them if it dies.
+    patience = InitProcessGroupKwargs(timeout=LONGEST_WAIT)
     # Left to itself, Accelerate would take processes of torchrun on CPUs for separate runs.
-    return Accelerator(cpu=cpu, mixed_precision=amp, kwargs_handlers=[parallel])
+    return Accelerator(cpu=cpu, mixed_precision=amp, kwargs_handlers=[parallel, patience])
 
 
 def use_deterministic_algorithms() -> None:
