@@ -109,11 +109,18 @@ def _crop_cell(rows, part):
 
 
 def test_figures_of_the_mixings_are_those_of_the_results():
-    path = ROOT / "benchmarks/results/learning_mixers.json"
-    if not path.exists():
-        pytest.skip("benchmarks/results/learning_mixers.json has not been made")
-    for spreads in json.loads(path.read_text(encoding="utf-8"))["summary"].values():
-        assert f"| {' | '.join(percent(spreads[figure]) for figure in FIGURES)} |" in PAGE
+    report = json.loads((ROOT / "benchmarks/results/learning_mixers.json").read_text(encoding="utf-8"))
+    titles = {"seqnet": "SeqNet", "seqnet_mlp_mixer": "SeqNet with MLP-Mixer", "psarm": "PS-ARM"}
+    for variant, title in titles.items():
+        spreads, parameters = report["summary"][variant], f"{report['parameters'][variant] / 1e6:.1f} M"
+        seconds = f"{spreads['seconds']['mean']:.0f} ± {spreads['seconds']['deviation']:.0f}"
+        cells = [title, parameters, *(percent(spreads[figure]) for figure in FIGURES), seconds]
+        assert f"| {' | '.join(cells)} |" in PAGE
+    for variant, differences in report["minus_baseline"].items():
+        for figure, difference in differences.items():
+            mean, low, high = (f"{100 * value:+.1f}" for value in (difference["mean"], *difference["interval_95"]))
+            seeds = ", ".join(f"{100 * value:+.1f}" for value in difference["by_seed"])
+            assert f"| {titles[variant]}, {figure} | {mean} | {seeds} | {low} to {high} |" in PAGE
 
 
 @pytest.fixture
