@@ -158,7 +158,7 @@ def compare(case: Case, rounds: int, steps: int) -> dict[str, Any]:
     """A case as a row of the report: medians of each kind over all steps of all rounds."""
     # Children of a server that has torch already: each starts at once, with a peak of its own.
     context = get_context("forkserver")
-    context.set_forkserver_preload(["psarm.benchmarks.training_cost"])
+    context.set_forkserver_preload(["psarm.model.builder", "psarm.benchmarks.literal_oim"])
     taken: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
     for _ in range(rounds):
         for kind in KINDS:
