@@ -144,6 +144,22 @@ def broken_frame(root):
     frame.write_bytes(content)
 
 
+def test_figures_of_the_cost_are_those_of_the_results():
+    cases = json.loads((ROOT / "benchmarks/results/training_cost.json").read_text(encoding="utf-8"))["cases"]
+    alone = [case for case in cases if case["part"] == "oim" and case["batch"] == 8]
+    for kind, words in (("literal", "as usually written"), ("psarm", "here")):
+        milliseconds = [f"{1000 * case[kind]['seconds']:.0f}" for case in alone]
+        assert f"| ms, {words} | {' | '.join(milliseconds)} |" in PAGE
+        assert f"| memory in MiB, {words} | {' | '.join(str(case[kind]['step_mib']) for case in alone)} |" in PAGE
+    steps = [(case["literal"], case["psarm"]) for case in cases if case["part"] == "step"]
+    rows = [
+        f"| {usual['seconds']:.2f} | {here['seconds']:.2f} | {here['steps_per_second']:.2f} | {usual['step_mib']} | "
+        f"{here['step_mib']} |"
+        for usual, here in steps
+    ]
+    assert sum(row in PAGE for row in rows) == 7
+
+
 @pytest.mark.slow
 def test_commands_print_what_the_page_shows(here, capfd):
     for words, shown in console_commands(PAGE):
