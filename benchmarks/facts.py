@@ -14,7 +14,7 @@ import numpy as np
 import psarm
 from psarm.data.types import PersonSearchDataset
 from psarm.evaluation.protocol import FULL
-from psarm.machine import Machine, describe_machine, package_versions
+from psarm.machine import Machine, default_threads, describe_machine, package_versions
 from psarm.runtime.images import read_image
 
 
@@ -50,14 +50,17 @@ class Facts:
 
 
 def gather_facts(dataset: PersonSearchDataset, threads: int | None, timed: Sequence[Path]) -> Facts:
-    """Read the facts. `threads` None = every usable core; `timed` are the frames to time; raises `ImageError`."""
+    """Read the facts. `threads` None = OMP_NUM_THREADS or every usable core; `timed` are the frames to time.
+
+    Raises `ImageError`.
+    """
     machine = describe_machine()
     sizes = Counter("{1}x{0}".format(*read_image(path).shape) for path in timed)
     return Facts(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         commit=git_commit(Path(psarm.__file__).resolve().parents[1]),
         machine=machine,
-        threads=threads or machine.threads,
+        threads=threads or default_threads(),
         versions=package_versions(),
         dataset=DatasetFacts(
             name=dataset.name,

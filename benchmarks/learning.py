@@ -38,7 +38,14 @@ SEEDS = click.option("--seeds", type=click.IntRange(min=1), default=3, show_defa
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Train models and report what they learned."""
+    """Train models and report what they learned.
+
+    \b
+    mixers: SeqNet, SeqNet with MLP-Mixer and PS-ARM on drawn frames; some 90 minutes on one CPU core.
+    pets: the small checkpoint on a real video, which --footage holds; some minutes a seed.
+
+    Interrupted, either goes on where it stopped. Models and data go to --out, all figures to --json.
+    """
     require("torch", "torchvision", "accelerate", "yaml", feature="This experiment", extra="train")
 
 
@@ -59,7 +66,7 @@ def mixers(
     recipe: str,
     json_path: Path | None,
 ) -> None:
-    """SeqNet, SeqNet with MLP-Mixer and PS-ARM on drawn frames, equal budgets; takes hours on a CPU."""
+    """SeqNet, SeqNet with MLP-Mixer and PS-ARM on drawn frames, equal budgets."""
     report = MixersExperiment(folder, runs, recipe, frames, identities, seeds).run()
     print_mixers(report)
     amount = f"--seeds {seeds} --frames {frames} --identities {identities}"
@@ -74,7 +81,7 @@ def mixers(
 @click.option("--config", "recipe", default=PetsExperiment.recipe, show_default=True, metavar="PRESET|FILE")
 @JSON
 def pets(footage: Path, folder: Path, runs: Path | None, seeds: int, recipe: str, json_path: Path | None) -> None:
-    """The shipped checkpoint on the first 60 % of PETS2009 S2.L1; takes some minutes a seed on a CPU."""
+    """The shipped checkpoint on the first 60 % of PETS 2009 S2.L1."""
     if not RELEASE.exists():
         raise UsageError(f"{RELEASE} is missing; the experiment runs from a checkout of psarm, not from a wheel.")
     report = PetsExperiment(footage, folder, RELEASE, runs, recipe, seeds).run()

@@ -36,7 +36,7 @@ class BenchSettings:
     baselines: bool = False
     """Add colour-histogram matching of the best row's boxes, and the untrained network."""
     threads: int | None = None
-    """CPU threads of every engine; None = every usable core."""
+    """CPU threads of every engine; None = OMP_NUM_THREADS or every usable core."""
     frames: int = TIMING_FRAMES
     """How many gallery frames are timed, at most."""
     save_detections: Path | None = None

@@ -71,6 +71,12 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def default_threads() -> int:
+    """CPU threads to measure with where none are asked for: OMP_NUM_THREADS, as torch has it, or all usable cores."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return int(wanted) if wanted.isdecimal() and int(wanted) > 0 else usable_cores()
+
+
 def package_versions() -> dict[str, str | None]:
     """Python's version and that of every package of `PACKAGES`, None when it is not installed.
 

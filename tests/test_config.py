@@ -159,13 +159,30 @@ def test_bad_overrides(override, says, tmp_path):
         ("loss_weights.oim=2", "there is no group or key 'loss_weights'; did you mean train.loss_weights.oim?"),
         ("train.width=1", "train has no key 'width'; did you mean model.width?"),
         ("nothing=2", "there is no group or key 'nothing'; the groups are model, data, train."),
-        ("data.rot=x", f"data has no key 'rot'; {KEYS_OF_DATA}"),
-        ("data={rot: x}", f"data has no key 'rot'; {KEYS_OF_DATA}"),
+        ("data.rot=x", "data has no key 'rot'; did you mean data.root?"),
+        ("train.epoch=3", "train has no key 'epoch'; did you mean train.epochs?"),
+        ("data.colour=x", f"data has no key 'colour'; {KEYS_OF_DATA}"),
+        ("data={colour: x}", f"data has no key 'colour'; {KEYS_OF_DATA}"),
     ],
 )
 def test_an_unknown_key_of_an_override_is_not_blamed_on_the_file(override, says, tmp_path):
     message = refusal(lambda: load_config(write(tmp_path, "train:\n  epochs: 3\n"), [override]))
     assert message == f"Override {override!r}: {says}"
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("train.epochs=three", "train.epochs is 'three'; needed a whole number."),
+        ("train.lr=much", "train.lr is 'much'; needed a number."),
+        ("train.evaluate=3", "train.evaluate is 3; needed true or false."),
+        ("train.output=3", "train.output is 3; needed a text."),
+        ("train.lr_steps=8", "train.lr_steps is 8; needed a list of whole numbers, such as [8]."),
+        ("model.anchor_ratios=2", "model.anchor_ratios is 2; needed a list of numbers, such as [0.5]."),
+    ],
+)
+def test_a_value_of_another_type_is_told_what_is_needed(override, says, tmp_path):
+    assert refusal(lambda: load_config(write(tmp_path, "train:\n  epochs: 3\n"), [override])).endswith(says)
 
 
 def test_a_group_of_the_file_that_is_none_is_not_blamed_on_the_override(tmp_path):

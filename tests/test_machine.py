@@ -84,3 +84,9 @@ def test_versions_name_what_provides_a_package(monkeypatch):
     assert versions["opencv"] == "4.1 (opencv-python)"
     assert versions["onnxruntime"] == "1.2 (onnxruntime), 1.1 (onnxruntime-gpu)"
     assert versions["torch"] is None
+
+
+@pytest.mark.parametrize(("wanted", "threads"), [("3", 3), ("0", None), ("", None), ("many", None)])
+def test_default_threads_are_those_of_the_environment(wanted, threads, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", wanted)
+    assert machine.default_threads() == (machine.usable_cores() if threads is None else threads)

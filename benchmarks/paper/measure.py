@@ -83,10 +83,12 @@ def find_people(
             of_kind = _measure_gallery if part.kind == "gallery" else _measure_queries
             return of_kind(engine(), dataset, part, lambda: bar.advance(task))
 
-        for part in parts:
+        for number, part in enumerate(parts, start=1):
             if part not in left:
                 bar.advance(task, part.images)
             stored[part.kind].append(work.arrays(part.key(common), partial(measure, part)))
+            if part in left and not err.is_terminal:  # where no bar is seen, a long run is not silent
+                err.print(f"{contender.name}: part {number} of {len(parts)} is measured.", markup=False)
     gallery, context = (_together(stored[kind]) for kind in ("gallery", "queries"))
     names = [frame.name for frame in dataset.gallery]
     queries = context.embeddings[context.offsets[:-1]]  # a context begins with the query itself

@@ -52,7 +52,7 @@ class PaperSettings:
     fresh: bool = False
     """Measure everything again."""
     threads: int | None = None
-    """CPU threads; None = every usable core."""
+    """CPU threads; None = OMP_NUM_THREADS or every usable core."""
     frames: int = TIMING_FRAMES
     """How many gallery frames are timed, at most."""
     examples: int = EXAMPLES

@@ -28,7 +28,7 @@ from psarm.errors import PsarmError
 from psarm.evaluation import QueryHits, SearchProtocol
 from psarm.extras import require
 from psarm.files import write_json, write_text
-from psarm.machine import describe_machine
+from psarm.machine import default_threads, describe_machine
 
 
 def run_paper_suite(settings: PaperSettings) -> PaperReport:
@@ -70,7 +70,7 @@ def _measure(
     contenders: Sequence[Contender],
     work: WorkFolder,
 ) -> PaperReport:
-    threads = settings.threads or describe_machine().threads
+    threads = settings.threads or default_threads()
     scored = [_score(contender, dataset, protocol, work, common, threads) for contender in contenders]
     speed = _speed(contenders, dataset, settings, work, common, threads)
     rows = published_rows(settings.dataset)

@@ -23,7 +23,7 @@ def print_paper(report: PaperReport, console: Console) -> None:
         table.add_column(title, justify="right", no_wrap=True)
     for result in report.results:
         table.add_row(Text(result.contender.name), *_cells(result))
-    console.print("Accuracy in %", style="italic")
+    console.print("Accuracy in %; GT boxes: without CBGM", style="italic")
     print_whole(table, console)
     if report.warning:
         console.print(report.warning, markup=False, soft_wrap=True)

@@ -74,7 +74,11 @@ DETECTIONS = _Mode(
 )
 @click.option("--gt-boxes", is_flag=True, help="Also measure search among the ground-truth boxes (default gallery).")
 @click.option("--baselines", is_flag=True, help="Add colour-histogram matching and the untrained network.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of every engine  [default: usable cores].")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="CPU threads of every engine  [default: OMP_NUM_THREADS, or usable cores].",
+)
 @click.option("--frames", type=click.IntRange(min=1), help="Gallery frames to time  [default: 30].")
 @click.option("--suite", type=click.Choice(["paper"]), help="Measure checkpoints as the paper does; see below.")
 @click.option("--out", type=FOLDER, metavar="DIR", help="Suite: folder of the report and of the results so far.")

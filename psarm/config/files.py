@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import typing
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,9 @@ def _unknown(parts: list[str], depth: int, known: list[str]) -> str:
     """What is wrong with `parts[depth]`, which is not among the `known` names there, and what may be meant."""
     group = ".".join(parts[:depth])
     wrong = f"{group} has no key {parts[depth]!r}" if group else f"there is no group or key {parts[depth]!r}"
-    meant = [path for path in _key_paths(Config) if path.rpartition(".")[2] == parts[-1]]
+    paths = list(_key_paths(Config))
+    meant = [path for path in paths if path.rpartition(".")[2] == parts[-1]]
+    meant = meant or difflib.get_close_matches(".".join(parts), paths, n=1, cutoff=0.8)
     if len(meant) == 1:
         return f"{wrong}; did you mean {meant[0]}?"
     return f"{wrong}; {'known keys' if group else 'the groups'} are {', '.join(known)}."

@@ -11,6 +11,8 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 from psarm.errors import ConfigError
 
 Group = TypeVar("Group")
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+_LISTS = {int: "[8]", float: "[0.5]"}
 # Numbers that YAML 1.1 reads as text: it wants 1.0e-4 and 1.5e+3.
 _EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
@@ -82,10 +84,10 @@ def _describe(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(map(str, get_args(kind)))
     if get_origin(kind) is tuple:
-        return f"a list of {get_args(kind)[0].__name__}"
+        return f"a list of {_WORDS[get_args(kind)[0]].removeprefix('a ')}s, such as {_LISTS[get_args(kind)[0]]}"
     if isinstance(kind, types.UnionType):
         return " or ".join(map(_describe, get_args(kind)))
-    return f"a value of type {getattr(kind, '__name__', kind)}"
+    return _WORDS[kind]
 
 
 def require(holds: bool, key: str, value: Any, needed: str) -> None:
