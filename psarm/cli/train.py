@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from psarm.cli.termination import terminated_as_interrupted
 from psarm.config import Config, load_config
 from psarm.errors import PsarmError, UsageError
 from psarm.extras import require
@@ -29,7 +30,7 @@ from psarm.presets import find_config
     "--allow-changes", is_flag=True, help="Resume with other settings than the run's, such as more train.epochs."
 )
 @click.option("--overwrite", is_flag=True, help="Start again in a folder that holds a training.")
-@click.option("--eval-only", is_flag=True, help="Only evaluate the checkpoint in the output folder.")
+@click.option("--eval-only", is_flag=True, help="Only evaluate the checkpoint in the output folder (its model).")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
     config_name: str,
@@ -53,7 +54,8 @@ def command(
         config = _config(config_name, overrides, data_root, output)
         _check_flags(resume, allow_changes, overwrite, eval_only)
         _say_failed_writes_once()
-        summary = _evaluate(config) if eval_only else _train(config, resume, overwrite, allow_changes)
+        with terminated_as_interrupted():
+            summary = _evaluate(config) if eval_only else _train(config, resume, overwrite, allow_changes)
     except (PsarmError, OSError, KeyboardInterrupt) as error:
         if _is_said_elsewhere(error):
             return getattr(error, "exit_code", 1)
@@ -75,17 +77,19 @@ def _config(name: str, overrides: tuple[str, ...], data_root: str | None, output
 
 
 def _check_flags(resume: bool, allow_changes: bool, overwrite: bool, eval_only: bool) -> None:
-    if eval_only and (resume or overwrite):
-        raise UsageError("--eval-only trains nothing, so it goes with neither --resume nor --overwrite.")
+    if eval_only and (resume or allow_changes or overwrite):
+        raise UsageError("--eval-only trains nothing; give it without --resume, --allow-changes and --overwrite.")
     if allow_changes and not resume:
         raise UsageError("--allow-changes is about a training to go on with; give it with --resume.")
 
 
 def _is_said_elsewhere(error: BaseException) -> bool:
     """Whether torchrun started several processes here and another one meets, and says, the same."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        return False
     from psarm.training.faults import ProcessFault
 
-    return os.environ.get("LOCAL_RANK", "0") != "0" and not isinstance(error, ProcessFault)
+    return not isinstance(error, ProcessFault)
 
 
 def _main_process() -> bool:
@@ -109,7 +113,9 @@ def _train(config: Config, resume: bool, overwrite: bool, allow_changes: bool) -
     try:
         result = train(config, resume=resume, overwrite=overwrite, allow_changes=allow_changes)
     except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(str(stop) or _how_to_go_on(config, overwrite)) from None
+        # A sentence of its own says that the evaluation is left.
+        how = _how_to_evaluate(stop, resume, overwrite) if str(stop) else _how_to_go_on(config, overwrite)
+        raise KeyboardInterrupt(how) from None
     return {
         "checkpoint": str(result.checkpoint),
         "epochs": result.epochs,
@@ -124,7 +130,10 @@ def _train(config: Config, resume: bool, overwrite: bool, allow_changes: bool) -
 def _evaluate(config: Config) -> dict[str, Any]:
     from psarm.training.final import evaluate_output
 
-    result = evaluate_output(config)
+    try:
+        result = evaluate_output(config)
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(f"{stop} Run the same command again to make it.".strip()) from None
     return {"evaluated": str(result.checkpoint), "metrics": result.metrics}
 
 
@@ -151,24 +160,34 @@ def _show_training(summary: dict[str, Any]) -> None:
 
     from psarm.console import out
 
-    losses = Table("loss", title=f"Trained {summary['epochs']} epochs", title_justify="left")
+    epochs = summary["epochs"]
+    losses = Table("loss", title=f"Trained {epochs} epoch{'s' * (epochs != 1)}", title_justify="left")
     losses.add_column("last epoch", justify="right")
     for name, value in summary["losses"].items():
         losses.add_row(name, f"{value:.4f}")
     out.print(losses)
     if not summary["validation"]:
         return
-    validation = Table("after epoch", title="Validation, %", title_justify="left")
+    from psarm.training.state import best_validation
+
+    best = best_validation(summary["validation"])
+    validation = Table("after epoch", title="Validation, % (best: *)", title_justify="left")
     for column in ("mAP", "top-1", "detection AP"):
         validation.add_column(column, justify="right")
     for entry in summary["validation"]:
         figures = (entry["search"]["mAP"], entry["search"]["top1"], entry["detection"]["ap"])
-        validation.add_row(str(entry["epoch"]), *(f"{100 * figure:.1f}" for figure in figures))
+        mark = " *" if entry is best else ""
+        validation.add_row(f"{entry['epoch']}{mark}", *(f"{100 * figure:.1f}" for figure in figures))
     out.print(validation)
 
 
+def _how_to_evaluate(stop: KeyboardInterrupt, resume: bool, overwrite: bool) -> str:
+    flag = "--resume" if resume else "--overwrite" if overwrite else ""
+    return f"{stop} Run the same command with --eval-only{f' in place of {flag}' if flag else ''} to make it."
+
+
 def _how_to_go_on(config: Config, overwrite: bool) -> str:
-    from psarm.training.state import STATE_FILE
+    from psarm.training.saving import STATE_FILE
 
     if (Path(config.train.output) / STATE_FILE).exists():
         flag = "--resume in place of --overwrite" if overwrite else "--resume"

@@ -86,7 +86,7 @@ def _describe(kind: Any) -> str:
     if get_origin(kind) is tuple:
         return f"a list of {_WORDS[get_args(kind)[0]].removeprefix('a ')}s, such as {_LISTS[get_args(kind)[0]]}"
     if isinstance(kind, types.UnionType):
-        return " or ".join(map(_describe, get_args(kind)))
+        return " or ".join(_describe(option) for option in get_args(kind) if option is not types.NoneType)
     return _WORDS[kind]
 
 

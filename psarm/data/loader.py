@@ -22,7 +22,7 @@ from psarm.data.image_sizes import read_image_sizes
 from psarm.data.images import read_image
 from psarm.data.scenes import to_tensor
 from psarm.data.types import UNLABELLED, Frame
-from psarm.data.workers import single_thread
+from psarm.data.workers import begin_worker
 from psarm.errors import DataError
 from psarm.geometry import resized_size
 
@@ -164,7 +164,7 @@ def training_loader(
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
-        worker_init_fn=single_thread,
+        worker_init_fn=begin_worker,
         # Its own generator: the loader then draws nothing from the global one, which training depends on.
         generator=torch.Generator(),
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from psarm.data.images import read_image
-from psarm.data.workers import plain_errors, single_thread
+from psarm.data.workers import begin_worker, plain_errors
 
 
 class Scenes(Dataset[Tensor]):
@@ -34,7 +34,7 @@ def read_scenes(paths: Sequence[Path], workers: int) -> Iterator[Tensor]:
     Raises:
         DataError: an image cannot be read (the sentence names it), or a worker process died.
     """
-    return plain_errors(DataLoader(Scenes(paths), batch_size=None, num_workers=workers, worker_init_fn=single_thread))
+    return plain_errors(DataLoader(Scenes(paths), batch_size=None, num_workers=workers, worker_init_fn=begin_worker))
 
 
 def to_tensor(image: np.ndarray) -> Tensor:

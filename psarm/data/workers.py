@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -21,9 +23,14 @@ _WHY = "most often for want of memory or of shared memory (/dev/shm)"
 _WHAT_TO_DO = "see that there is enough, or read images with fewer processes (data.workers; 0 uses none)."
 
 
-def single_thread(worker: int) -> None:
-    """What a worker begins with: the workers are the parallelism, threads in each would only get in the way."""
+def begin_worker(worker: int) -> None:
+    """What a worker begins with, as the `worker_init_fn` of a loader.
+
+    One thread: the workers are the parallelism, threads in each would only get in the way. A scheduler's SIGTERM, which
+    comes to all processes of a job at once, ends it without a word: the main process says what happened.
+    """
     cv2.setNumThreads(0)
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
 
 
 def plain_errors(loader: Iterable[T]) -> Iterator[T]:

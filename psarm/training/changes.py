@@ -9,10 +9,11 @@ from psarm.data.types import PersonSearchDataset
 from psarm.errors import UsageError
 from psarm.training.state import TrainingState, dataset_facts
 
-# Where things lie, how fast they go and what is done afterwards change no number of the training.
+# Where things lie, how fast they go, in how much memory, what was before and what is done afterwards change no number
+# of the training; threads only its rounding.
 _FREE = {
     "data": ("root", "workers", "dataset"),  # which data set it is, is compared by its content
-    "train": ("output", "threads", "evaluate"),
+    "train": ("output", "threads", "evaluate", "init", "checkpoint_activations"),
 }
 # Keys of the model that change neither what a weight means nor the shape of one.
 _CHANGEABLE = {
@@ -41,8 +42,13 @@ def check_changes(
     """The differences between `saved` and `config` on `dataset` in `processes` processes that change its numbers.
 
     Raises `UsageError` naming all of them: where there are any, or with `allowed`, where the saved weights and tables
-    are no use to what is asked for now.
+    are no use to what is asked for now, or more epochs are finished than that.
     """
+    if config.train.epochs < saved.epoch:
+        raise UsageError(
+            f"Cannot resume: {saved.epoch} epochs are finished, and train.epochs is {config.train.epochs}; give at "
+            "least as many, another --output, or --overwrite to start again."
+        )
     now = to_dict(config)
     fixed, changes = _of_the_dataset(saved.dataset, dataset_facts(dataset))
     for name, (before, after) in _by_key(saved.config["model"], now["model"]).items():

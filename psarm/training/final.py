@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +14,10 @@ from psarm.evaluation.protocol import SearchProtocol
 from psarm.evaluation.scoring import Metrics
 from psarm.files import write_json
 from psarm.model.checkpoint import load_model
-from psarm.model.person_search import PersonSearchModel
 from psarm.training.evaluate import evaluate
 from psarm.training.faults import evaluation_out_of_memory, explained
+from psarm.training.saving import BEST_FILE, METRICS_FILE, MODEL_FILE, chosen_checkpoint, remove_unfinished
 from psarm.training.setup import make_accelerator, read_dataset
-from psarm.training.state import BEST_FILE, METRICS_FILE, MODEL_FILE
 
 
 @dataclass(frozen=True)
@@ -40,10 +38,11 @@ def evaluate_output(config: Config) -> Evaluation:
         UsageError: there is no checkpoint.
         DataError: the data set cannot be read, or has nothing to evaluate on.
         CheckpointError: the checkpoint is damaged.
+        KeyboardInterrupt: with a sentence that nothing but the evaluation is missing.
     """
     output = Path(config.train.output)
-    found = [output / name for name in (BEST_FILE, MODEL_FILE) if (output / name).exists()]
-    if not found:
+    checkpoint = chosen_checkpoint(output)
+    if not checkpoint.exists():
         raise UsageError(
             f"There is no checkpoint to evaluate in {output} (neither {BEST_FILE} nor {MODEL_FILE}); "
             "train one first, or give the --output of a training."
@@ -51,29 +50,27 @@ def evaluate_output(config: Config) -> Evaluation:
     accelerator = make_accelerator("no")
     dataset = read_dataset(config.data)
     SearchProtocol.from_dataset(dataset)
-    model = load_model(found[0], str(accelerator.device))
-    metrics = evaluate_checkpoint(found[0], model, dataset, config, accelerator)
+    metrics = evaluate_checkpoint(checkpoint, dataset, config, accelerator)
     accelerator.end_training()
-    return Evaluation(found[0], metrics)
+    return Evaluation(checkpoint, metrics)
 
 
 def evaluate_checkpoint(
-    checkpoint: Path, model: PersonSearchModel, dataset: PersonSearchDataset, config: Config, accelerator: Accelerator
+    checkpoint: Path, dataset: PersonSearchDataset, config: Config, accelerator: Accelerator
 ) -> Metrics | None:
-    """Metrics of `model`, whose weights `checkpoint` holds, on the test split; written beside it as `metrics.json`.
+    """Metrics of the model in the file `checkpoint` on the test split; written beside it as `metrics.json`.
 
-    The processes share the images; the first one scores, and the others get None.
+    All processes read that file, share the images, and the first one scores; the others get None.
     """
     process, processes = accelerator.process_index, accelerator.num_processes
+    if accelerator.is_main_process:
+        remove_unfinished(checkpoint.parent, [METRICS_FILE])  # the others' may be of a training that goes on
     try:
+        model = load_model(checkpoint, str(accelerator.device))
         with explained(evaluation_out_of_memory(model.config), process, processes):
             metrics = evaluate(model, dataset, workers=config.data.workers, process=process, processes=processes)
     except KeyboardInterrupt:
-        data = ["--dataset", config.data.dataset, "--data-root", config.data.root]
-        command = shlex.join(["psarm", "bench", "--checkpoint", str(checkpoint), *data])
-        raise KeyboardInterrupt(
-            f"{checkpoint} is written; only its evaluation was left ({command} makes it)."
-        ) from None
+        raise KeyboardInterrupt(f"{checkpoint} is written; only its evaluation was left.") from None
     if metrics is not None:
         write_json(checkpoint.parent / METRICS_FILE, metrics)
     return metrics

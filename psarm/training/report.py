@@ -144,7 +144,11 @@ def opening_line(
     """What is trained on what, where, in which batches and how fast."""
     recipe, processes = config.train, accelerator.num_processes
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    held_out = "" if validation is None else f" ({len(validation.gallery)} more held out for validation)"
+    held_out = ""
+    if validation is not None:
+        frames = len(validation.gallery)
+        share = f"{frames / (frames + len(training.train)):.0%} for data.validation {config.data.validation:g}"
+        held_out = f" ({frames} more, {share}, held out for validation with {len(validation.queries)} queries)"
     device = "cpu" if accelerator.device.type == "cpu" else str(accelerator.device)  # Accelerate numbers CPUs too
     precision = "" if recipe.amp == "no" else f" in {recipe.amp}"
     factors = [str(recipe.batch_size)]

@@ -14,8 +14,10 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 from psarm.config import Config, DataConfig
 from psarm.data import readers
 from psarm.data.types import PersonSearchDataset
+from psarm.data.validation import hold_out
 from psarm.errors import ConfigError, DataError, UsageError
-from psarm.training.state import STATE_FILE
+from psarm.evaluation.protocol import SearchProtocol
+from psarm.training.saving import STATE_FILE, held_files
 
 LONGEST_WAIT = timedelta(hours=6)
 """Of one process for the others; torch's own limit is 10 minutes on GPUs."""
@@ -27,14 +29,30 @@ def check_output(output: Path, resume: bool, overwrite: bool) -> None:
         raise UsageError("--resume goes on with a training and --overwrite discards it; give one of them.")
     if output.exists() and not output.is_dir():
         raise UsageError(f"{output} is a file; give a folder as --output.")
-    exists = (output / STATE_FILE).exists()
-    if resume and not exists:
-        raise UsageError(f"There is no training to resume in {output} (no {STATE_FILE}); start without --resume.")
-    if exists and not resume and not overwrite:
+    held = held_files(output)
+    if STATE_FILE in held:
+        if not resume and not overwrite:
+            raise UsageError(
+                f"{output} already holds a training; give --resume to go on with it, --overwrite to start again, "
+                "or another --output."
+            )
+    elif held and not overwrite:
         raise UsageError(
-            f"{output} already holds a training; give --resume to go on with it, --overwrite to start again, "
+            f"{output} holds {' and '.join(held)} but no {STATE_FILE} to resume from; give --overwrite to start again, "
             "or another --output."
         )
+    elif resume:
+        raise UsageError(f"There is no training to resume in {output} (no {STATE_FILE}); start without --resume.")
+
+
+def read_parts(config: Config) -> tuple[PersonSearchDataset, PersonSearchDataset, PersonSearchDataset | None]:
+    """The data set as it is, the part of it to train on, and what is held out for validation."""
+    dataset = read_dataset(config.data)
+    if config.train.evaluate:
+        SearchProtocol.from_dataset(dataset)  # a test split that cannot be scored is better known now than at the end
+    if config.data.validation == 0:
+        return dataset, dataset, None
+    return dataset, *hold_out(dataset, config.data.validation, config.train.seed)
 
 
 def read_dataset(config: DataConfig) -> PersonSearchDataset:

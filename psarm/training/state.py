@@ -15,13 +15,7 @@ import torch
 
 from psarm.data.types import PersonSearchDataset
 from psarm.errors import CheckpointError
-from psarm.files import atomic_path
 
-STATE_FILE = "last.pt"
-MODEL_FILE = "model.safetensors"
-BEST_FILE = "best.safetensors"
-METRICS_FILE = "metrics.json"
-FILES = (STATE_FILE, MODEL_FILE, BEST_FILE, METRICS_FILE)
 SCHEMA = 2
 
 
@@ -47,8 +41,12 @@ class TrainingState:
 
 
 def best_validation(validation: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The one with the highest mAP, the first of equals; None where there is none."""
-    return max(validation, key=lambda entry: entry["search"]["mAP"], default=None)
+    """The one with the highest mAP, of equals the one with the highest detection AP, then the latest; None of none."""
+    return max(
+        validation,
+        key=lambda entry: (entry["search"]["mAP"], entry["detection"]["ap"], entry["epoch"]),
+        default=None,
+    )
 
 
 def dataset_facts(dataset: PersonSearchDataset) -> dict[str, Any]:
@@ -60,17 +58,16 @@ def dataset_facts(dataset: PersonSearchDataset) -> dict[str, Any]:
     }
 
 
-def save_state(path: Path, state: TrainingState) -> None:
-    """Write `state` to `path` atomically; on a full disk the old file stays (OSError)."""
+def state_bytes(state: TrainingState) -> memoryview:
+    """The content of `last.pt`."""
     # In memory first: torch's own writer turns a full disk into a RuntimeError that hides the reason.
     buffer = io.BytesIO()
     torch.save({"schema": SCHEMA, **vars(state)}, buffer)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+    return buffer.getbuffer()
 
 
 def load_state(path: Path) -> TrainingState:
-    """Read what `save_state` wrote, on the CPU; raises `CheckpointError` where it is not such a file."""
+    """Read a `last.pt`, on the CPU; raises `CheckpointError` where it is not such a file."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises whatever damaged bytes lead it into
@@ -86,13 +83,6 @@ def load_state(path: Path) -> TrainingState:
     if schema is None or not _is_state(content):
         raise CheckpointError(f"{path} is not a training state of this version of psarm (schema {SCHEMA}).")
     return TrainingState(**content)
-
-
-def remove_unfinished(output: Path) -> None:
-    """Remove what a training that was killed while it saved has left: temporary files under the names of ours."""
-    for name in FILES:
-        for path in output.glob(f".{name}.*.tmp"):
-            path.unlink(missing_ok=True)
 
 
 def _is_state(content: dict[Any, Any]) -> bool:

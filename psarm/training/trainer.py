@@ -20,43 +20,36 @@ from psarm import console
 from psarm.config import Config, to_dict
 from psarm.data.loader import Batch
 from psarm.data.types import PersonSearchDataset
-from psarm.data.validation import hold_out
 from psarm.data.workers import plain_errors
-from psarm.errors import PsarmError
-from psarm.evaluation.protocol import SearchProtocol
+from psarm.errors import DataError, PsarmError
 from psarm.evaluation.scoring import Metrics
-from psarm.model.checkpoint import load_state as load_weights
-from psarm.model.checkpoint import read_checkpoint, save_model
 from psarm.model.person_search import PersonSearchModel
 from psarm.training import initial
 from psarm.training.averaging import make_average
 from psarm.training.build import make_loader, make_model, share_buffers
 from psarm.training.changes import check_changes
 from psarm.training.evaluate import evaluate
-from psarm.training.faults import Diverged, explained, training_out_of_memory
+from psarm.training.faults import Diverged, ProcessFault, explained, training_out_of_memory
 from psarm.training.final import evaluate_checkpoint
 from psarm.training.report import LOG_FILES, Report, opening_line
+from psarm.training.saving import (
+    STATE_FILE,
+    chosen_checkpoint,
+    put_best_right,
+    remove_files,
+    remove_unfinished,
+    save_epoch,
+)
 from psarm.training.schedule import learning_rate, scaled_to_batch
 from psarm.training.setup import (
     check_output,
     effective_batch,
     fit_to_dataset,
     make_accelerator,
-    read_dataset,
+    read_parts,
     use_deterministic_algorithms,
 )
-from psarm.training.state import (
-    BEST_FILE,
-    FILES,
-    MODEL_FILE,
-    STATE_FILE,
-    TrainingState,
-    best_validation,
-    dataset_facts,
-    load_state,
-    remove_unfinished,
-    save_state,
-)
+from psarm.training.state import TrainingState, best_validation, dataset_facts, load_state
 from psarm.training.step import Losses, Stepper
 
 
@@ -70,7 +63,7 @@ class TrainingResult:
     losses: dict[str, float]
     """Weighted means of the last epoch, with their sum as `total`."""
     validation: list[dict[str, Any]]
-    """Epoch and metrics (fractions) of every validation; empty in all processes but the first."""
+    """Epoch and metrics (fractions) of every validation; complete in the first process only."""
     metrics: Metrics | None
     """Fractions on the test split; None where `train.evaluate` is off, and in all processes but the first."""
     seconds: float
@@ -103,35 +96,39 @@ def train(config: Config, resume: bool = False, overwrite: bool = False, allow_c
         use_deterministic_algorithms()
     accelerator = make_accelerator(config.train.amp)
     process, processes = accelerator.process_index, accelerator.num_processes
-    dataset, training, validation = _read(config)
+    dataset, training, validation = read_parts(config)
     config = fit_to_dataset(config, training, processes)
-    saved = load_state(output / STATE_FILE) if resume else None
-    changes = check_changes(saved, config, training, processes, allow_changes) if saved is not None else []
     out_of_memory = training_out_of_memory(config)
     with explained(out_of_memory, process, processes, common=PsarmError):
-        run = TrainingRun(config, accelerator, training, validation, saved)
+        run, changes = _begin(config, accelerator, training, validation, resume, allow_changes)
     with explained(out_of_memory, process, processes):
         if accelerator.is_main_process:
             _open(run, changes, overwrite)
+        accelerator.wait_for_everyone()
         seconds = run.fit()
-    checkpoint = output / (MODEL_FILE if validation is None else BEST_FILE)
-    metrics = None
-    if config.train.evaluate:
-        if validation is not None:
-            load_weights(run.model, read_checkpoint(checkpoint).state, str(checkpoint))
-        metrics = evaluate_checkpoint(checkpoint, run.model, dataset, config, accelerator)
+    checkpoint = chosen_checkpoint(output)
+    try:
+        metrics = evaluate_checkpoint(checkpoint, dataset, config, accelerator) if config.train.evaluate else None
+    except (DataError, ProcessFault) as error:
+        raise type(error)(f"{error} {checkpoint} is written; psarm train --eval-only evaluates it.") from error
     accelerator.end_training()
     return TrainingResult(checkpoint, run.epoch, run.means, run.history, metrics, seconds)
 
 
-def _read(config: Config) -> tuple[PersonSearchDataset, PersonSearchDataset, PersonSearchDataset | None]:
-    """The data set as it is, the part of it to train on, and what is held out for validation."""
-    dataset = read_dataset(config.data)
-    if config.train.evaluate:
-        SearchProtocol.from_dataset(dataset)  # a test split that cannot be scored is better known now than at the end
-    if config.data.validation == 0:
-        return dataset, dataset, None
-    return dataset, *hold_out(dataset, config.data.validation, config.train.seed)
+def _begin(
+    config: Config,
+    accelerator: Accelerator,
+    training: PersonSearchDataset,
+    validation: PersonSearchDataset | None,
+    resume: bool,
+    allow_changes: bool,
+) -> tuple[TrainingRun, list[str]]:
+    """The run, fresh or as it was saved, and what differs from that; the saved state is not kept beside it."""
+    if not resume:
+        return TrainingRun(config, accelerator, training, validation, None), []
+    saved = load_state(Path(config.train.output) / STATE_FILE)
+    changes = check_changes(saved, config, training, accelerator.num_processes, allow_changes)
+    return TrainingRun(config, accelerator, training, validation, saved), changes
 
 
 def _open(run: TrainingRun, changes: list[str], overwrite: bool) -> None:
@@ -139,10 +136,16 @@ def _open(run: TrainingRun, changes: list[str], overwrite: bool) -> None:
     if changes:
         console.err.print(f"Resuming after epoch {run.epoch} with other settings: {'; '.join(changes)}.")
     console.err.print(opening_line(run.config, run.trained, run.training, run.validation, run.accelerator))
+    if run.epoch == run.recipe.epochs:
+        left = "only the evaluation is done" if run.recipe.evaluate else "nothing is left to do"
+        console.err.print(f"The training is finished: all {run.epoch} epochs were trained before; {left}.")
     remove_unfinished(run.output)
+    if run.epoch == 0:
+        remove_files(run.output)
     if overwrite:
-        for path in (*(run.output / name for name in FILES), *run.output.glob(LOG_FILES)):
-            path.unlink(missing_ok=True)
+        for path in run.output.glob(LOG_FILES):
+            path.unlink()
+    put_best_right(run.output, run.epoch, run.history)
 
 
 class TrainingRun:
@@ -197,7 +200,8 @@ class TrainingRun:
             self.accelerator.scaler.load_state_dict(saved.scaler)
         self.epoch = saved.epoch
         self.means = saved.losses
-        self.history = list(saved.validation)
+        if self.validation is not None:  # otherwise the last weights are to be used, not the best of before
+            self.history = list(saved.validation)
 
     @property
     def model(self) -> PersonSearchModel:
@@ -212,11 +216,13 @@ class TrainingRun:
             while self.epoch < epochs:
                 self.means = self._run_epoch(report)
                 self.epoch += 1
-                best = self._validate(report)
+                metrics = self._validate()
                 if main:
-                    self._save(best)
+                    save_epoch(self.output, self._state(), self.model)
                 self.accelerator.wait_for_everyone()
                 report.epoch(self.epoch, self.means, self.optimizer.param_groups[0]["lr"])
+                if metrics is not None:
+                    report.validation(self.epoch, metrics, best_validation(self.history) is self.history[-1])
         return report.seconds
 
     def _run_epoch(self, report: Report) -> dict[str, float]:
@@ -254,11 +260,11 @@ class TrainingRun:
             "Lower train.lr or train.clip_norm, or check the data with psarm data check."
         )
 
-    def _validate(self, report: Report) -> bool:
-        """Validate where this epoch is due; whether it is the best so far, in the first process."""
+    def _validate(self) -> Metrics | None:
+        """What a validation finds where this epoch is due, in the first process."""
         due = self.epoch % self.recipe.validate_every == 0 or self.epoch == self.recipe.epochs
         if self.validation is None or not due:
-            return False
+            return None
         accelerator = self.accelerator
         share_buffers(self.model, accelerator)
         metrics = evaluate(
@@ -268,17 +274,13 @@ class TrainingRun:
             process=accelerator.process_index,
             processes=accelerator.num_processes,
         )
-        if metrics is None:
-            return False
-        self.history.append({"epoch": self.epoch, **metrics})
-        best = best_validation(self.history) is self.history[-1]
-        report.validation(self.epoch, metrics, best)
-        return best
+        if metrics is not None:
+            self.history.append({"epoch": self.epoch, **metrics})
+        return metrics
 
-    def _save(self, best: bool) -> None:
-        facts = dataset_facts(self.training)
+    def _state(self) -> TrainingState:
         scaler = self.accelerator.scaler
-        state = TrainingState(
+        return TrainingState(
             epoch=self.epoch,
             model=self.trained.state_dict(),
             average=self.average.state_dict() if self.average is not None else {},
@@ -288,16 +290,8 @@ class TrainingRun:
             validation=self.history,
             processes=self.accelerator.num_processes,
             config=to_dict(self.config),
-            dataset=facts,
+            dataset=dataset_facts(self.training),
         )
-        about = {
-            "name": facts["name"],
-            "train_frames": len(facts["train_frames"]),
-            "identities": len(facts["identities"]),
-        }
-        for name in (MODEL_FILE, BEST_FILE) if best else (MODEL_FILE,):
-            save_model(self.model, self.output / name, about)
-        save_state(self.output / STATE_FILE, state)
 
 
 def seed_epoch(seed: int, epoch: int, process: int) -> None:

@@ -120,7 +120,7 @@ def test_a_training_state_with_other_keys(command, tmp_path, capfd):
     (tmp_path / "out").mkdir()
     torch.save({"schema": 1, "epoch": 1, "weights": {}}, tmp_path / "out" / "last.pt")
     sentence = failing(capfd, *command("train", "never-read.pth"), "--resume")
-    assert "last.pt is not a training state of this version of psarm" in sentence
+    assert "last.pt is a training state of another version of psarm (schema 1, this one has 2)" in sentence
 
 
 @pytest.mark.usefixtures("quick")

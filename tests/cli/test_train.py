@@ -88,6 +88,19 @@ def test_a_skipped_image_is_named_once(train, prw, tmp_path):
     assert code == 0 and err.count(f"Skipped a training frame: Cannot read {image}") == 1
 
 
+def test_a_damaged_test_image_leaves_the_checkpoint(train, prw, tmp_path):
+    root, checkpoint = tmp_path / "broken", tmp_path / "run" / "model.safetensors"
+    shutil.copytree(prw, root)
+    image = sorted((root / "frames").iterdir())[-1]
+    content = image.read_bytes()
+    image.write_bytes(content[:-3000])
+    code, out, err = train(root=root)
+    assert (code, out) == (1, "") and f"Cannot read {image}" in err
+    assert err.endswith(f"{checkpoint} is written; psarm train --eval-only evaluates it.") and checkpoint.exists()
+    image.write_bytes(content)
+    assert train("--eval-only", root=root)[0] == 0
+
+
 def test_memory_that_runs_out_is_one_sentence(train, tmp_path, monkeypatch):
     from psarm.model.person_search import PersonSearchModel
 
@@ -119,7 +132,7 @@ def test_a_used_folder_needs_resume_or_overwrite(train):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["-o", "train.epoch=1"], "train has no key 'epoch'; known keys are"),
+        (["-o", "train.epoch=1"], "train has no key 'epoch'; did you mean train.epochs?"),
         (["-o", "train.epochs"], "not of the form group.key=value"),
         (["-o", "train.lr=fast"], "train.lr is 'fast'"),
         (["-o", "train.batch_size=9"], "train.batch_size is 9; needed at most the 4 training frames"),
@@ -128,7 +141,11 @@ def test_a_used_folder_needs_resume_or_overwrite(train):
         (["--resume"], "There is no training to resume in"),
         (["--allow-changes"], "--allow-changes is about a training to go on with; give it with --resume."),
         (["--eval-only"], "There is no checkpoint to evaluate in"),
-        (["--eval-only", "--resume"], "--eval-only trains nothing, so it goes with neither --resume nor --overwrite."),
+        (
+            ["--eval-only", "--resume"],
+            "--eval-only trains nothing; give it without --resume, --allow-changes and --overwrite.",
+        ),
+        (["--eval-only", "--allow-changes"], "--eval-only trains nothing; give it without --resume, --allow-changes"),
         (["--eval-only", "--overwrite"], "--eval-only trains nothing"),
         (["--config", "missing.yaml"], "no configuration file and no preset missing.yaml; `psarm models` lists"),
         (["--config", "psarm_pwr"], "no configuration file and no preset psarm_pwr; did you mean psarm_prw or"),
@@ -235,7 +252,7 @@ def test_interrupted_before_and_after_the_first_checkpoint(train, tmp_path, monk
     assert train("--resume", "-o", "train.evaluate=false", epochs=2)[0] == 0
 
 
-def test_interrupted_in_the_evaluation(train, prw, tmp_path, monkeypatch):
+def test_interrupted_in_the_evaluation(train, tmp_path, monkeypatch):
     from psarm.training import final
 
     def interrupted(*arguments, **options):
@@ -245,34 +262,43 @@ def test_interrupted_in_the_evaluation(train, prw, tmp_path, monkeypatch):
     code, out, err = train()
     checkpoint = tmp_path / "run" / "model.safetensors"
     assert (code, out) == (130, "") and checkpoint.exists()
-    assert err.endswith(
-        f"Interrupted. {checkpoint} is written; only its evaluation was left "
-        f"(psarm bench --checkpoint {checkpoint} --dataset prw --data-root {prw} makes it)."
-    )
+    left = f"Interrupted. {checkpoint} is written; only its evaluation was left. Run the same command"
+    assert err.endswith(f"{left} with --eval-only to make it.")
+    for flag in ("--resume", "--overwrite"):
+        code, _, err = train(flag)
+        assert code == 130 and err.endswith(f"{left} with --eval-only in place of {flag} to make it.")
+    code, _, err = train("--eval-only")
+    assert code == 130 and err == f"{left} again to make it."
+    assert not (tmp_path / "run" / "metrics.json").exists()
 
 
-@pytest.mark.slow
-def test_ctrl_c_in_a_terminal(prw, tmp_path):
-    """The signal reaches the whole process group, decoding processes included."""
-    arguments = ["train", "--config", CONFIG, "--data-root", str(prw), "--output", str(tmp_path / "run")]
-    command = [
-        sys.executable,
-        str(ROOT / "cli.py"),
-        *arguments,
-        "-o",
-        "train.epochs=9999",
-        "-o",
-        "data.workers=1",
-        "-o",
-        "train.threads=1",
-    ]
+def stopped_after_the_first_epoch(prw, output, number, *, group):
+    """Exit code and last line of a training that got a signal: it alone, or with its process group as in a terminal."""
+    arguments = ["train", "--config", CONFIG, "--data-root", str(prw), "--output", str(output)]
+    for setting in ("train.epochs=9999", "data.workers=1", "train.threads=1"):
+        arguments += ["-o", setting]
+    command = [sys.executable, str(ROOT / "cli.py"), *arguments]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         for line in process.stderr:
             if line.startswith("epoch 1/"):
                 break
-        os.killpg(process.pid, signal.SIGINT)  # its own group: start_new_session made it
+        if group:
+            os.killpg(process.pid, number)  # its own group: start_new_session made it
+        else:
+            process.send_signal(number)
         rest = process.stderr.read()
-    assert process.returncode == 130
-    last = rest.strip().splitlines()[-1]
-    assert last.startswith(f"Interrupted. Every finished epoch is in {tmp_path / 'run'}; run the same command with")
     assert "Traceback" not in rest
+    return process.returncode, rest.strip().splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "group"),
+    [(signal.SIGINT, True), (signal.SIGTERM, False), (signal.SIGTERM, True)],
+    ids=["Ctrl-C", "kill", "scheduler"],
+)
+def test_a_signal_says_how_to_go_on(prw, tmp_path, number, group):
+    """Ctrl-C reaches the whole process group, decoding processes included; a scheduler may do either."""
+    code, last = stopped_after_the_first_epoch(prw, tmp_path / "run", number, group=group)
+    assert code == 130
+    assert last.startswith(f"Interrupted. Every finished epoch is in {tmp_path / 'run'}; run the same command with")

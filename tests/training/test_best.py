@@ -28,7 +28,7 @@ def validated(frames, output, **recipe):
 
 @pytest.fixture
 def scores(monkeypatch):
-    """Validations find mAP 20 %, 50 %, 50 %, 40 %; `seen` holds the data sets and the weights."""
+    """Validations find mAP 20 %, 50 %, 50 %, 40 %, and the same persons; `seen` holds the data sets and the weights."""
     seen = []
 
     def score(model, dataset, workers, process, processes):
@@ -64,15 +64,15 @@ def test_the_best_epoch_is_kept_over_a_resume_and_evaluated(frames, tmp_path, sc
     ]
     assert state_of(tmp_path).validation == result.validation
     best = read_checkpoint(tmp_path / "best.safetensors").state
-    assert same(best, scores[1][1]) and not same(best, scores[2][1])  # with the average of the weights
+    assert same(best, scores[2][1]) and not same(best, scores[1][1])  # with the average of the weights
     assert same(read_checkpoint(tmp_path / "model.safetensors").state, scores[3][1])
     assert result.checkpoint == tmp_path / "best.safetensors"
     [(dataset, weights)] = tested
     assert same(weights, best) and len(dataset.train) == 12
     assert result.metrics == {"search": {"mAP": 0.7}} == json.loads((tmp_path / "metrics.json").read_text())
     said = " ".join(capsys.readouterr().err.split())
-    assert "8 frames with 2 identities (4 more held out for validation)" in said
-    assert said.count("(best so far)") == 2
+    assert "8 frames with 2 identities (4 more, 33% for data.validation 0.34, held out for validation with)" in said
+    assert said.count("(best so far)") == 3
 
 
 def test_validation_is_of_people_and_frames_that_are_not_trained_on(frames, tmp_path, scores):

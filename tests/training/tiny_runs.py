@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from psarm.config import Config, load_config, to_dict
-from psarm.training.state import STATE_FILE, TrainingState, dataset_facts, load_state
+from psarm.training.saving import STATE_FILE
+from psarm.training.state import TrainingState, dataset_facts, load_state
 
 TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"
 

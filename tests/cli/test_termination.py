@@ -1,0 +1,41 @@
+import os
+import signal
+import time
+
+import pytest
+
+from psarm.cli.termination import terminated_as_interrupted
+
+
+def test_the_first_interrupts_and_the_next_is_ignored():
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(KeyboardInterrupt), terminated_as_interrupted():
+            os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_without_one_all_is_as_before():
+    before = signal.getsignal(signal.SIGTERM)
+    with terminated_as_interrupted():
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_forked_process_ends_as_ever():
+    reader, writer = os.pipe()
+    with terminated_as_interrupted():
+        child = os.fork()
+        if child == 0:
+            os.write(writer, b"1")
+            for _ in range(1000):  # not pause(): the signal may come just before
+                time.sleep(0.01)
+            os._exit(1)
+        os.read(reader, 1)  # Python forgets signals that come while it forks
+        os.kill(child, signal.SIGTERM)
+        _, status = os.waitpid(child, 0)
+    os.close(reader)
+    os.close(writer)
+    assert os.WTERMSIG(status) == signal.SIGTERM
