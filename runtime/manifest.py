@@ -10,7 +10,7 @@ import dataclasses
 import json
 import types
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -134,6 +134,10 @@ class Manifest:
     """Relative file name → hash and size."""
     dataset: DatasetInfo | None
     licence: str
+    tensorrt: dict[str, dict[str, str]] = field(default_factory=dict)
+    """As `precisions`, for the form of the graphs that TensorRT builds engines from; empty where a bundle has none."""
+    weights: str | None = None
+    """The checkpoint file for the torch backend, where the bundle has one."""
 
     def __post_init__(self) -> None:
         _check_values(self)
@@ -237,11 +241,14 @@ def _check_graphs(manifest: Manifest) -> None:
 
 def _check_files(manifest: Manifest) -> None:
     _require(bool(manifest.precisions), "precisions", manifest.precisions, "at least one precision")
-    for precision, graphs in manifest.precisions.items():
-        for name in manifest.graphs:
-            _require(name in graphs, f"precisions.{precision}", sorted(graphs), f"a file for the graph {name!r}")
-        for file in graphs.values():
-            _require(file in manifest.files, f"precisions.{precision}", file, "a file listed under files")
+    for key, precisions in (("precisions", manifest.precisions), ("tensorrt", manifest.tensorrt)):
+        for precision, graphs in precisions.items():
+            for name in manifest.graphs:
+                _require(name in graphs, f"{key}.{precision}", sorted(graphs), f"a file for the graph {name!r}")
+            for file in graphs.values():
+                _require(file in manifest.files, f"{key}.{precision}", file, "a file listed under files")
+    if manifest.weights is not None:
+        _require(manifest.weights in manifest.files, "weights", manifest.weights, "a file listed under files")
     for file in manifest.files:
         parts = PurePosixPath(file).parts
         inside = bool(parts) and ".." not in parts and not PurePosixPath(file).is_absolute()
@@ -279,9 +286,14 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
 def _parse_dataclass(kind: Any, value: Any, where: str) -> Any:
     _require(isinstance(value, dict), where, value, "a mapping")
     hints = get_type_hints(kind)
+    optional = {
+        one.name for one in dataclasses.fields(kind) if one.default_factory is not MISSING or one.default is not MISSING
+    }
     made = {}
     for name, hint in hints.items():
         path = f"{where}.{name}" if where else name
+        if name not in value and name in optional:
+            continue
         if name not in value:
             raise BundleError(f"the key {path} is missing; export the bundle again.")
         made[name] = _parse(hint, value[name], path)
