@@ -1,0 +1,1 @@
+"""The graphs in other precisions than they were traced in: half floats and 8-bit integers."""

@@ -1,0 +1,1 @@
+"""TensorRT and TensorRT for RTX: engines built from a bundle, kept beside it, and run."""
