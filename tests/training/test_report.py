@@ -29,6 +29,7 @@ def show(output, done, epochs, per_epoch=2):
 
 def test_tensorboard_goes_on_after_a_resume(tmp_path):
     show(tmp_path, 0, 2)
+    time.sleep(1.1)  # TensorBoard reads log files in the order of their names, which begin with the second
     show(tmp_path, 1, 3)  # epoch 2 anew, as after a stop before its checkpoint
     found = events(tmp_path)
     assert found["loss/total"] == [(step, step / 2) for step in range(6)]
