@@ -26,7 +26,8 @@ class MixerGraph(nn.Module):
     def __init__(self, mixer: RelationMixer) -> None:
         super().__init__()
         self.layout = mixer.layout
-        self.reuse, self.attend = mixer.reuse, mixer.attend
+        self.reuse = mixer.reuse
+        self.attention = SimAMGraph() if mixer.attend else None
         spatial, channel = mixer.token_mixer.gate, mixer.channel_mixer.gate
         self.spatial_gate = None if spatial is None else SpatialGateGraph(spatial)
         self.channel_gate = None if channel is None else ChannelGateGraph(channel)
@@ -40,8 +41,8 @@ class MixerGraph(nn.Module):
         tokens = tokens + self._mix_tokens(self._gate(tokens, self.spatial_gate, self.token_mixer, height, width))
         tokens = tokens + self._mix_channels(self._gate(tokens, self.channel_gate, self.channel_mixer, height, width))
         mixed = to_map(tokens, height, width, self.layout)
-        if self.attend:
-            mixed = mixed + simam(x)
+        if self.attention is not None:
+            mixed = mixed + self.attention(x)
         return mixed + x if self.reuse else mixed
 
     def _gate(self, tokens: Tensor, gate: nn.Module | None, mixer: Mixer, height: int, width: int) -> Tensor:
@@ -63,6 +64,14 @@ class MixerGraph(nn.Module):
     def _mix_channels(self, tokens: Tensor) -> Tensor:
         first, second = self.channel_mixer.mlp.fc1, self.channel_mixer.mlp.fc2
         return second(functional.gelu(first(tokens)))  # type: ignore[no-any-return]
+
+
+class SimAMGraph(nn.Module):
+    """`simam` as a module, so that its nodes can be told apart: its squares and variances stay in float32 everywhere."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[R,C,H,W] → [R,C,H,W]."""
+        return simam(x)
 
 
 class SpatialGateGraph(nn.Module):

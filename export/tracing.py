@@ -5,6 +5,7 @@ N images, R RoIs, [H,W] the padded image size (multiples of 32).
 
 from __future__ import annotations
 
+import ast
 import io
 import logging
 import warnings
@@ -28,9 +29,12 @@ OPSET = 20
 """The first with Gelu as one operator."""
 SIZE_DIVISOR = 32
 """Image sides must be multiples of this; the graphs are traced with that knowledge."""
+OWNER = "psarm.owner"
+"""Key of a node's metadata: the class of the innermost module that it was traced from."""
 PROBES = ("objectness", "deltas", "candidates", "proposals")
 """Inner tensors of the detect graph that keep their names, so that verification can look at them."""
 
+_CLASSES = "pkg.torch.onnx.class_hierarchy"
 _FEATURE_DIMS = {2: "H/16", 3: "W/16"}
 _DIMS: dict[str, dict[int, str]] = {
     "images": {0: "N", 2: "H", 3: "W"},
@@ -130,15 +134,34 @@ def _trace(
 
 
 def _clean(model: onnx.ModelProto) -> None:
-    """Drop what tells of the machine it was traced on (source paths in the metadata) and sizes under internal names."""
+    """Drop what tells of the machine it was traced on (source paths in the metadata) and sizes under internal names.
+
+    Of a node's metadata its owner stays.
+    """
+    for node in model.graph.node:
+        owner = _owner(node)
+        del node.metadata_props[:]
+        if owner is not None:
+            node.metadata_props.add(key=OWNER, value=owner)
     model.producer_name, model.producer_version, model.doc_string = "psarm", __version__, ""
     del model.metadata_props[:]
     graph = model.graph
     graph.doc_string = ""
     del graph.metadata_props[:], graph.value_info[:]
-    for part in (*graph.node, *graph.input, *graph.output, *graph.initializer):
+    for node in graph.node:
+        node.doc_string = ""
+    for part in (*graph.input, *graph.output, *graph.initializer):
         part.doc_string = ""
         del part.metadata_props[:]
+
+
+def _owner(node: onnx.NodeProto) -> str | None:
+    """The innermost module of the exporter's list of classes, which the node's operator ends."""
+    known = {one.key: one.value for one in node.metadata_props}
+    if OWNER in known:
+        return known[OWNER]
+    *modules, _ = ast.literal_eval(known.get(_CLASSES, "['']"))
+    return modules[-1] if modules and "." in modules[-1] else None
 
 
 def _name_dims(name: str, graph: onnx.GraphProto) -> None:
