@@ -67,7 +67,7 @@ class MixerGraph(nn.Module):
 
 
 class SimAMGraph(nn.Module):
-    """`simam` as a module, so that its nodes can be told apart: its squares and variances stay in float32 everywhere."""
+    """`simam` as a module, so that its nodes can be told apart: squares and variances stay in float32."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[R,C,H,W] → [R,C,H,W]."""

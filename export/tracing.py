@@ -157,7 +157,7 @@ def _clean(model: onnx.ModelProto) -> None:
 
 def _owner(node: onnx.NodeProto) -> str | None:
     """The innermost module of the exporter's list of classes, which the node's operator ends."""
-    known = {one.key: one.value for one in node.metadata_props}
+    known: dict[str, str] = {one.key: one.value for one in node.metadata_props}
     if OWNER in known:
         return known[OWNER]
     *modules, _ = ast.literal_eval(known.get(_CLASSES, "['']"))

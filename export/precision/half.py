@@ -134,10 +134,11 @@ class _Conversion:
         renamed = f"{name}.half"
         if renamed not in self.half_weights:
             values = numpy_helper.to_array(self.weights[name])
-            if np.abs(values).max(initial=0) > _HALF_MAX:
+            largest = np.abs(values).max(initial=0)
+            if largest > _HALF_MAX:
                 raise ExportError(
-                    f"The weights {name} of the {self.name} graph hold {np.abs(values).max():.3g}, beyond half's largest "
-                    f"number {_HALF_MAX:.0f}; export without fp16."
+                    f"The weights {name} of the {self.name} graph hold {largest:.3g}, beyond half's largest number "
+                    f"{_HALF_MAX:.0f}; export without fp16."
                 )
             rounded = values.astype(np.float16)
             kept = rounded.astype(np.float32) if self.simulated else rounded
