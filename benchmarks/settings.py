@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from psarm.errors import UsageError
-from psarm.runtime.backends import BACKENDS, PLANNED
+from psarm.runtime.backends import BACKENDS
 
 TIMING_FRAMES = 30
 
@@ -24,9 +24,9 @@ class BenchSettings:
     gallery_sizes: tuple[str, ...] = ()
     """Galleries to search in beside the data set's default one: a name it gives them, or "full"."""
     backends: tuple[str, ...] = ()
-    """Names of `psarm.runtime.backends`; empty = all that this version has."""
+    """Names of `psarm.runtime.backends`; empty = all that load here."""
     precisions: tuple[str, ...] = ()
-    """Empty = all that the bundle holds."""
+    """Empty = all in which a backend runs the bundle."""
     cbgm: bool = False
     """Measure search with context bipartite graph matching as well, in every gallery."""
     cross_camera: bool = False
@@ -47,7 +47,7 @@ class BenchSettings:
             raise UsageError("There is nothing to measure; give a BUNDLE, a --checkpoint, or a file of --detections.")
         if self.bundle is None and (self.backends or self.precisions):
             raise UsageError("--backend and --precision choose how a bundle is run; give a BUNDLE with them.")
-        unknown = [name for name in self.backends if name not in ("auto", *BACKENDS, *PLANNED)]
+        unknown = [name for name in self.backends if name not in ("auto", *BACKENDS)]
         if unknown:
             known = ", ".join(["auto", *BACKENDS])
             raise UsageError(f"--backend {unknown[0]}: there is no backend of that name; available: {known}.")

@@ -29,7 +29,7 @@ from psarm.evaluation import (
 from psarm.evaluation.collect import collect_detections, embed_ground_truth
 from psarm.extras import require
 from psarm.runtime import Bundle, PersonSearch
-from psarm.runtime.backends import BACKENDS
+from psarm.runtime.backends import BACKENDS, runnable
 
 
 def run_benchmark(settings: BenchSettings) -> BenchReport:
@@ -96,18 +96,31 @@ def _open_bundle(settings: BenchSettings, threads: int, cleanup: ExitStack) -> l
     bundle = Bundle.open(settings.bundle)
     contenders = []
     requested = bool(settings.backends or settings.precisions)
-    for backend in dict.fromkeys(settings.backends or BACKENDS):
-        for precision in dict.fromkeys(settings.precisions or bundle.manifest.precisions):
-            try:
-                engine = PersonSearch(bundle, backend, precision, threads)
-            except PsarmError as error:
-                contenders.append(_Contender(Row(backend, precision, failure=str(error), requested=requested), None))
-                continue
-            cleanup.callback(engine.close)
-            size = bundle.graph_bytes(engine.precision)
-            row = Row(engine.backend, engine.precision, engine.device, size, requested=requested)
-            contenders.append(_Contender(row, engine))
+    for backend, precision in _choices(settings, bundle):
+        try:
+            engine = PersonSearch(bundle, backend, precision, threads)
+        except PsarmError as error:
+            contenders.append(_Contender(Row(backend, precision, failure=str(error), requested=requested), None))
+            continue
+        cleanup.callback(engine.close)
+        size = bundle.graph_bytes(engine.precision)
+        row = Row(engine.backend, engine.precision, engine.device, size, requested=requested)
+        contenders.append(_Contender(row, engine))
     return contenders
+
+
+def _choices(settings: BenchSettings, bundle: Bundle) -> list[tuple[str, str]]:
+    """Backend and precision of every row: what was asked for by name, whether it runs or not, else all that run."""
+    wanted = dict.fromkeys(settings.precisions)
+    if settings.backends:
+        return [
+            (backend, precision)
+            for backend in dict.fromkeys(settings.backends)
+            for precision in wanted or (runnable(bundle, backend) if backend in BACKENDS else ()) or ("auto",)
+        ]
+    running = [(backend, precision) for backend in BACKENDS for precision in runnable(bundle, backend)]
+    found = [choice for choice in running if not wanted or choice[1] in wanted]
+    return found + [("auto", precision) for precision in wanted if precision not in {one for _, one in found}]
 
 
 def _measure_accuracy(

@@ -64,7 +64,10 @@ class Bundle:
         if precision == "auto":
             return "fp32" if "fp32" in present else present[0]
         if precision not in present:
-            raise UsageError(f"The bundle {self.path} holds no {precision} graphs, only {', '.join(present)}.")
+            raise UsageError(
+                f"The bundle {self.path} holds no {precision} graphs, only {', '.join(present)}; "
+                f"export it with: psarm export CHECKPOINT --out DIR --precision {','.join([*present, precision])}."
+            )
         return precision
 
     def graph_path(self, precision: str, graph: str) -> Path:
@@ -72,6 +75,7 @@ class Bundle:
         return self.path / self.manifest.precisions[precision][graph]
 
     def graph_bytes(self, precision: str) -> int:
-        """Size on disk of all graphs."""
-        names = set(self.manifest.precisions[precision].values())
+        """Size on disk of all graphs that are run in `precision`; one without graphs of its own runs the first ones."""
+        graphs = self.manifest.precisions.get(precision) or next(iter(self.manifest.precisions.values()))
+        names = set(graphs.values())
         return sum(self.manifest.files[name].size for name in names)

@@ -1,20 +1,28 @@
 """Backends that run a bundle's graphs; `open_backend` picks one and says why.
 
-A backend's library is imported only when that backend is tried.
+A backend's module is imported only when that backend is tried, and its library only when it is probed.
 """
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from psarm.errors import UsageError
-from psarm.runtime.backends import onnxruntime
+from psarm.errors import PsarmError, UsageError
 from psarm.runtime.backends.base import Backend
 from psarm.runtime.bundle import Bundle
 
-# Fastest first: the order in which `auto` tries them.
-BACKENDS = {"onnxruntime": (onnxruntime.OnnxRuntimeBackend, onnxruntime.probe)}
-PLANNED = ("openvino", "tensorrt", "tensorrt_rtx", "torch")
+BACKENDS = {
+    "tensorrt": "psarm.runtime.tensorrt.backend:TensorRTBackend",
+    "tensorrt_rtx": "psarm.runtime.tensorrt.backend:TensorRTForRTXBackend",
+    "openvino": "psarm.runtime.backends.openvino:OpenVINOBackend",
+    "onnxruntime": "psarm.runtime.backends.onnxruntime:OnnxRuntimeBackend",
+    "torch": "psarm.export.torch_backend:TorchBackend",
+}
+"""Name → the class that is it, as `module:class`. Fastest first, but for ONNX Runtime on a GPU: `_fastest_first`."""
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+"""Every precision some backend knows; bf16 has no graphs of its own, the fp32 ones are run in it."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +34,38 @@ class BackendStatus:
     detail: str
     """Version and device, or why it does not load."""
 
+    @property
+    def why_not(self) -> str:
+        """The reason alone, without what to do about it."""
+        return self.detail.partition(";")[0]
+
+
+def load_backend(name: str) -> type[Backend]:
+    """The class of a backend of `BACKENDS`; its library is not imported yet."""
+    module, _, attribute = BACKENDS[name].partition(":")
+    kind: type[Backend] = getattr(importlib.import_module(module), attribute)
+    return kind
+
+
+def probe_backend(name: str) -> BackendStatus:
+    """Start a backend of `BACKENDS`, without a bundle."""
+    try:
+        kind = load_backend(name)
+    except ModuleNotFoundError as error:
+        if error.name != BACKENDS[name].partition(":")[0]:
+            raise
+        return BackendStatus(name, False, "this version of psarm has no such backend yet")
+    return BackendStatus(name, *kind.probe())
+
 
 def probe_backends() -> list[BackendStatus]:
-    """Every backend psarm knows by name; each one that it has is really started."""
-    found = [BackendStatus(name, *probe()) for name, (_, probe) in BACKENDS.items()]
-    return found + [BackendStatus(name, False, "this version of psarm has no such backend yet") for name in PLANNED]
+    """Every backend that psarm knows; each is really started."""
+    return [probe_backend(name) for name in BACKENDS]
+
+
+def runnable(bundle: Bundle, name: str) -> tuple[str, ...]:
+    """Precisions in which the backend `name` runs `bundle` on this machine; none where it does not load."""
+    return load_backend(name).precisions(bundle) if probe_backend(name).loads else ()
 
 
 def open_backend(
@@ -38,27 +73,71 @@ def open_backend(
 ) -> tuple[Backend, str]:
     """Load a bundle's graphs; returns the backend and one sentence on what was picked and why.
 
-    `auto` takes the fastest backend that really loads, and the fp32 graphs where the bundle holds them.
+    `auto` takes the fastest backend that really loads and runs this bundle in this precision, and the fp32 graphs where
+    the bundle holds them; the sentence names what was passed over, and why.
     Raises `UsageError` for a backend or precision that is not there, saying which are.
     """
     if threads is not None and threads < 1:
         raise UsageError(f"threads is {threads}; needed 1 or more.")
-    status = _choose(name)
-    chosen_precision = bundle.resolve_precision(precision)
-    kind, _ = BACKENDS[status.name]
-    backend = kind(bundle, chosen_precision, threads)
-    why = "the fastest backend that loads" if name == "auto" else "as asked"
-    reason = f"{status.name}, {backend.device}, {chosen_precision} ({why}; {status.detail})"
-    return backend, reason
-
-
-def _choose(name: str) -> BackendStatus:
-    if name != "auto" and name not in BACKENDS:
+    if name not in ("auto", *BACKENDS):
         known = ", ".join(["auto", *BACKENDS])
-        why = "this version of psarm has no such backend yet" if name in PLANNED else "there is no backend of that name"
-        raise UsageError(f"Backend {name!r}: {why}; available: {known}.")
-    tried = [BackendStatus(n, *probe()) for n, (_, probe) in BACKENDS.items() if name in ("auto", n)]
-    for status in tried:
-        if status.loads:
-            return status
-    raise UsageError("No backend loads: " + "; ".join(f"{s.name}: {s.detail}" for s in tried) + ".")
+        raise UsageError(f"Backend {name!r}: there is no backend of that name; available: {known}.")
+    if precision not in ("auto", *PRECISIONS):
+        known = ", ".join(["auto", *PRECISIONS])
+        raise UsageError(f"Precision {precision!r}: there is no precision of that name; available: {known}.")
+    wanted = bundle.resolve_precision("auto") if precision == "auto" else precision
+    if name == "auto":
+        return _open_fastest(bundle, wanted, threads)
+    status = probe_backend(name)
+    if not status.loads:
+        raise UsageError(f"The backend {name} does not load: {status.detail}.")
+    backend = load_backend(name)(bundle, wanted, threads)
+    return backend, f"{_what_runs(backend)} (as asked; {status.detail})"
+
+
+def _open_fastest(bundle: Bundle, precision: str, threads: int | None) -> tuple[Backend, str]:
+    passed_over: list[BackendStatus] = []
+    failures: list[PsarmError] = []
+    for name in _fastest_first():
+        status = probe_backend(name)
+        if not status.loads:
+            passed_over.append(status)
+            continue
+        kind = load_backend(name)
+        if precision not in (runs := kind.precisions(bundle)):
+            why = f"runs this bundle in {', '.join(runs)} only" if runs else "the bundle holds nothing for it"
+            passed_over.append(BackendStatus(name, True, why))
+            continue
+        try:
+            backend = kind(bundle, precision, threads)
+        except PsarmError as error:
+            failures.append(error)
+            passed_over.append(BackendStatus(name, True, str(error).rstrip(".")))
+            continue
+        others = "; ".join(f"{one.name}: {one.why_not}" for one in passed_over)
+        why = "the fastest that loads for this bundle and precision" + (f"; passed over: {others}" if others else "")
+        return backend, f"{_what_runs(backend)} ({why}; {status.detail})"
+    if failures:
+        raise failures[0]
+    if any(status.loads for status in passed_over) and precision != "bf16":
+        bundle.resolve_precision(precision)  # raises where the bundle holds no such graphs
+    reasons = "; ".join(f"{one.name}: {one.detail}" for one in passed_over)
+    if any(status.loads for status in passed_over):
+        raise UsageError(f"No backend runs the bundle {bundle.path} in {precision} here: {reasons}.")
+    raise UsageError(f"No backend loads: {reasons}.")
+
+
+def _what_runs(backend: Backend) -> str:
+    return f"{backend.name}, {backend.device}, {backend.precision}"
+
+
+def _fastest_first() -> Iterator[str]:
+    """Names of all backends in the order in which `auto` tries them."""
+    from psarm.runtime.backends.onnxruntime import probe_cuda
+
+    early = "onnxruntime" if probe_cuda()[0] else None
+    for name in BACKENDS:
+        if name == "openvino" and early:
+            yield early
+        if name != early:
+            yield name

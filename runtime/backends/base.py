@@ -47,7 +47,8 @@ class Backend(ABC):
     device: str
     """Where it runs, for people: `CPU, 4 threads`."""
 
-    def __init__(self, bundle: Bundle, precision: str) -> None:
+    def __init__(self, bundle: Bundle, precision: str, threads: int | None = None) -> None:
+        """`threads`: CPU threads, None for every usable core. Raises `UsageError` for a precision it cannot run."""
         self.graphs = bundle.manifest.graphs
         self.precision = precision
 
@@ -73,6 +74,16 @@ class Backend(ABC):
         """Re-id stage: `boxes` [R,4] in resized pixels, `batch_indices` [R] the image of each; R must not be 0."""
         outputs = self._run_heads("reid", features, boxes, batch_indices)
         return ReidOutputs(outputs["refined_boxes"], outputs["embeddings"])
+
+    @staticmethod
+    @abstractmethod
+    def probe() -> tuple[bool, str]:
+        """Whether its library really starts here, and version and device, or what is wrong; what to do after a `;`."""
+
+    @staticmethod
+    @abstractmethod
+    def precisions(bundle: Bundle) -> tuple[str, ...]:
+        """Those of `psarm.runtime.backends.PRECISIONS` in which it runs `bundle` here; its library is there."""
 
     @abstractmethod
     def close(self) -> None:

@@ -45,7 +45,7 @@ class OnnxRuntimeBackend(Backend):
 
         Raises `BundleError` when a file is no valid ONNX graph or is not the graph the manifest describes.
         """
-        super().__init__(bundle, precision)
+        super().__init__(bundle, bundle.resolve_precision(precision))
         self.threads = threads or usable_cores()
         cuda_works, _ = probe_cuda()
         self.device = "CUDA" if cuda_works else f"CPU, {self.threads} {'thread' if self.threads == 1 else 'threads'}"
@@ -55,6 +55,25 @@ class OnnxRuntimeBackend(Backend):
             session = _load(path, self.threads, cuda_works)
             _check_session(path, session, self.graphs[graph])
             self._sessions[graph] = session
+
+    @staticmethod
+    def probe() -> tuple[bool, str]:
+        """Whether ONNX Runtime runs a graph here, and its version and device or what went wrong."""
+        try:
+            import onnxruntime
+        except ImportError as error:
+            return False, f"onnxruntime is not installed ({error}); install it with: pip install onnxruntime"
+        try:
+            _identity_session([CPU])
+        except Exception as error:  # onnxruntime's exceptions share no base class but Exception
+            return False, f"onnxruntime {onnxruntime.__version__} does not run: {_sentence(error)}"
+        cuda_works, cuda_detail = probe_cuda()
+        return True, f"onnxruntime {onnxruntime.__version__} on {'CUDA' if cuda_works else 'CPU'}: {cuda_detail}"
+
+    @staticmethod
+    def precisions(bundle: Bundle) -> tuple[str, ...]:
+        """Those the bundle holds graphs in."""
+        return tuple(bundle.manifest.precisions)
 
     def close(self) -> None:
         """Free the sessions."""
@@ -73,25 +92,13 @@ class OnnxRuntimeBackend(Backend):
         return dict(zip(names, outputs, strict=True))
 
 
-def probe() -> tuple[bool, str]:
-    """Whether ONNX Runtime runs a graph here, and its version and device or what went wrong."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        return False, f"onnxruntime is not installed ({error}); install it with: pip install onnxruntime"
-    try:
-        _identity_session([CPU])
-    except Exception as error:  # onnxruntime's exceptions share no base class but Exception
-        return False, f"onnxruntime {onnxruntime.__version__} does not run: {_sentence(error)}"
-    cuda_works, cuda_detail = probe_cuda()
-    return True, f"onnxruntime {onnxruntime.__version__} on {'CUDA' if cuda_works else 'CPU'}: {cuda_detail}"
-
-
 @functools.cache
 def probe_cuda() -> tuple[bool, str]:
     """Whether a session really runs on CUDA, and why not: being listed by ONNX Runtime is not enough."""
-    import onnxruntime
-
+    try:
+        import onnxruntime
+    except ImportError as error:
+        return False, f"onnxruntime is not installed ({error})"
     if CUDA not in onnxruntime.get_available_providers():
         return False, "this build has no CUDA, onnxruntime-gpu has"
     if hasattr(onnxruntime, "preload_dlls"):

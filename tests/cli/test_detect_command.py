@@ -168,7 +168,7 @@ def test_1x1_and_20000_px_pictures(bundle, tmp_path, capfd):
         (["{frames}", "{frames}", "{bundle}"], "BUNDLE comes first"),
         (["{bundle}"], "Missing argument 'PATH...'"),
         (["{bundle}", "{empty}"], "holds no picture or video file"),
-        (["{bundle}", "{frames}", "--backend", "tensorrt"], "this version of psarm has no such backend yet"),
+        (["{bundle}", "{frames}", "--backend", "tensor"], "there is no backend of that name; available: auto, tensorrt,"),
         (["{bundle}", "{frames}", "--precision", "int8"], "holds no int8 graphs, only fp32"),
         (["{bundle}", "{frames}", "--conf", "2"], "--conf"),
         (["{bundle}", "{frames}", "--threads", "0"], "--threads"),

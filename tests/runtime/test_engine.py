@@ -233,9 +233,9 @@ def test_wrong_boxes_are_named(engine, boxes, says):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"backend": "openvino"}, "no such backend yet; available: auto, onnxruntime"),
-        ({"backend": "nonsense"}, "no backend of that name"),
-        ({"precision": "int8"}, "holds no int8 graphs, only fp32"),
+        ({"backend": "nonsense"}, "no backend of that name; available: auto, tensorrt, tensorrt_rtx, openvino, onnx"),
+        ({"precision": "int4"}, "no precision of that name; available: auto, fp32, bf16, fp16, int8"),
+        ({"precision": "int8"}, "holds no int8 graphs, only fp32; export it with: .* --precision fp32,int8"),
         ({"threads": 0}, "threads is 0"),
         ({"score_thresh": 1.5}, "between 0 and 1"),
     ],
