@@ -148,7 +148,7 @@ def opening_line(
     if validation is not None:
         frames = len(validation.gallery)
         share = f"{frames / (frames + len(training.train)):.0%} for data.validation {config.data.validation:g}"
-        held_out = f" ({frames} more, {share}, held out for validation with {len(validation.queries)} queries)"
+        held_out = f" ({frames} more held out for validation, {share}, queries: {len(validation.queries)})"
     device = "cpu" if accelerator.device.type == "cpu" else str(accelerator.device)  # Accelerate numbers CPUs too
     precision = "" if recipe.amp == "no" else f" in {recipe.amp}"
     factors = [str(recipe.batch_size)]
