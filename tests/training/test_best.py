@@ -71,7 +71,7 @@ def test_the_best_epoch_is_kept_over_a_resume_and_evaluated(frames, tmp_path, sc
     assert same(weights, best) and len(dataset.train) == 12
     assert result.metrics == {"search": {"mAP": 0.7}} == json.loads((tmp_path / "metrics.json").read_text())
     said = " ".join(capsys.readouterr().err.split())
-    assert "8 frames with 2 identities (4 more held out for validation, 33% for data.validation 0.34, queries: 1)" in said
+    assert "2 identities (4 more held out for validation, 33% for data.validation 0.34, queries: 1)" in said
     assert said.count("(best so far)") == 3
 
 
