@@ -89,6 +89,18 @@ def atomic_directory(target: str | Path) -> Iterator[Path]:
         raise
 
 
+def cache_folder() -> Path | None:
+    """Where caches lie; None where this user has no home folder and says no other."""
+    if folder := os.environ.get("PSARM_CACHE"):
+        return Path(folder)
+    if folder := os.environ.get("XDG_CACHE_HOME"):
+        return Path(folder) / "psarm"
+    try:
+        return Path.home() / ".cache" / "psarm"
+    except RuntimeError:
+        return None
+
+
 def is_taken(directory: Path) -> bool:
     """Whether a directory to be written is there already and holds something; raises `UsageError` for a file."""
     if directory.exists() and not directory.is_dir():

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psarm.console import err
-from psarm.files import atomic_path
+from psarm.files import atomic_path, cache_folder
 
 Arrays = dict[str, NDArray[Any]]
 """Arrays by name, none of Python objects."""
@@ -45,18 +45,6 @@ def cached_arrays(reader: str, version: int, root: Path, sources: Iterable[Path]
     if path is not None:
         _save(path, digest, arrays)
     return arrays
-
-
-def cache_folder() -> Path | None:
-    """Where caches lie; None where this user has no home folder and says no other."""
-    if folder := os.environ.get("PSARM_CACHE"):
-        return Path(folder)
-    if folder := os.environ.get("XDG_CACHE_HOME"):
-        return Path(folder) / "psarm"
-    try:
-        return Path.home() / ".cache" / "psarm"
-    except RuntimeError:
-        return None
 
 
 def _path(reader: str, root: Path) -> Path | None:

@@ -8,9 +8,10 @@ from cuhk_disk import LISTS, write_cuhk, write_protocol
 from prw_files import write_matrix, write_prw
 
 from psarm.data import cuhk_sysu, prw
-from psarm.data.cache import cache_folder, cached_arrays
+from psarm.data.cache import cached_arrays
 from psarm.data.cuhk_sysu import read_cuhk_sysu
 from psarm.data.prw import annotation_path, read_prw
+from psarm.files import cache_folder
 
 
 @pytest.fixture
