@@ -46,14 +46,16 @@ class DetectGraph(nn.Module):
     @property
     def outputs(self) -> list[str]:
         """Names of what `forward` returns first; the steps for verification come after these."""
-        return ["boxes", "scores", "counts", "features", *(["regions"] if self.looks_at_proposals else [])]
+        regions = ["regions"] if self.looks_at_proposals else []
+        return ["boxes", "scores", "counts", "features", *regions, *self.proposals.flags]
 
     def forward(self, images: Tensor, image_sizes: Tensor) -> tuple[Tensor, ...]:
         """Normalised images [N,3,H,W] (H, W multiples of 32) and their valid sizes int64 [N,2] (height, width).
 
         Returns boxes [N,P,4] (clipped), scores [N,P], counts int64 [N], features [N,C,h,w] and, of a model whose single
-        head looks at proposals, these as regions [N,P,4]; then, for verification, the steps to the proposals:
-        objectness [N,A,h,w], deltas [N,4A,h,w], candidates [N,K,4], proposals [N,P,4].
+        head looks at proposals, these as regions [N,P,4]; then what flags the choice of proposals raises; then, for
+        verification, the steps to the proposals: objectness [N,A,h,w], deltas [N,4A,h,w], candidates [N,K,4],
+        proposals [N,P,4].
         """
         res4 = self.backbone(images)
         reduced = res4 if self.reduce is None else self.reduce(res4)
@@ -61,13 +63,13 @@ class DetectGraph(nn.Module):
         if not self.shares_features:
             detect_features, features = reduced[:, : self.first_channels], reduced[:, self.first_channels :]
         [objectness], [deltas] = self.rpn_head([res4])
-        proposals, counts, candidates = self.proposals(objectness, deltas, image_sizes)
+        proposals, counts, candidates, *flags = self.proposals(objectness, deltas, image_sizes)
         boxes, scores = self._detect(detect_features, proposals)
         real = torch.arange(self.proposals.limit, device=counts.device) < counts[:, None]  # [N,P]
         boxes = torch.where(real[..., None], clip_boxes(boxes, image_sizes), 0.0)
         scores = torch.where(real, scores, 0.0)
         regions = (proposals.clone(),) if self.looks_at_proposals else ()
-        return boxes, scores, counts, features, *regions, objectness, deltas, candidates, proposals
+        return boxes, scores, counts, features, *regions, *flags, objectness, deltas, candidates, proposals
 
     def _detect(self, features: Tensor, proposals: Tensor) -> tuple[Tensor, Tensor]:
         images = proposals.shape[0]

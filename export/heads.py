@@ -6,6 +6,7 @@ R RoIs, C channels, h x w cells of the stride-16 map, a x b cells of a RoI, D em
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -33,6 +34,7 @@ class TrunkGraph(nn.Module):
     def __init__(self, trunk: RoIFeatures, roi_shape: tuple[int, int]) -> None:
         super().__init__()
         self.roi_shape = roi_shape
+        self.align: Callable[[Tensor, Tensor, Tensor, int, int, float], Tensor] = align_rois
         self.mixer: nn.Module | None = None
         self.expand: nn.Module | None = None
         self.pending: nn.Module | None = None
@@ -47,9 +49,9 @@ class TrunkGraph(nn.Module):
 
     def forward(self, features: Tensor, boxes: Tensor, batch_indices: Tensor) -> tuple[Tensor, Tensor]:
         """[N,C,h,w], [R,4], [R] → what enters res5 as it stands here [R,C,a,b], maxima of what leaves it [R,C5]."""
-        x = align_rois(features, boxes, batch_indices, *self.roi_shape, 1 / STRIDE)
+        x = self.align(features, boxes, batch_indices, *self.roi_shape, 1 / STRIDE)
         if self.mixer is not None:
-            x = self.mixer(x + self.bias)
+            x = self.mixer(x + cast(Tensor, self.bias))
         if self.expand is not None:
             x = self.expand(x)
         return x, self.res5(x).amax(dim=(2, 3))

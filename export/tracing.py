@@ -42,6 +42,7 @@ _DIMS: dict[str, dict[int, str]] = {
     "features": {0: "N", **_FEATURE_DIMS},
     "counts": {0: "N"},
     "regions": {0: "N"},
+    "exact": {0: "N"},
     "batch_indices": {0: "R"},
     "refined_boxes": {0: "R"},
     "embeddings": {0: "R"},

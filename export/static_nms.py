@@ -1,0 +1,71 @@
+"""Non-maximum suppression with static shapes: no plugin, no loop, no shape that depends on data.
+
+Whether a box survives depends on better boxes only. Starting from all boxes, a sweep lets each box survive that no
+box of the sweep before overlaps. Every sweep settles at least the first box that is not settled, and what two sweeps
+running say alike up to some box is the answer up to that box. Chains of overlaps need a sweep a link; in practice few
+do, and the answer says how far it is settled.
+
+N images, K boxes of each. Boxes are float xyxy.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from psarm.export.operators import float32_below
+
+
+class StaticNms(nn.Module):
+    """`operators.nms_mask` in plain tensor operators, as far as a fixed number of sweeps settles it."""
+
+    def __init__(self, threshold: float, sweeps: int) -> None:
+        """Suppress boxes whose IoU with a better survivor is above `threshold`."""
+        super().__init__()
+        self.threshold = threshold
+        self.sweeps = SuppressionSweeps(sweeps)
+
+    def forward(self, boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Boxes [N,K,4] sorted best first, valid bool [N,K] (others are ignored).
+
+        Returns which survive, bool [N,K], and which of these answers are final, bool [N,K]: the first ones up to some
+        box, mostly all.
+        """
+        number = torch.arange(boxes.shape[1], device=boxes.device, dtype=torch.float32)
+        better = number[:, None] < number  # [K,K]
+        suppresses = better & (overlaps(boxes) > self._limit(boxes.dtype))
+        last, before = self.sweeps(suppresses.to(boxes.dtype), valid)
+        unsettled = torch.where(last == before, boxes.shape[1], number)
+        return last, number < unsettled.amin(dim=1, keepdim=True)
+
+    def _limit(self, dtype: torch.dtype) -> float:
+        """What torchvision's comparison with a float64 threshold amounts to in `dtype`."""
+        return float32_below(self.threshold) if dtype == torch.float32 else self.threshold
+
+
+class SuppressionSweeps(nn.Module):
+    """The sweeps. Only whether a sum is above zero counts, so that any precision gives the same answer."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def forward(self, suppresses: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Suppresses [N,K,K] (1 where row suppresses column, else 0), valid bool [N,K] → the last two sweeps."""
+        before = last = valid
+        for _ in range(self.count):
+            hits = last[:, None].to(suppresses.dtype) @ suppresses  # [N,1,K]
+            before, last = last, valid & (hits[:, 0] < 0.5)
+        return last, before
+
+
+def overlaps(boxes: Tensor) -> Tensor:
+    """IoU of each two boxes of an image, [N,K,4] → [N,K,K], in torchvision's order of operations; 0 for 0 / 0."""
+    sides = boxes[..., 2:] - boxes[..., :2]
+    areas = sides[..., 0] * sides[..., 1]
+    row, column = boxes[:, :, None], boxes[:, None]  # [N,K,1,4], [N,1,K,4]
+    width = (torch.minimum(row[..., 2], column[..., 2]) - torch.maximum(row[..., 0], column[..., 0])).clamp(min=0.0)
+    height = (torch.minimum(row[..., 3], column[..., 3]) - torch.maximum(row[..., 1], column[..., 1])).clamp(min=0.0)
+    both = width * height
+    union = areas[:, :, None] + areas[:, None] - both
+    return both / union.clamp(min=torch.finfo(boxes.dtype).tiny)
