@@ -64,7 +64,7 @@ class OnnxParser(Protocol):
 
     num_errors: int
 
-    def parse_from_file(self, path: str) -> bool:
+    def parse_from_file(self, model: str) -> bool:
         """Fill the network from a file; False with errors otherwise."""
 
     def get_error(self, index: int) -> ParserError:
