@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,17 +12,37 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from psarm.errors import BundleError, PsarmError
+from psarm.errors import BundleError
 from psarm.export.graphs import DetectGraph, RefineGraph, ReidGraph
 from psarm.export.reduced import reduce_precision
 from psarm.model.checkpoint import load_model
 from psarm.model.fingerprint import embedding_fingerprint
 from psarm.model.person_search import PersonSearchModel
-from psarm.model.weights_file import first_sentence
 from psarm.runtime.bundle import Bundle
 from psarm.runtime.manifest import GRAPH_OUTPUTS
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class HeldTensor:
+    """A tensor that stays on its device between two graphs; np.asarray gives it on the host."""
+
+    tensor: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As numpy has it."""
+        return tuple(self.tensor.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As numpy has it."""
+        return np.dtype(str(self.tensor.dtype).removeprefix("torch."))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """The values on the host."""
+        return np.array(self.tensor.cpu().numpy(), dtype=dtype, copy=copy)
 
 
 class TorchGraphs:
@@ -48,18 +69,18 @@ class TorchGraphs:
             # Convolutions follow the layout of their weights.
             self._graphs[name] = graph.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def run(self, name: str, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Outputs by name; raises `PsarmError` where torch fails, as it does without enough memory."""
-        try:
-            with torch.inference_mode(), self._settings():
-                outputs = self._graphs[name](*(self._tensor(array) for array in feeds.values()))
-        except RuntimeError as error:  # torch.OutOfMemoryError is one
-            raise PsarmError(f"PyTorch failed in the {name} graph on {self.device}: {_reason(error)}.") from error
+    def run(self, name: str, feeds: Mapping[str, NDArray[Any] | HeldTensor]) -> dict[str, NDArray[Any] | HeldTensor]:
+        """Outputs by name, on the host except for `features`, which wait on the device for the next graph."""
+        with torch.inference_mode(), self._settings():
+            outputs = self._graphs[name](*(self._tensor(value) for value in feeds.values()))
         values = [outputs] if isinstance(outputs, Tensor) else outputs
-        return {key: value.contiguous().cpu().numpy() for key, value in zip(self._outputs[name], values, strict=False)}
+        named = zip(self._outputs[name], values, strict=False)
+        return {key: HeldTensor(value) if key == "features" else value.cpu().numpy() for key, value in named}
 
-    def _tensor(self, array: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(np.require(array, requirements=["C", "W"])).to(self.device)
+    def _tensor(self, value: NDArray[Any] | HeldTensor) -> Tensor:
+        if isinstance(value, HeldTensor):
+            return value.tensor
+        return torch.from_numpy(np.require(value, requirements=["C", "W"])).to(self.device)
 
     @contextmanager
     def _settings(self) -> Iterator[None]:
@@ -99,9 +120,3 @@ def _build(model: PersonSearchModel) -> dict[str, nn.Module]:
     if len(model.roi_heads.reid_heads) > 1:
         graphs["refine"] = RefineGraph(model, 0)
     return {**graphs, "reid": ReidGraph(model)}
-
-
-def _reason(error: RuntimeError) -> str:
-    lacks_memory = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-    advice = "; give fewer frames a call" if lacks_memory else ""
-    return f"{first_sentence(error).rstrip('.')}{advice}"

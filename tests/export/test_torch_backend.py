@@ -82,7 +82,7 @@ def test_detect_is_onnx_runtimes(case, sizes):
 @pytest.mark.parametrize("count", [1, 9])
 def test_heads_are_onnx_runtimes(case, count):
     with TorchBackend(case.bundle, "fp32", 1) as ours, OnnxRuntimeBackend(case.bundle, "fp32", 1) as theirs:
-        features = ours.run_detect(*batch((96, 150), (64, 128))).features
+        features = np.asarray(ours.run_detect(*batch((96, 150), (64, 128))).features)
         actual, expected = ours.run_reid(features, *boxes(count)), theirs.run_reid(features, *boxes(count))
         np.testing.assert_allclose(actual.boxes, expected.boxes, atol=1e-3)
         np.testing.assert_allclose(actual.embeddings, expected.embeddings, atol=1e-5)
@@ -94,7 +94,7 @@ def test_heads_are_onnx_runtimes(case, count):
 
 def test_bf16_is_near_fp32_and_not_the_same(case):
     with TorchBackend(case.bundle, "fp32", 1) as full, TorchBackend(case.bundle, "bf16", 1) as half:
-        features = full.run_detect(*batch((96, 150))).features
+        features = np.asarray(full.run_detect(*batch((96, 150))).features)
         drift = np.abs(half.run_detect(*batch((96, 150))).features - features)
         where, images = boxes(5)
         embeddings = [backend.run_reid(features, where, 0 * images).embeddings for backend in (full, half)]
@@ -158,9 +158,18 @@ def test_too_little_memory_is_one_sentence(psarm_bundle, monkeypatch):
 
         monkeypatch.setattr(backend._graphs._graphs["detect"], "forward", full)
         with pytest.raises(
-            PsarmError, match=r"failed in the detect graph on .*: CUDA out of memory; give fewer frames"
+            PsarmError, match=r"out of memory in the detect graph on .* with 2 frames at a time; use a smaller"
         ):
-            backend.run_detect(*batch((32, 32)))
+            backend.run_detect(*batch((32, 32), (20, 31)))
+
+
+def test_features_stay_with_torch_between_the_graphs(psarm_bundle):
+    with TorchBackend(Bundle.open(psarm_bundle), "fp32", 1) as backend:
+        features = backend.run_detect(*batch((96, 150))).features
+        where, images = boxes(5)
+        held, copied = (backend.run_reid(f, where, 0 * images) for f in (features, np.asarray(features)))
+    assert isinstance(features.tensor, torch.Tensor) and features.dtype == np.float32
+    np.testing.assert_allclose(held.embeddings, copied.embeddings, atol=1e-6)
 
 
 def test_a_closed_backend_says_so(psarm_bundle):
