@@ -1,0 +1,88 @@
+"""What the lower precisions of a trained model's bundle cost in accuracy, on a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from psarm.benchmarks.engines import load_frames
+from psarm.benchmarks.goals_contenders import POINTS_LOST, YARDSTICK, Contender
+from psarm.benchmarks.torch_engine import load_engine
+from psarm.data.readers import read_dataset
+from psarm.data.types import PersonSearchDataset
+from psarm.errors import DataError, ImageError, PsarmError
+from psarm.evaluation import SearchProtocol, score_detections
+from psarm.evaluation.collect import collect_detections
+from psarm.export import export_bundle
+from psarm.export.precision.settings import PrecisionSettings
+from psarm.runtime import Bundle
+
+WAYS = ("search", "search_cbgm")
+"""Groups of metrics that are compared: without and with context matching."""
+Row = dict[str, Any]
+
+
+def measure_accuracy(
+    checkpoint: Path, data_root: Path, bundle: Path, contenders: list[Contender], threads: int, say: Any
+) -> dict[str, Any]:
+    """Metrics of the PyTorch model and of every contender, and what each loses to PyTorch.
+
+    The bundle is exported to `bundle`, its int8 graphs calibrated on the data set's training frames. Raises `DataError`
+    or `ImageError` for data that cannot be read and `CheckpointError` for a checkpoint that cannot.
+    """
+    dataset = read_dataset("prw", data_root)
+    precisions = ("fp32", *(p for p in ("fp16", "int8") if any(c.precision == p for c in contenders)))
+    settings = PrecisionSettings(precisions, calibrate=data_root if "int8" in precisions else None)
+    export_bundle(checkpoint, bundle, verify=False, overwrite=True, say=say, settings=settings, torch_weights=True)
+    opened = Bundle.open(bundle)
+    yardstick = load_engine(checkpoint, threads)
+    try:
+        rows = [{"name": YARDSTICK, "precision": "fp32", "metrics": _metrics(yardstick, dataset, YARDSTICK)}]
+    finally:
+        yardstick.close()
+    for contender in contenders:
+        rows.append(_row(contender, opened, dataset, threads))
+    add_losses(rows)
+    return {
+        "checkpoint": checkpoint.name,
+        "frames": len(dataset.gallery),
+        "queries": len(dataset.queries),
+        "rows": rows,
+    }
+
+
+def add_losses(rows: list[Row]) -> None:
+    """Points of mAP and top-1 that each row lost to the first, without and with CBGM, and whether the goal holds."""
+    first = rows[0]["metrics"]
+    for row in rows[1:]:
+        if "metrics" not in row:
+            continue
+        row["points_lost"] = {
+            way: {key: 100 * (first[way][key] - row["metrics"][way][key]) for key in ("mAP", "top1")} for way in WAYS
+        }
+        if (goal := POINTS_LOST.get(row["precision"])) is not None:
+            row["goal"] = dict(zip(("mAP", "top1"), goal, strict=True))
+            row["reached"] = all(
+                limit is None or lost[key] <= limit
+                for lost in row["points_lost"].values()
+                for key, limit in row["goal"].items()
+            )
+
+
+def _row(contender: Contender, bundle: Bundle, dataset: PersonSearchDataset, threads: int) -> Row:
+    row: Row = {"name": contender.name, "precision": contender.precision}
+    try:
+        engine = contender.open(bundle, threads)
+        try:
+            return {**row, "metrics": _metrics(engine, dataset, contender.name)}
+        finally:
+            engine.close()
+    except (DataError, ImageError):  # the data's fault, not the engine's
+        raise
+    except PsarmError as error:
+        return {**row, "failure": str(error)}
+
+
+def _metrics(engine: Any, dataset: PersonSearchDataset, title: str) -> dict[str, dict[str, float]]:
+    found = collect_detections(engine, dataset, load_frames, True, title)
+    return score_detections(SearchProtocol.from_dataset(dataset), found)

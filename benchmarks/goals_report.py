@@ -1,0 +1,111 @@
+"""The deployment goals' report: what a new run replaces in an older one, and the tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from psarm.benchmarks.goals_accuracy import WAYS
+from psarm.benchmarks.goals_contenders import PARITY
+from psarm.benchmarks.notation import DASH
+from psarm.errors import UsageError
+from psarm.runtime.timing import STAGES
+
+SAME = ("frame", "people", "threads", "machine")
+"""What two runs must share for their rows to stand in one report."""
+Report = dict[str, Any]
+
+
+def merged(old: Report, new: Report) -> Report:
+    """`new` with the rows and parts of `old` that it has none of its own for; raises `UsageError` where they differ."""
+    for key in SAME:
+        if old[key] != new[key]:
+            raise UsageError(
+                f"The report was measured with {key} {old[key]}, this run with {new[key]}; give another --json."
+            )
+    presets = {**old["presets"], **new["presets"]}
+    for name in old["presets"].keys() & new["presets"].keys():
+        presets[name] = {**new["presets"][name], "rows": _rows(old["presets"][name], new["presets"][name])}
+    return {**new, "presets": presets, "accuracy": new["accuracy"] or old["accuracy"]}
+
+
+def _rows(old: Report, new: Report) -> list[Report]:
+    fresh = {row["name"]: row for row in new["rows"]}
+    kept = [fresh.pop(row["name"], row) for row in old["rows"]]
+    return kept + list(fresh.values())
+
+
+def speed_table(preset: str, part: Report) -> Table:
+    """The rows of a preset."""
+    table = Table("engine", title=f"{preset}: {part['config']['gmacs']:g} GMACs", box=box.SIMPLE, title_justify="left")
+    for title in ("ms", *STAGES, "times as fast", "goal", "people", "matched", "px", "score", "embedding", "SNR dB"):
+        table.add_column(title, justify="right")
+    for row in part["rows"]:
+        if "failure" in row:
+            table.add_row(row["name"], f"❌ {row['failure']}")
+            continue
+        timing, parity = row["timing"], row["parity"]
+        stages = [f"{timing['stages_ms'][stage]:.1f}" if timing["stages_ms"] else DASH for stage in STAGES]
+        errors = [_small(parity[key]) for key in ("boxes", "scores", "embeddings")]
+        table.add_row(
+            *(row["name"], f"{timing['total_ms']:.1f}", *stages),
+            *(_number(row.get("times_as_fast"), "×{:.2f}"), _goal(row, "×{:g}")),
+            *(str(parity["people"]), f"{100 * parity['match_rate']:.0f} %", *errors),
+            _number(parity["snr_db"], "{:.0f}"),
+        )
+    return table
+
+
+def algebra_line(part: Report) -> str:
+    """What the graphs' algebra is off, in words."""
+    errors = part["algebra"]["errors"]
+    goals = ", ".join(f"{PARITY[key]:g}" for key in errors)
+    return (
+        f"{_mark(part['algebra']['reached'])} the graphs in float64 beside the model in float64: "
+        f"boxes {errors['boxes']:.1e} px, scores {errors['scores']:.1e}, embeddings {errors['embeddings']:.1e} "
+        f"(goals {goals})"
+    )
+
+
+def accuracy_table(part: Report) -> Table:
+    """The rows of the accuracy part."""
+    title = f"{part['checkpoint']}: {part['frames']} gallery frames, {part['queries']} queries; points"
+    table = Table("engine", title=title, box=box.SIMPLE, title_justify="left")
+    ways = ("", " with CBGM")
+    for heading in (*(f"{key}{way}" for way in ways for key in ("mAP", "lost", "top-1", "lost")), "goal"):
+        table.add_column(heading, justify="right")
+    for row in part["rows"]:
+        if "failure" in row:
+            table.add_row(row["name"], f"❌ {row['failure']}")
+            continue
+        cells = []
+        for way in WAYS:
+            lost = row.get("points_lost", {}).get(way, {})
+            for key in ("mAP", "top1"):
+                cells += [f"{100 * row['metrics'][way][key]:.2f}", _number(lost.get(key), "{:+.2f}")]
+        goal = DASH
+        if "goal" in row:
+            limits = [
+                f"{name} {row['goal'][key]:g}" for key, name in (("mAP", "mAP"), ("top1", "top-1")) if row["goal"][key]
+            ]
+            goal = f"{_mark(row['reached'])} {', '.join(limits)}"
+        table.add_row(row["name"], *cells, goal)
+    return table
+
+
+def _goal(row: Report, form: str) -> str:
+    return DASH if row.get("goal") is None else f"{_mark(row['reached'])} {form.format(row['goal'])}"
+
+
+def _mark(reached: bool) -> str:
+    return "✅" if reached else "❌"
+
+
+def _small(value: float | None) -> str:
+    return DASH if value is None else f"{value:.1e}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return DASH if value is None else form.format(value)

@@ -1,0 +1,152 @@
+"""Speed and rounding of one preset: the yardstick and the contenders, interleaved in one run."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from psarm.benchmarks.engines import SearchEngine
+from psarm.benchmarks.goals_contenders import PARITY, TIMES_AS_FAST, YARDSTICK, Contender
+from psarm.benchmarks.goals_parity import algebra_errors, compare, snr
+from psarm.benchmarks.model_cost import model_cost
+from psarm.benchmarks.timing import Timing, time_engines
+from psarm.benchmarks.torch_engine import TorchEngine
+from psarm.benchmarks.yardstick import Frame, Reference, draw_yardstick_frame, make_yardstick, scaled_config
+from psarm.console import err
+from psarm.errors import PsarmError
+from psarm.evaluation.types import ImageDetections
+from psarm.export import export_bundle
+from psarm.export.precision.settings import PrecisionSettings
+from psarm.files import atomic_path
+from psarm.model import PersonSearchModel, load_model, save_model
+from psarm.runtime import Bundle, read_image
+
+CALIBRATION_FRAMES = 4
+Row = dict[str, Any]
+
+
+class SpeedFolder:
+    """What a preset's measurement needs, made once and kept in a folder: frame, checkpoint and bundle."""
+
+    def __init__(self, folder: Path, preset: str, size: tuple[int, int], people: int) -> None:
+        """`size`: height and width of the frame."""
+        self.preset, self.size, self.people = preset, size, people
+        self.folder = folder / f"{preset}_{size[1]}x{size[0]}_{people}"
+        self.frame_file = self.folder / "frame.png"
+        self.checkpoint = self.folder / "yardstick.safetensors"
+        self.bundle = self.folder / "yardstick.psarm"
+
+    def frame(self) -> Frame:
+        """The frame that is timed."""
+        if not self.frame_file.exists():
+            _write_png(self.frame_file, draw_yardstick_frame(*self.size))
+        return read_image(self.frame_file)
+
+    def model(self) -> PersonSearchModel:
+        """The yardstick."""
+        if not self.checkpoint.exists():
+            err.print(f"{self.preset}: conditioning random weights…")
+            save_model(
+                make_yardstick(scaled_config(self.preset, self.size[1]), self.frame(), self.people), self.checkpoint
+            )
+        return load_model(self.checkpoint)
+
+    def open_bundle(self, precisions: tuple[str, ...]) -> Bundle:
+        """The yardstick exported, with the graphs of at least `precisions`; exported anew where it lacks one."""
+        if self.bundle.exists():
+            bundle = Bundle.open(self.bundle)
+            if set(precisions) <= set(bundle.manifest.precisions):
+                return bundle
+        self.model()
+        settings = PrecisionSettings(precisions, calibrate=self._calibration() if "int8" in precisions else None)
+        export_bundle(
+            *(self.checkpoint, self.bundle),
+            verify=False,  # rounding is what is measured here
+            overwrite=True,
+            say=lambda message: err.print(f"{self.preset}: {message}"),
+            settings=settings,
+            torch_weights=True,
+        )
+        return Bundle.open(self.bundle)
+
+    def _calibration(self) -> Path:
+        """A folder of other frames of the same size."""
+        folder = self.folder / "calibration"
+        for seed in range(1, CALIBRATION_FRAMES + 1):
+            if not (file := folder / f"{seed}.png").exists():
+                _write_png(file, draw_yardstick_frame(*self.size, seed=seed))
+        return folder
+
+
+def measure_preset(files: SpeedFolder, contenders: list[Contender], threads: int, rounds: int) -> dict[str, Any]:
+    """Rows of the yardstick and of every contender, and what the graphs' algebra is off in float64."""
+    frame, model = files.frame(), files.model()
+    cost = model_cost(model.config)
+    precisions = ("fp32", *(p for p in ("fp16", "int8") if any(c.precision == p for c in contenders)))
+    bundle = files.open_bundle(precisions)
+    with ExitStack() as cleanup:
+        yardstick = TorchEngine(model, threads)  # first: it sets torch's threads
+        cleanup.callback(yardstick.close)
+        err.print(f"{files.preset}: the expected answer, in float64…")
+        reference = Reference(model)
+        expected = reference.detect(frame)
+        algebra = algebra_errors(reference, frame)
+        truth = reference.embed(frame, expected.boxes) if len(expected.boxes) else np.zeros((0, 0))
+        del reference
+        rows: list[Row] = [{"name": YARDSTICK, "backend": "torch", "precision": "fp32", "device": yardstick.device}]
+        engines: list[SearchEngine] = [yardstick]
+        failures: list[Row] = []
+        for contender in contenders:
+            row: Row = {"name": contender.name, "backend": contender.backend, "precision": contender.precision}
+            try:
+                engine = contender.open(bundle, threads)
+            except PsarmError as error:
+                failures.append({**row, "failure": str(error)})
+                continue
+            cleanup.callback(engine.close)
+            rows.append({**row, "device": engine.device})
+            engines.append(engine)
+        err.print(f"{files.preset}: timing {len(engines)} engines…")
+        results = time_engines(engines, [files.frame_file] * rounds)
+        for row, engine, result in zip(rows, engines, results, strict=True):
+            row.update(_measured(engine, result, frame, expected, truth))
+    _add_ratios(rows)
+    return {
+        "config": {"gmacs": round(cost.macs.total / 1e9, 1), "parameters": cost.parameters},
+        "algebra": {"errors": algebra, "goals": PARITY, "reached": all(algebra[k] <= v for k, v in PARITY.items())},
+        "rows": rows + failures,
+    }
+
+
+def _measured(
+    engine: SearchEngine, result: Timing | PsarmError, frame: Frame, expected: ImageDetections, truth: Any
+) -> Row:
+    if not isinstance(result, Timing):
+        return {"failure": str(result)}
+    found = engine.detect(frame)
+    people = ImageDetections(found.boxes, found.scores, found.embeddings)
+    ratio = snr(engine.embed(frame, expected.boxes), truth) if len(expected.boxes) else None
+    return {"timing": result.to_dict(), "parity": compare(people, expected, ratio).to_dict()}
+
+
+def _add_ratios(rows: list[Row]) -> None:
+    """Against the yardstick of the same run."""
+    first = rows[0].get("timing")
+    for row in rows[1:]:
+        if first is None or "timing" not in row:
+            continue
+        row["yardstick_ms"] = first["total_ms"]
+        row["times_as_fast"] = first["total_ms"] / row["timing"]["total_ms"]
+        row["goal"] = TIMES_AS_FAST.get(row["precision"])
+        if row["goal"] is not None:
+            row["reached"] = row["times_as_fast"] >= row["goal"]
+
+
+def _write_png(file: Path, image: Frame) -> None:
+    _, encoded = cv2.imencode(".png", image)
+    with atomic_path(file) as temporary:
+        temporary.write_bytes(encoded.tobytes())

@@ -1,0 +1,174 @@
+"""The benchmark of the deployment goals at tiny size, its comparisons against obvious ones, and merging reports."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from small_models import exported_once
+from toy_bundle import make_toy_bundle
+
+from psarm.benchmarks import deployment_goals, goals_speed
+from psarm.benchmarks.goals_accuracy import add_losses
+from psarm.benchmarks.goals_contenders import CONTENDERS, chosen
+from psarm.benchmarks.goals_parity import compare, match, snr
+from psarm.benchmarks.goals_report import accuracy_table, merged
+from psarm.benchmarks.goals_speed import SpeedFolder
+from psarm.console import out, print_whole
+from psarm.errors import UsageError
+from psarm.evaluation.types import ImageDetections
+from psarm.model import load_model, save_model
+from psarm.model.fingerprint import embedding_fingerprint
+from psarm.runtime import read_image
+
+TINY = ["--preset", "tiny", "--size", "108x192", "--people", "12", "--rounds", "1", "--threads", "1"]
+
+
+def people(boxes):
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    return ImageDetections(boxes, np.linspace(0.9, 0.6, len(boxes)), np.arange(2.0 * len(boxes)).reshape(-1, 2))
+
+
+def run(*arguments):
+    return CliRunner().invoke(deployment_goals.main, [*TINY, *map(str, arguments)], catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A report, and what was printed; the weights and their bundle are the ones that many tests share."""
+    folder = tmp_path_factory.mktemp("goals")
+    model, bundle = exported_once(tmp_path_factory, "paper")
+    files = SpeedFolder(folder, "tiny", (108, 192), 12)
+    save_model(model, files.checkpoint)
+    shutil.copytree(bundle, files.bundle)
+    result = run("--work", folder, "--json", folder / "report.json", "--only", "onnxruntime-fp32")
+    assert result.exit_code == 0, result.output
+    return folder, result.output
+
+
+def test_report(measured):
+    folder, printed = measured
+    report = json.loads((folder / "report.json").read_text())
+    assert report["threads"] == 1 and report["frame"] == [108, 192] and report["commit"]
+    part = report["presets"]["tiny"]
+    yardstick, contender = part["rows"]
+    assert [yardstick["name"], contender["name"]] == ["yardstick", "onnxruntime-fp32"]
+    assert contender["yardstick_ms"] == yardstick["timing"]["total_ms"]
+    ratio = yardstick["timing"]["total_ms"] / contender["timing"]["total_ms"]
+    assert contender["times_as_fast"] == ratio and contender["reached"] == (ratio >= 2.5)
+    assert contender["parity"]["match_rate"] == 1 and contender["parity"]["boxes"] < 1e-2
+    assert contender["parity"]["snr_db"] > 80
+    assert part["algebra"]["reached"] and part["algebra"]["errors"]["boxes"] < 1e-9
+    assert "onnxruntime-fp32" in printed and "✅ the graphs in float64" in printed
+
+
+def test_one_contender_again(measured):
+    """Its row is replaced, the others stay, with what they were measured by."""
+    folder, _ = measured
+    path = folder / "again.json"
+    old = json.loads((folder / "report.json").read_text())
+    old["presets"]["tiny"]["rows"].append({"name": "openvino-fp32", "failure": "as it was"})
+    path.write_text(json.dumps(old))
+    frame = SpeedFolder(folder, "tiny", (108, 192), 12).frame_file
+    drawn = frame.stat().st_mtime_ns
+    result = run("--work", folder, "--json", path, "--only", "onnxruntime-fp32")
+    assert result.exit_code == 0, result.output
+    rows = json.loads(path.read_text())["presets"]["tiny"]["rows"]
+    assert [row["name"] for row in rows] == ["yardstick", "onnxruntime-fp32", "openvino-fp32"]
+    assert rows[2]["failure"] == "as it was" and "❌ as it was" in result.output
+    assert rows[1]["timing"] != old["presets"]["tiny"]["rows"][1]["timing"]
+    assert frame.stat().st_mtime_ns == drawn
+
+
+def test_folder_makes_what_it_lacks(tmp_path, monkeypatch):
+    exported = []
+
+    def export(checkpoint, bundle, settings, **options):
+        exported.append((checkpoint, settings))
+        make_toy_bundle(bundle)
+
+    monkeypatch.setattr(goals_speed, "export_bundle", export)
+    files = SpeedFolder(tmp_path, "tiny", (108, 192), 12)
+    bundle = files.open_bundle(("fp32", "int8"))
+    [(checkpoint, settings)] = exported
+    assert embedding_fingerprint(files.model()) == embedding_fingerprint(load_model(checkpoint))
+    assert settings.precisions == ("fp32", "int8") and len(list(settings.calibrate.iterdir())) == 4
+    assert read_image(next(settings.calibrate.iterdir())).shape == files.frame().shape == (108, 192, 3)
+    assert files.open_bundle(("fp32",)).path == bundle.path and len(exported) == 1
+
+
+def test_wrong_options(tmp_path):
+    for arguments, sentence in (
+        (["--only", "abacus-fp32"], "no such contender"),
+        (["--checkpoint", __file__], "--checkpoint and --data-root"),
+    ):
+        with pytest.raises(UsageError, match=sentence):
+            run("--work", tmp_path, *arguments)
+    result = CliRunner().invoke(deployment_goals.main, ["--work", str(tmp_path), "--size", "big"])
+    assert result.exit_code == 2 and "HEIGHTxWIDTH" in result.output
+
+
+def test_contenders_are_chosen_by_name():
+    assert chosen(()) == list(CONTENDERS)
+    assert [c.name for c in chosen(("torch-bf16", "onnxruntime-int8"))] == ["onnxruntime-int8", "torch-bf16"]
+
+
+def test_people_are_matched_by_their_boxes():
+    expected = people([[0, 0, 10, 20], [40, 0, 50, 20], [80, 0, 90, 20]])
+    found = ImageDetections(
+        expected.boxes[[2, 0]] + [[0.5, 0, 0, 0], [0, 0, 0, -0.25]],
+        expected.scores[[2, 0]] + [0, 0.01],
+        expected.embeddings[[2, 0]],
+    )
+    parity = compare(found, expected, 30.0)
+    assert (parity.people, parity.expected, parity.matched) == (2, 3, 2)
+    assert parity.boxes == 0.5 and parity.scores == pytest.approx(0.01) and parity.embeddings == 0
+    assert parity.to_dict()["match_rate"] == pytest.approx(2 / 3)
+    ours, theirs = match(found.boxes, expected.boxes)
+    assert dict(zip(ours.tolist(), theirs.tolist(), strict=True)) == {0: 2, 1: 0}
+
+
+def test_nobody():
+    nobody, somebody = people([]), people([[0, 0, 10, 20]])
+    assert compare(nobody, nobody, None).match_rate == 1
+    parity = compare(nobody, somebody, None)
+    assert parity.match_rate == 0 and parity.boxes is None
+    far = people([[50, 50, 60, 70]])
+    assert compare(far, somebody, None).match_rate == 0
+
+
+def test_snr():
+    signal = np.array([3.0, 4.0])
+    assert snr(1.1 * signal, signal) == pytest.approx(20)
+    assert snr(signal, signal) is None and snr(signal, np.zeros(2)) is None
+
+
+def row(name, precision, mean, top1, cbgm_mean):
+    metrics = {"search": {"mAP": mean, "top1": top1}, "search_cbgm": {"mAP": cbgm_mean, "top1": top1}}
+    return {"name": name, "precision": precision, "metrics": metrics}
+
+
+def test_losses_against_fp32(capsys):
+    rows = [
+        row("yardstick", "fp32", 0.8, 0.9, 0.85),
+        row("a-int8", "int8", 0.7955, 0.5, 0.8455),
+        row("b-int8", "int8", 0.7955, 0.9, 0.84),
+        row("c-fp16", "fp16", 0.801, 0.8975, 0.85),
+        row("d-bf16", "bf16", 0.1, 0.1, 0.1),
+        {"name": "e-int8", "precision": "int8", "failure": "it does not run"},
+    ]
+    add_losses(rows)
+    assert rows[1]["points_lost"]["search"] == {"mAP": pytest.approx(0.45), "top1": pytest.approx(40)}
+    assert [r.get("reached") for r in rows] == [None, True, False, True, None, None]
+    part = {"checkpoint": "model.safetensors", "frames": 3, "queries": 2, "rows": rows}
+    print_whole(accuracy_table(part), out)
+    printed = capsys.readouterr().out
+    assert "✅ mAP 0.5" in printed and "❌ it does not run" in printed and "+0.45" in printed
+
+
+def test_reports_of_different_settings_are_not_merged():
+    old = {"frame": [1, 2], "people": 3, "threads": 1, "machine": {}, "presets": {}, "accuracy": {"rows": []}}
+    assert merged(old, {**old, "accuracy": None})["accuracy"] == {"rows": []}
+    with pytest.raises(UsageError, match="threads 1, this run with 2"):
+        merged(old, {**old, "threads": 2})
