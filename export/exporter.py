@@ -1,10 +1,10 @@
-"""A checkpoint becomes a bundle: trace its graphs, write them with their manifest, verify, put it in place."""
+"""A checkpoint becomes a bundle: trace its graphs, write them in every precision, verify, measure, put it in place."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,21 @@ from typing import Any
 import onnx
 
 from psarm import __version__
+from psarm.config import ModelConfig
 from psarm.errors import ExportError, UsageError
 from psarm.export.comparison import LIMITS, Comparison
 from psarm.export.graphs import DetectGraph, RefineGraph, ReidGraph
+from psarm.export.precision.calibration import Calibration, read_calibration
+from psarm.export.precision.half import half_graph
+from psarm.export.precision.int8 import Quantised, quantise
+from psarm.export.precision.measure import MeasuringData, PrecisionReport, measure_precisions
+from psarm.export.precision.settings import FP32_ONLY, PrecisionSettings
+from psarm.export.tensorrt_form import trace_tensorrt
 from psarm.export.tracing import OPSET, SIZE_DIVISOR, TracedGraph, first_line, simplified, trace_detect, trace_heads
 from psarm.export.verify import verify_bundle
 from psarm.files import atomic_directory, is_taken
 from psarm.model.builder import IMAGE_MEAN, IMAGE_STD, build_model
-from psarm.model.checkpoint import load_state, read_checkpoint
+from psarm.model.checkpoint import load_state, read_checkpoint, save_model
 from psarm.model.fingerprint import embedding_fingerprint
 from psarm.model.person_search import PersonSearchModel
 from psarm.model.roi_heads import MIN_BOX_SIDE
@@ -39,17 +46,25 @@ from psarm.runtime.manifest import (
 LICENCE = "Code: MIT. Weights: the terms of the data they were trained on (PRW and CUHK-SYSU: research only)."
 
 
+WEIGHTS_NAME = "model.safetensors"
+"""The checkpoint in a bundle, for the torch backend."""
+
+
 @dataclass(frozen=True)
 class ExportReport:
     """What was exported."""
 
     bundle: Path
     sizes: dict[str, int]
-    """Bytes of each graph's file."""
+    """Bytes of each graph's file, by its name without suffix: `detect`, `detect.fp16`, …"""
     nodes: dict[str, int]
     """Nodes of each graph."""
     comparisons: list[Comparison]
-    """Errors against the PyTorch model; empty where the export was not verified."""
+    """Errors of the fp32 graphs against the PyTorch model; empty where the export was not verified."""
+    precisions: list[PrecisionReport]
+    """What every precision costs, fp32 first; empty where there is fp32 only, or the export was not verified."""
+    quantised: Quantised | None
+    """What was done for int8; its graphs are in the bundle."""
     dataset: str | None
     """Name of the data set that the model was trained on, where the checkpoint knows it."""
 
@@ -62,6 +77,8 @@ class ExportReport:
             "limits": LIMITS,
             "dataset": self.dataset,
             "verification": [comparison.to_dict() for comparison in self.comparisons],
+            "precisions": [report.to_dict() for report in self.precisions],
+            "int8": None if self.quantised is None else self.quantised.to_dict(),
         }
 
 
@@ -72,29 +89,125 @@ def export_bundle(
     simplify: bool = False,
     overwrite: bool = False,
     say: Callable[[str], None] = lambda message: None,
+    settings: PrecisionSettings = FP32_ONLY,
+    torch_weights: bool = False,
 ) -> ExportReport:
     """Export a checkpoint file (or a model in eval mode) to the bundle directory `out`.
 
-    `verify` compares the graphs with the PyTorch model; `simplify` runs onnxslim; `overwrite` replaces a bundle that is
-    there already; `say` gets a line before each step. Raises `UsageError` where `out` is taken, `CheckpointError` for a
-    checkpoint that cannot be loaded and `ExportError` where a graph does not compute what the model does; nothing is
-    left at `out` then.
+    `verify` compares the fp32 graphs with the PyTorch model and the other precisions with fp32; `simplify` runs
+    onnxslim; `overwrite` replaces a bundle that is there already; `say` gets a line before each step; `settings` says
+    which precisions; `torch_weights` puts the checkpoint in too. Raises `UsageError` where `out` is taken,
+    `CheckpointError` for a checkpoint that cannot be loaded, `DataError` or `ImageError` for data that cannot be read
+    and `ExportError` where a graph does not compute what it should; nothing is left at `out` then.
     """
     out = Path(out)
     _check_target(out, overwrite)
+    if settings.min_map_ratio is not None and not verify:
+        raise UsageError(
+            "--min-map-ratio measures the precisions, which --no-verify leaves out; leave out one of them."
+        )
     model, dataset = _load(source)
+    rule = _preprocessing(model.config)
+    calibration = None if settings.calibrate is None else read_calibration(settings.calibrate, rule)
+    data = MeasuringData.read(settings, calibration)
     graphs = _trace_all(model, say)
     with atomic_directory(out) as directory:
-        files = {graph.name: f"{graph.name}.onnx" for graph in graphs}
-        models = {graph.name: simplified(graph.model) if simplify else graph.model for graph in graphs}
-        for name, graph_model in models.items():
-            _check_graph(name, graph_model)
-            onnx.save(graph_model, directory / files[name])
-        write_manifest(directory, _manifest(model, dataset, graphs, files, directory))
+        files = _BundleFiles(directory, simplify)
+        files.write("fp32", {graph.name: graph.model for graph in graphs})
+        if torch_weights:
+            say("copying the weights…")
+            files.write_weights(model, dataset)
+        write_manifest(directory, _manifest(model, dataset, graphs, files))
         comparisons = verify_bundle(model, directory, say) if verify else []
-    nodes = {name: len(graph_model.graph.node) for name, graph_model in models.items()}
-    sizes = {name: (out / file).stat().st_size for name, file in files.items()}
-    return ExportReport(out, sizes, nodes, comparisons, dataset.name if dataset else None)
+        quantised = _write_reduced(files, graphs, settings, calibration, _thresholds(model.config), say)
+        if settings.tensorrt:
+            _write_tensorrt(files, model, settings, say)
+        write_manifest(directory, _manifest(model, dataset, graphs, files))
+        measured = verify and bool(settings.reduced)
+        precisions = measure_precisions(directory, graphs, settings, data, say) if measured else []
+    name = dataset.name if dataset else None
+    return ExportReport(out, files.sizes, files.nodes, comparisons, precisions, quantised, name)
+
+
+class _BundleFiles:
+    """The files of the bundle in the making."""
+
+    def __init__(self, directory: Path, simplify: bool) -> None:
+        self.directory = directory
+        self.simplify = simplify
+        self.precisions: dict[str, dict[str, str]] = {}
+        self.tensorrt: dict[str, dict[str, str]] = {}
+        self.weights: str | None = None
+        """As in the manifest, these three."""
+        self.sizes: dict[str, int] = {}
+        self.nodes: dict[str, int] = {}
+
+    def write(self, precision: str, models: dict[str, onnx.ModelProto]) -> None:
+        """The graphs in one precision; raises `ExportError` for one that is no valid ONNX."""
+        suffix = "" if precision == "fp32" else f".{precision}"
+        # onnxslim folds the pairs that int8 consists of
+        slim = self.simplify and precision != "int8"
+        self.precisions[precision] = {
+            name: self._save(f"{name}{suffix}", simplified(model) if slim else model) for name, model in models.items()
+        }
+
+    def write_tensorrt(self, precision: str, models: dict[str, onnx.ModelProto]) -> None:
+        """The same in the form for TensorRT."""
+        (self.directory / "tensorrt").mkdir(exist_ok=True)
+        self.tensorrt[precision] = {
+            name: self._save(f"tensorrt/{name}.{precision}", model) for name, model in models.items()
+        }
+
+    def write_weights(self, model: PersonSearchModel, dataset: DatasetInfo | None) -> None:
+        """The checkpoint."""
+        self.weights = WEIGHTS_NAME
+        save_model(model, self.directory / WEIGHTS_NAME, None if dataset is None else asdict(dataset))
+
+    @property
+    def names(self) -> list[str]:
+        """All files, as the manifest lists them."""
+        graphs = [
+            file for form in (self.precisions, self.tensorrt) for files in form.values() for file in files.values()
+        ]
+        return graphs if self.weights is None else [*graphs, self.weights]
+
+    def _save(self, name: str, model: onnx.ModelProto) -> str:
+        _check_graph(name, model)
+        file = f"{name}.onnx"
+        onnx.save(model, self.directory / file)
+        self.sizes[name] = (self.directory / file).stat().st_size
+        self.nodes[name] = len(model.graph.node)
+        return file
+
+
+def _write_reduced(
+    files: _BundleFiles,
+    graphs: list[TracedGraph],
+    settings: PrecisionSettings,
+    calibration: Calibration | None,
+    thresholds: Thresholds,
+    say: Callable[[str], None],
+) -> Quantised | None:
+    """All precisions but fp32; what was done for int8."""
+    if "fp16" in settings.precisions:
+        say("converting to fp16…")
+        files.write("fp16", {graph.name: half_graph(graph) for graph in graphs})
+    if "int8" not in settings.precisions or calibration is None:
+        return None
+    quantised = quantise({graph.name: graph.model for graph in graphs}, calibration, thresholds, say)
+    files.write("int8", quantised.models)
+    return quantised
+
+
+def _write_tensorrt(
+    files: _BundleFiles, model: PersonSearchModel, settings: PrecisionSettings, say: Callable[[str], None]
+) -> None:
+    """The form for TensorRT in fp32 and fp16; features stay in half between the fp16 engines."""
+    say("tracing the form for TensorRT…")
+    graphs = trace_tensorrt(model)
+    files.write_tensorrt("fp32", {graph.name: graph.model for graph in graphs})
+    if "fp16" in settings.precisions:
+        files.write_tensorrt("fp16", {graph.name: half_graph(graph, half_features=True) for graph in graphs})
 
 
 def _trace_all(model: PersonSearchModel, say: Callable[[str], None]) -> list[TracedGraph]:
@@ -149,12 +262,26 @@ def _dataset(about: dict[str, Any] | None) -> DatasetInfo | None:
     return DatasetInfo(str(about["name"]), frames, identities)
 
 
+def _preprocessing(config: ModelConfig) -> Preprocessing:
+    sizes = (config.min_size, config.max_size, SIZE_DIVISOR)
+    return Preprocessing(*sizes, IMAGE_MEAN, IMAGE_STD, "RGB", (0.0, 1.0), "bilinear")
+
+
+def _thresholds(config: ModelConfig) -> Thresholds:
+    return Thresholds(
+        config.score_thresh,
+        config.detection_nms_thresh,
+        config.final_nms_thresh,
+        config.detections_per_image,
+        MIN_BOX_SIDE,
+    )
+
+
 def _manifest(
     model: PersonSearchModel,
     dataset: DatasetInfo | None,
     graphs: list[TracedGraph],
-    files: dict[str, str],
-    directory: Path,
+    files: _BundleFiles,
 ) -> Manifest:
     config = model.config
     specs = {graph.name: graph.spec for graph in graphs}
@@ -166,20 +293,14 @@ def _manifest(
             config.variant, config.arm_layout, config.backbone, config.width, sum(p.numel() for p in model.parameters())
         ),
         embedding=EmbeddingInfo(config.embedding_dim, embedding_fingerprint(model)),
-        preprocessing=Preprocessing(
-            config.min_size, config.max_size, SIZE_DIVISOR, IMAGE_MEAN, IMAGE_STD, "RGB", (0.0, 1.0), "bilinear"
-        ),
-        thresholds=Thresholds(
-            config.score_thresh,
-            config.detection_nms_thresh,
-            config.final_nms_thresh,
-            config.detections_per_image,
-            MIN_BOX_SIDE,
-        ),
+        preprocessing=_preprocessing(config),
+        thresholds=_thresholds(config),
         graphs=specs,
         opset=OPSET,
-        precisions={"fp32": files},
-        files=describe_files(directory, files.values()),
+        precisions=files.precisions,
+        files=describe_files(files.directory, files.names),
         dataset=dataset,
         licence=LICENCE,
+        tensorrt=files.tensorrt,
+        weights=files.weights,
     )

@@ -25,6 +25,8 @@ HALF_OWNERS = frozenset(
         "mixer.ChannelGateGraph",
         "mixer.MixerGraph",
         "mixer.SpatialGateGraph",
+        "separable_roi_align.InterpolationProducts",
+        "static_nms.SuppressionSweeps",
     )
 )
 """Modules of the exporter whose own arithmetic is safe in half; all others of the exporter stay in float32."""
@@ -79,6 +81,8 @@ class _Conversion:
         self._keep_inputs(kept_half)
         for node in graph.node:
             self._place(node)
+        if not self.half_weights:
+            raise ExportError(f"No layer of the {self.name} graph became half; this is a fault of psarm.")
         self._place_outputs(kept_half)
         used = {name for node in self.nodes for name in node.input}
         weights = [one for one in graph.initializer if one.name in used] + list(self.half_weights.values())

@@ -4,33 +4,54 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from psarm.cli.checkpoint_path import CheckpointPath
+from psarm.config import DATASETS
+from psarm.errors import UsageError
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from psarm.export import ExportReport
-    from psarm.export.comparison import Comparison
+DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
+DATA = click.Path(exists=True, path_type=Path)
 
 
 @click.command()
 @click.argument("checkpoint", type=CheckpointPath())
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Directory of the bundle to make.")
+@click.option(
+    "--precision",
+    "precisions",
+    default="fp32",
+    show_default=True,
+    metavar="LIST",
+    help="Comma list of fp32 (always written) and fp16.",
+)
+@click.option("--data-root", type=DIRECTORY, metavar="DIR", help="Data set to measure every precision on.")
+@click.option("--dataset", type=click.Choice(DATASETS), help="Format of --data-root  [default: prw].")
+@click.option(
+    "--min-map-ratio",
+    type=float,
+    metavar="SHARE",
+    help="Fail where a precision keeps less than this share of fp32's mAP, 0.99 say (with --data-root).",
+)
+@click.option("--torch-weights", is_flag=True, help="Put the checkpoint in too, for the torch backend.")
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Compare the graphs with the model.")
 @click.option("--simplify", is_flag=True, help="Run onnxslim over the graphs before they are verified.")
 @click.option("--overwrite", is_flag=True, help="Replace the bundle that is at --out.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def command(checkpoint: Path, out: Path, verify: bool, simplify: bool, overwrite: bool, as_json: bool) -> None:
+def command(checkpoint: Path, out: Path, as_json: bool, **options: Any) -> None:
     """Turn a CHECKPOINT into a bundle: ONNX graphs and a manifest.
 
     CHECKPOINT is a model.safetensors or last.pt of psarm train, or a released SeqNet or PS-ARM .pth file. The export
     fails, and leaves nothing at --out, where boxes differ from the PyTorch model's by more than 0.01 pixels, or scores
     or embeddings by more than 0.0001.
+
+    What another precision costs beside fp32 is measured and shown: on a few frames (of --data-root, else made up), and
+    with --data-root as mAP and top-1 of the whole data set. That runs on the CPU; fp16 is computed there with half's
+    rounding after every operator, as a GPU would at worst.
     """
+    from psarm.cli.export_tables import show_export
     from psarm.console import err
     from psarm.extras import require
 
@@ -38,48 +59,18 @@ def command(checkpoint: Path, out: Path, verify: bool, simplify: bool, overwrite
         "torch", "torchvision", "safetensors", "onnx", "onnxscript", "onnxslim", feature="psarm export", extra="export"
     )
     from psarm.export import export_bundle
+    from psarm.export.precision.settings import PrecisionSettings, parse_precisions
 
-    report = export_bundle(checkpoint, out, verify, simplify, overwrite, say=err.print)
+    if options["dataset"] is not None and options["data_root"] is None:
+        raise UsageError("--dataset is the format of --data-root, which is not given; give both or none.")
+    settings = PrecisionSettings(
+        parse_precisions([name.strip() for name in options.pop("precisions").split(",") if name.strip()]),
+        data_root=options.pop("data_root"),
+        dataset=options.pop("dataset") or DATASETS[0],
+        min_map_ratio=options.pop("min_map_ratio"),
+    )
+    report = export_bundle(checkpoint, out, say=err.print, settings=settings, **options)
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=2))
     else:
-        _show(report)
-
-
-def _show(report: ExportReport) -> None:
-    from rich.table import Table
-
-    from psarm.console import out
-
-    graphs = Table("graph")
-    for column in ("MB", "nodes"):
-        graphs.add_column(column, justify="right")
-    for name, size in report.sizes.items():
-        graphs.add_row(name, f"{size / 1e6:.1f}", str(report.nodes[name]))
-    out.print(graphs)
-    if report.comparisons:
-        out.print(_errors(report.comparisons))
-    else:
-        out.print("Not compared with the PyTorch model (--no-verify).")
-    out.print(f"Bundle: {report.bundle}", soft_wrap=True)
-    out.print(f"Next: psarm detect {report.bundle} PICTURE", soft_wrap=True)
-    name = report.dataset or "NAME"
-    out.print(f"   or psarm bench {report.bundle} --dataset {name} --data-root DIR", soft_wrap=True)
-
-
-def _errors(comparisons: list[Comparison]) -> Table:
-    from rich.table import Table
-
-    from psarm.export.comparison import LIMITS
-
-    title = "Largest errors against the PyTorch model"
-    table = Table("graph", "case", title=title, title_justify="left")
-    for column in ("compared", "boxes px", "scores", "embeddings"):
-        table.add_column(column, justify="right")
-    for one in comparisons:
-        errors = ("–" if value is None else f"{value:.1e}" for value in (one.boxes, one.scores, one.embeddings))
-        redrawn = f" (redrawn {one.redrawn}x)" if one.redrawn else ""
-        table.add_row(one.graph, one.case + redrawn, str(one.compared), *errors)
-    table.add_section()
-    table.add_row("", "limit", "", *(f"{limit:.1e}" for limit in LIMITS.values()))
-    return table
+        show_export(report)

@@ -1,0 +1,65 @@
+"""What `export_bundle` is asked for beside the fp32 graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from psarm.errors import UsageError
+
+PRECISIONS = ("fp32", "fp16", "int8")
+"""Those that are files of a bundle; bf16 is a way to run the fp32 graphs."""
+
+
+@dataclass(frozen=True)
+class PrecisionSettings:
+    """Which precisions to write, and on what they are measured. Raises `UsageError` for what does not go together."""
+
+    precisions: tuple[str, ...] = ("fp32",)
+    """In the order of `PRECISIONS`; fp32 is always among them, bf16 and every comparison start from it."""
+    calibrate: Path | None = None
+    """Pictures to calibrate int8 on: a folder, or a data set's folder."""
+    data_root: Path | None = None
+    """Folder of a data set to measure accuracy on."""
+    dataset: str = "prw"
+    """Format of `data_root`."""
+    min_map_ratio: float | None = None
+    """Least share of fp32's mAP a precision must keep."""
+    tensorrt: bool = False
+    """Whether to write the graphs that TensorRT builds engines from, too."""
+
+    def __post_init__(self) -> None:
+        if "int8" in self.precisions and self.calibrate is None:
+            raise UsageError(
+                "int8 is calibrated on pictures of the scenes it will see; give them with --calibrate DATA."
+            )
+        if self.min_map_ratio is None:
+            return
+        if not 0 < self.min_map_ratio <= 1:
+            raise UsageError(
+                f"--min-map-ratio is {self.min_map_ratio:g}; needed a share of fp32's mAP, above 0, at most 1."
+            )
+        if self.data_root is None:
+            raise UsageError("--min-map-ratio needs a data set to measure mAP on; give it with --data-root DIR.")
+        if self.precisions == ("fp32",):
+            raise UsageError("--min-map-ratio compares precisions with fp32; ask for another one with --precision.")
+
+    @property
+    def reduced(self) -> tuple[str, ...]:
+        """The precisions beside fp32."""
+        return self.precisions[1:]
+
+
+FP32_ONLY = PrecisionSettings()
+
+
+def parse_precisions(names: Sequence[str]) -> tuple[str, ...]:
+    """Names in any order, with or without fp32, as `PrecisionSettings` has them; raises `UsageError`."""
+    unknown = [name for name in names if name not in PRECISIONS]
+    if unknown:
+        advice = ""
+        if "bf16" in unknown:
+            advice = "; bf16 needs no file, a runtime takes the fp32 graphs in it (psarm detect --precision bf16)"
+        raise UsageError(f"There is no precision {unknown[0]!r}; needed some of {', '.join(PRECISIONS)}{advice}.")
+    return tuple(name for name in PRECISIONS if name == "fp32" or name in names)

@@ -1,0 +1,113 @@
+"""What `psarm export` prints: the bundle's graphs, their errors, and what every precision costs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from psarm.console import out, print_whole
+
+if TYPE_CHECKING:
+    from psarm.export import ExportReport
+    from psarm.export.comparison import Comparison
+    from psarm.export.precision.drift import Drift
+    from psarm.export.precision.measure import PrecisionReport
+
+NOTHING = "–"
+
+
+def show_export(report: ExportReport) -> None:
+    """Print the report's tables, and what to do next."""
+    graphs = _table("graph", ["MB", "nodes"])
+    for name, size in report.sizes.items():
+        graphs.add_row(name, f"{size / 1e6:.1f}", str(report.nodes[name]))
+    out.print(graphs)
+    if report.comparisons:
+        out.print(_errors(report.comparisons))
+    else:
+        out.print("Not compared with the PyTorch model (--no-verify).")
+    drifts = {one.precision: one.drift for one in report.precisions if one.drift is not None}
+    if drifts:
+        print_whole(_drifts(drifts), out)
+    if any(one.accuracy for one in report.precisions):
+        print_whole(_accuracy(report.precisions), out)
+    out.print(f"Bundle: {report.bundle}", soft_wrap=True)
+    out.print(f"Next: psarm detect {report.bundle} PICTURE", soft_wrap=True)
+    name = report.dataset or "NAME"
+    out.print(f"   or psarm bench {report.bundle} --dataset {name} --data-root DIR", soft_wrap=True)
+
+
+def _errors(comparisons: list[Comparison]) -> Table:
+    from psarm.export.comparison import LIMITS
+
+    title = "Largest errors against the PyTorch model"
+    table = Table("graph", "case", title=title, title_justify="left")
+    for column in ("compared", "boxes px", "scores", "embeddings"):
+        table.add_column(column, justify="right")
+    for one in comparisons:
+        errors = (NOTHING if value is None else f"{value:.1e}" for value in (one.boxes, one.scores, one.embeddings))
+        redrawn = f" (redrawn {one.redrawn}x)" if one.redrawn else ""
+        table.add_row(one.graph, one.case + redrawn, str(one.compared), *errors)
+    table.add_section()
+    table.add_row("", "limit", "", *(f"{limit:.1e}" for limit in LIMITS.values()))
+    return table
+
+
+def _drifts(drifts: dict[str, Drift]) -> Table:
+    """A column a precision."""
+    table = _table("against fp32", list(drifts), "What the precisions change")
+    every = list(drifts.values())
+    for name in every[0].snr:
+        table.add_row(f"{name}, signal to noise dB", *(_number(one.snr[name], "{:.1f}") for one in every))
+    table.add_section()
+    people = [one.people for one in every]
+    table.add_row("people, of fp32 / of both", *(f"{one.expected} / {one.matched}" for one in people))
+    table.add_row("people in common %", *(f"{100 * one.matched_share:.1f}" for one in people))
+    table.add_row("boxes px, mean / largest", *(_pair(one.box_mean, one.box_max, "{:.2g}") for one in people))
+    table.add_row("scores, mean / largest", *(_pair(one.score_mean, one.score_max, "{:.1e}") for one in people))
+    table.add_row("cosine, mean / least", *(_pair(one.cosine_mean, one.cosine_min, "{:.5f}") for one in people))
+    table.add_section()
+    ranks = [one.ranks for one in every]
+    table.add_row("searches with another first", *(f"{one.other_first} of {one.queries}" for one in ranks))
+    swapped = (None if one.swapped is None else 100 * one.swapped for one in ranks)
+    table.add_row("pairs that swap ranks %", *(_number(share, "{:.2f}") for share in swapped))
+    return table
+
+
+def _accuracy(reports: list[PrecisionReport]) -> Table:
+    """A row a precision, percent, with the difference to fp32."""
+    columns = {
+        "AP": ("detection", "ap"),
+        "mAP": ("search", "mAP"),
+        "top-1": ("search", "top1"),
+        "mAP CBGM": ("search_cbgm", "mAP"),
+        "top-1 CBGM": ("search_cbgm", "top1"),
+    }
+    table = _table("precision", list(columns), "Accuracy, percent, and difference to fp32")
+    first = reports[0].accuracy
+    for report in reports:
+        if report.accuracy is None or first is None:
+            continue
+        cells = []
+        for group, name in columns.values():
+            value = 100 * report.accuracy[group][name]
+            change = "" if report is reports[0] else f" ({value - 100 * first[group][name]:+.2f})"
+            cells.append(f"{value:.2f}{change}")
+        table.add_row(report.precision, *cells)
+    return table
+
+
+def _table(first: str, columns: list[str], title: str | None = None) -> Table:
+    table = Table(first, title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _number(value: float | None, form: str) -> str:
+    return NOTHING if value is None else form.format(value)
+
+
+def _pair(first: float | None, second: float | None, form: str) -> str:
+    return f"{_number(first, form)} / {_number(second, form)}"
