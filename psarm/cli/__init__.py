@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "Train a model from a preset or a configuration file.",
     "convert": "Turn a released SeqNet or PS-ARM .pth file into a psarm checkpoint.",
     "export": "Turn a checkpoint into a bundle: ONNX graphs and a manifest.",
+    "engines": "Build TensorRT engines for this machine's GPU from a bundle.",
     "detect": "Find every person in images with a bundle.",
     "search": "Find one person in a folder of images with a bundle.",
     "bench": "Accuracy and speed beside PyTorch; the paper's tables and figures.",

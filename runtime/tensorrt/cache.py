@@ -49,7 +49,7 @@ def make_target(
         flavour.name,
         flavour.load().__version__,
         None if gpu is None or flavour.ahead_of_time else gpu.name,
-        tuple(sorted(capabilities)),
+        tuple(sorted(capabilities, key=float)),
         precision,
         {name: bundle.manifest.files[file].sha256 for name, file in graphs.items()},
         tuple(default_frames(bundle.manifest) if frames is None else frames),
