@@ -63,6 +63,11 @@ class Bundle:
         present = list(self.manifest.precisions)
         if precision == "auto":
             return "fp32" if "fp32" in present else present[0]
+        if precision == "bf16":
+            raise UsageError(
+                f"The bundle {self.path} holds no bf16 graphs, only {', '.join(present)}: OpenVINO and torch run the "
+                "fp32 ones in bf16; ask for one of them."
+            )
         if precision not in present:
             raise UsageError(
                 f"The bundle {self.path} holds no {precision} graphs, only {', '.join(present)}; "

@@ -15,10 +15,10 @@ from typing import Self, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from psarm.errors import UsageError
+from psarm.errors import PsarmError, UsageError
 from psarm.runtime import postprocess
 from psarm.runtime.backends import open_backend
-from psarm.runtime.backends.base import DetectOutputs, ReidOutputs
+from psarm.runtime.backends.base import DetectOutputs, Features, ReidOutputs
 from psarm.runtime.bundle import Bundle
 from psarm.runtime.detections import Detections
 from psarm.runtime.postprocess import Kept
@@ -163,7 +163,12 @@ class PersonSearch:
 
     def _detect_stage(self, frames: list[Frame], timer: StageTimer) -> tuple[DetectOutputs, list[Size]]:
         with timer.stage("preprocess"):
-            batch = make_batch(frames, self.bundle.manifest.preprocessing)
+            try:
+                batch = make_batch(frames, self.bundle.manifest.preprocessing)
+            except MemoryError as error:
+                raise PsarmError(
+                    f"The memory does not hold a batch of {len(frames)} frames ({error}); use a smaller batch."
+                ) from error
         with timer.stage("detect"):
             outputs = self._backend.run_detect(batch.images, batch.image_sizes)
         return outputs, [(int(height), int(width)) for height, width in batch.image_sizes]
@@ -207,9 +212,7 @@ class PersonSearch:
             ]
             return [postprocess.sift(p, self._thresholds) for p in people]
 
-    def _reid(
-        self, features: NDArray[np.float32], boxes: NDArray[np.float32], indices: NDArray[np.int64]
-    ) -> ReidOutputs:
+    def _reid(self, features: Features, boxes: NDArray[np.float32], indices: NDArray[np.int64]) -> ReidOutputs:
         if len(boxes) == 0:  # the graph cannot run on nobody
             return ReidOutputs(boxes, np.zeros((0, self.embedding_dim), np.float32))
         return self._backend.run_reid(features, boxes, indices)

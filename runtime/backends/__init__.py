@@ -6,10 +6,10 @@ A backend's module is imported only when that backend is tried, and its library 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from psarm.errors import PsarmError, UsageError
+from psarm.runtime.backends import ort_providers
 from psarm.runtime.backends.base import Backend
 from psarm.runtime.bundle import Bundle
 
@@ -18,9 +18,12 @@ BACKENDS = {
     "tensorrt_rtx": "psarm.runtime.tensorrt.backend:TensorRTForRTXBackend",
     "openvino": "psarm.runtime.backends.openvino:OpenVINOBackend",
     "onnxruntime": "psarm.runtime.backends.onnxruntime:OnnxRuntimeBackend",
+    "onnxruntime_tensorrt": "psarm.runtime.backends.onnxruntime:OnnxRuntimeTensorRTBackend",
     "torch": "psarm.export.torch_backend:TorchBackend",
 }
 """Name → the class that is it, as `module:class`. Fastest first, but for ONNX Runtime on a GPU: `_fastest_first`."""
+ONLY_AS_ASKED = ("onnxruntime_tensorrt",)
+"""`auto` leaves it alone: it would build engines, for minutes, in the middle of the first calls."""
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 """Every precision some backend knows; bf16 has no graphs of its own, the fp32 ones are run in it."""
 
@@ -97,6 +100,8 @@ def open_backend(
 
 def _open_fastest(bundle: Bundle, precision: str, threads: int | None) -> tuple[Backend, str]:
     passed_over: list[BackendStatus] = []
+    if ort_providers.is_built_in(ort_providers.CUDA) and not (cuda := ort_providers.probe(ort_providers.CUDA))[0]:
+        passed_over.append(BackendStatus("onnxruntime on a GPU", *cuda))
     failures: list[PsarmError] = []
     for name in _fastest_first():
         status = probe_backend(name)
@@ -131,13 +136,10 @@ def _what_runs(backend: Backend) -> str:
     return f"{backend.name}, {backend.device}, {backend.precision}"
 
 
-def _fastest_first() -> Iterator[str]:
+def _fastest_first() -> list[str]:
     """Names of all backends in the order in which `auto` tries them."""
-    from psarm.runtime.backends.onnxruntime import probe_cuda
-
-    early = "onnxruntime" if probe_cuda()[0] else None
-    for name in BACKENDS:
-        if name == "openvino" and early:
-            yield early
-        if name != early:
-            yield name
+    names = [name for name in BACKENDS if name not in ONLY_AS_ASKED]
+    if ort_providers.probe(ort_providers.CUDA)[0]:
+        names.remove("onnxruntime")
+        names.insert(names.index("openvino"), "onnxruntime")
+    return names

@@ -6,18 +6,32 @@ N images, P proposals an image, R boxes of all images together, D embedding dime
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from psarm.errors import BundleError, PsarmError, UsageError
+from psarm.runtime.backends.checks import check_tensors, first_line, is_out_of_memory
 from psarm.runtime.bundle import Bundle
-from psarm.runtime.manifest import TensorSpec
 
-Tensors = dict[str, NDArray[Any]]
+Tensors = dict[str, Any]
+"""By name: arrays, and `features` as the `DeviceTensor` of a backend that keeps it where it is."""
+
+
+class DeviceTensor(Protocol):
+    """A tensor that its backend keeps where it was computed, to be given to the next graph; np.asarray copies it."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """The values on the host."""
+
+
+Features = NDArray[np.float32] | DeviceTensor
+"""The feature map [N,C,h,w] as a backend's own graphs take it."""
 
 
 class DetectOutputs(NamedTuple):
@@ -26,7 +40,7 @@ class DetectOutputs(NamedTuple):
     boxes: NDArray[np.float32]  # [N,P,4] xyxy
     scores: NDArray[np.float32]  # [N,P]
     counts: NDArray[np.int64]  # [N] valid proposals, the rest is padding
-    features: NDArray[np.float32]  # [N,C,h,w]
+    features: Features  # [N,C,h,w]
     regions: NDArray[np.float32]  # [N,P,4] where the graphs that follow look for each of `boxes`
 
 
@@ -63,14 +77,13 @@ class Backend(ABC):
         return "refine" in self.graphs
 
     def run_refine(
-        self, features: NDArray[np.float32], boxes: NDArray[np.float32], batch_indices: NDArray[np.int64]
+        self, features: Features, boxes: NDArray[np.float32], batch_indices: NDArray[np.int64]
     ) -> NDArray[np.float32]:
         """Refined boxes [R,4], not clipped; the arguments are those of `run_reid`."""
-        return self._run_heads("refine", features, boxes, batch_indices)["refined_boxes"]
+        refined: NDArray[np.float32] = self._run_heads("refine", features, boxes, batch_indices)["refined_boxes"]
+        return refined
 
-    def run_reid(
-        self, features: NDArray[np.float32], boxes: NDArray[np.float32], batch_indices: NDArray[np.int64]
-    ) -> ReidOutputs:
+    def run_reid(self, features: Features, boxes: NDArray[np.float32], batch_indices: NDArray[np.int64]) -> ReidOutputs:
         """Re-id stage: `boxes` [R,4] in resized pixels, `batch_indices` [R] the image of each; R must not be 0."""
         outputs = self._run_heads("reid", features, boxes, batch_indices)
         return ReidOutputs(outputs["refined_boxes"], outputs["embeddings"])
@@ -94,7 +107,7 @@ class Backend(ABC):
         """Run `graph` on checked inputs and return its outputs by name."""
 
     def _run_heads(
-        self, graph: str, features: NDArray[np.float32], boxes: NDArray[np.float32], batch_indices: NDArray[np.int64]
+        self, graph: str, features: Features, boxes: NDArray[np.float32], batch_indices: NDArray[np.int64]
     ) -> Tensors:
         if len(boxes) == 0:
             raise UsageError(f"The {graph} graph needs at least one box, got none.")
@@ -103,10 +116,29 @@ class Backend(ABC):
     def _checked(self, graph: str, feeds: Tensors) -> Tensors:
         spec = self.graphs[graph]
         sizes: dict[str, int] = {}
-        _check_tensors(f"input of the {graph} graph", feeds, spec.inputs, sizes, UsageError)
-        outputs = self._run(graph, feeds)
-        _check_tensors(f"output of the {graph} graph", outputs, spec.outputs, sizes, BundleError)
+        check_tensors(f"input of the {graph} graph", feeds, spec.inputs, sizes, UsageError)
+        try:
+            outputs = self._run(graph, feeds)
+        except PsarmError:
+            raise
+        except Exception as error:  # the libraries' exceptions share no base class but Exception
+            raise self._failure(graph, feeds, error) from error
+        check_tensors(f"output of the {graph} graph", outputs, spec.outputs, sizes, BundleError)
         return outputs
+
+    def _say(self, error: Exception) -> str:
+        """What a library's exception says, for the middle of a sentence."""
+        return first_line(error)
+
+    def _failure(self, graph: str, feeds: Tensors, error: Exception) -> PsarmError:
+        if not is_out_of_memory(error):
+            return PsarmError(f"{self.title} failed in the {graph} graph on {self.device}: {self._say(error)}.")
+        frames = len(feeds["image_sizes"]) if graph == "detect" else feeds["features"].shape[0]
+        if frames > 1:
+            where = f"with {frames} frames at a time; use a smaller batch"
+        else:
+            where = "with a single frame; free some memory, or export a model of a smaller input size"
+        return PsarmError(f"{self.title} ran out of memory in the {graph} graph on {self.device} {where}.")
 
     def __enter__(self) -> Self:
         return self
@@ -115,20 +147,3 @@ class Backend(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _check_tensors(
-    what: str, tensors: Tensors, specs: Mapping[str, TensorSpec], sizes: dict[str, int], error: type[PsarmError]
-) -> None:
-    """Compare dtypes and shapes; `sizes` collects the size of every named dimension across a call."""
-    for name, spec in specs.items():
-        array = tensors[name]
-        if array.dtype != np.dtype(spec.dtype):
-            raise error(f"The {what} {name!r} must be {spec.dtype}, got {array.dtype}.")
-        fits = array.ndim == len(spec.shape) and all(
-            size == (sizes.setdefault(wanted, size) if isinstance(wanted, str) else wanted)
-            for size, wanted in zip(array.shape, spec.shape, strict=True)
-        )
-        if not fits:
-            known = [sizes.get(wanted, wanted) if isinstance(wanted, str) else wanted for wanted in spec.shape]
-            raise error(f"The {what} {name!r} must be {list(spec.shape)} = {known}, got {list(array.shape)}.")

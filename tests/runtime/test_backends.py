@@ -1,35 +1,17 @@
 from itertools import zip_longest
 
-import numpy as np
-import onnx
 import onnxruntime
 import pytest
 import toy_bundle as toy
-from onnx import TensorProto, helper
 
 from psarm.errors import PsarmError, UsageError
 from psarm.runtime import Bundle
-from psarm.runtime.backends import BACKENDS, _fastest_first, open_backend, probe_backends, runnable
-from psarm.runtime.backends import onnxruntime as ort_backend
+from psarm.runtime.backends import BACKENDS, _fastest_first, open_backend, ort_providers, probe_backends, runnable
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
     return Bundle.open(toy.make_toy_bundle(tmp_path_factory.mktemp("bundle") / "toy.psarm"))
-
-
-@pytest.fixture(autouse=True)
-def fresh_probe():
-    ort_backend.probe_cuda.cache_clear()
-    yield
-    ort_backend.probe_cuda.cache_clear()
-
-
-def test_the_probe_model_is_what_it_says():
-    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
-    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "identity", value[:1], value[1:])
-    expected = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    assert onnx.load_model_from_string(ort_backend.IDENTITY_MODEL) == expected
 
 
 class Fake:
@@ -79,6 +61,7 @@ class Failing(Fake):
 @pytest.fixture
 def put(monkeypatch):
     """Let the backends be these classes, in the order of BACKENDS, and the rest absent."""
+    assert list(BACKENDS) == ["tensorrt", "tensorrt_rtx", "openvino", "onnxruntime", "onnxruntime_tensorrt", "torch"]
 
     def put(*kinds):
         for name, kind in zip_longest(BACKENDS, kinds, fillvalue=Absent):
@@ -94,7 +77,7 @@ def test_every_known_backend_has_a_status():
 
 
 def test_auto_takes_the_first_that_runs_and_names_what_was_passed_over(bundle, put):
-    put(Absent, Useless, Other, Failing, Fake)
+    put(Absent, Useless, Other, Failing, Absent, Fake)
     backend, reason = open_backend(bundle)
     assert isinstance(backend, Fake) and backend.precision == "fp32"
     assert reason == (
@@ -108,7 +91,7 @@ def test_auto_takes_the_first_that_runs_and_names_what_was_passed_over(bundle, p
 
 def test_auto_goes_by_precision_too(bundle, put):
     put(Absent, Fake, Other)
-    assert open_backend(bundle, precision="bf16")[1].startswith("torch, a device, bf16")
+    assert open_backend(bundle, precision="bf16")[1].startswith("torch, a device, bf16 (the fastest")
     assert "tensorrt_rtx: runs this bundle in fp32, bf16 only;" in open_backend(bundle, precision="int8")[1]
     put(Absent, Useless, Absent, Other)
     with pytest.raises(
@@ -132,50 +115,18 @@ def test_nothing_that_opens_or_loads(bundle, put):
 
 
 def test_a_gpu_lets_onnx_runtime_come_before_openvino(monkeypatch):
-    assert list(_fastest_first()) == list(BACKENDS)
-    monkeypatch.setattr(ort_backend, "probe_cuda", lambda: (True, "the CUDA device loads"))
-    assert list(_fastest_first()) == ["tensorrt", "tensorrt_rtx", "onnxruntime", "openvino", "torch"]
+    assert _fastest_first() == ["tensorrt", "tensorrt_rtx", "openvino", "onnxruntime", "torch"]
+    monkeypatch.setattr(ort_providers, "probe", lambda provider: (True, "the CUDA device loads"))
+    assert _fastest_first() == ["tensorrt", "tensorrt_rtx", "onnxruntime", "openvino", "torch"]
+
+
+def test_a_gpu_that_does_not_load_is_named(bundle, put, monkeypatch):
+    monkeypatch.setattr(ort_providers, "is_built_in", lambda provider: True)
+    monkeypatch.setattr(ort_providers, "probe", lambda provider: (False, "CUDA does not load: no driver; get one"))
+    put(Absent, Absent, Fake)
+    assert "passed over: onnxruntime on a GPU: CUDA does not load: no driver; tensorrt:" in open_backend(bundle)[1]
 
 
 def test_what_runs(bundle, put):
     put(Absent, Useless, Fake)
-    assert [runnable(bundle, name) for name in BACKENDS] == [(), (), ("fp32", "bf16"), (), ()]
-
-
-def test_threads_default_to_the_cores_this_process_may_use(bundle, monkeypatch):
-    monkeypatch.setattr(ort_backend, "usable_cores", lambda: 3)
-    backend, _ = open_backend(bundle, "onnxruntime")
-    assert backend.device == "CPU, 3 threads"
-
-
-def test_a_listed_cuda_that_does_not_load_is_not_used(bundle, monkeypatch):
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    works, why = ort_backend.probe_cuda()
-    assert not works and "does not load" in why
-    backend, reason = open_backend(bundle, "onnxruntime", threads=1)
-    assert backend.device == "CPU, 1 thread" and "does not load" in reason
-
-
-def test_inputs_are_checked_before_the_graph_runs(bundle):
-    images, sizes = np.zeros((1, 3, 32, 32), np.float32), np.array([[32, 32]])
-    with open_backend(bundle, "onnxruntime", threads=1)[0] as backend:
-        outputs = backend.run_detect(images, sizes)
-        with pytest.raises(UsageError, match="'images' must be float32, got float64"):
-            backend.run_detect(images.astype(np.float64), sizes)
-        with pytest.raises(UsageError, match=r"'images' must be .* got \[3, 32, 32\]"):
-            backend.run_detect(images[0], sizes)
-        with pytest.raises(UsageError, match=r"'image_sizes' must be \['N', 2\] = \[1, 2\], got \[2, 2\]"):
-            backend.run_detect(images, np.repeat(sizes, 2, axis=0))
-        boxes = np.array([[0, 0, 9, 9]], np.float32)
-        with pytest.raises(UsageError, match="at least one box"):
-            backend.run_reid(outputs.features, boxes[:0], np.zeros(0, np.int64))
-        with pytest.raises(UsageError, match=r"'batch_indices' must be \['R'\] = \[1\], got \[2\]"):
-            backend.run_reid(outputs.features, boxes, np.zeros(2, np.int64))
-
-
-def test_a_failure_inside_a_graph_is_one_sentence(bundle):
-    with open_backend(bundle, "onnxruntime", threads=1)[0] as backend:
-        outputs = backend.run_detect(np.zeros((1, 3, 32, 32), np.float32), np.array([[32, 32]]))
-        with pytest.raises(PsarmError, match="ONNX Runtime failed in the reid graph on CPU, 1 thread") as caught:
-            backend.run_reid(outputs.features, np.zeros((1, 4), np.float32), np.array([7]))
-        assert "\n" not in str(caught.value)
+    assert [runnable(bundle, name) for name in BACKENDS] == [(), (), ("fp32", "bf16"), (), (), ()]

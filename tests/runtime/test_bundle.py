@@ -3,13 +3,11 @@
 import json
 import shutil
 
-import onnx
 import pytest
 import toy_bundle as toy
 
 from psarm.errors import BundleError, UsageError
-from psarm.files import sha256
-from psarm.runtime import Bundle, PersonSearch
+from psarm.runtime import Bundle
 from psarm.runtime.manifest import Manifest, read_manifest, write_manifest
 
 
@@ -36,11 +34,6 @@ def edit(bundle, *keys, value=None, drop=False):
     path.write_text(json.dumps(manifest))
 
 
-def describe_again(bundle, name):
-    """Make the manifest agree with a changed file."""
-    edit(bundle, "files", name, value={"sha256": sha256(bundle / name), "size": (bundle / name).stat().st_size})
-
-
 def test_a_manifest_is_read_back_as_it_was_written(original, tmp_path):
     manifest = toy.toy_manifest(original)
     assert read_manifest(original) == manifest
@@ -54,7 +47,8 @@ def test_a_bundle_tells_its_files(original):
     assert bundle.graph_path("fp32", "reid") == original / "reid.onnx"
     assert bundle.graph_bytes("fp32") == sum((original / f"{g}.onnx").stat().st_size for g in ("detect", "reid"))
     assert bundle.resolve_precision("auto") == bundle.resolve_precision("fp32") == "fp32"
-    with pytest.raises(UsageError, match="holds no fp16 graphs, only fp32"):
+    assert bundle.graph_bytes("bf16") == bundle.graph_bytes("fp32")
+    with pytest.raises(UsageError, match=r"holds no fp16 graphs, only fp32; export it with: .*--precision fp32,fp16"):
         bundle.resolve_precision("fp16")
 
 
@@ -164,47 +158,3 @@ def test_changed_files_are_noticed(bundle):
     graph.unlink()
     with pytest.raises(BundleError, match=r"lacks its file detect\.onnx"):
         Bundle.open(bundle)
-
-
-@pytest.mark.parametrize("part", [0, 0.3, 0.9])
-def test_a_truncated_graph_is_one_sentence(bundle, part):
-    graph = bundle / "reid.onnx"
-    graph.write_bytes(graph.read_bytes()[: int(part * graph.stat().st_size)])
-    describe_again(bundle, "reid.onnx")
-    with pytest.raises(BundleError, match=r"reid\.onnx is not an ONNX graph that ONNX Runtime .* can load") as caught:
-        PersonSearch(bundle)
-    assert "\n" not in str(caught.value)
-
-
-def rename_input(model):
-    model.graph.node[0].input[2] = model.graph.input[2].name = "image_indices"
-
-
-def change_width(model):
-    projection = next(tensor for tensor in model.graph.initializer if tensor.name == "projection")
-    projection.CopyFrom(onnx.numpy_helper.from_array(toy.PROJECTION[:, :5].copy(), "projection"))
-    model.graph.output[1].type.tensor_type.shape.dim[1].dim_value = 5
-
-
-def change_type(model):
-    model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
-    cast = onnx.helper.make_node("Cast", ["raw"], ["refined_boxes"], to=onnx.TensorProto.DOUBLE)
-    model.graph.node[-1].output[0] = "raw"
-    model.graph.node.append(cast)
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        (rename_input, "has the inputs boxes, features, image_indices; its manifest says batch_indices, boxes"),
-        (change_width, r"embeddings is float32 \['R', 5\], its manifest says float32 \['R', 8\]"),
-        (change_type, "refined_boxes is float64"),
-    ],
-)
-def test_a_graph_other_than_the_manifest_describes(bundle, change, says):
-    model = onnx.load(bundle / "reid.onnx")
-    change(model)
-    onnx.save(model, bundle / "reid.onnx")
-    describe_again(bundle, "reid.onnx")
-    with pytest.raises(BundleError, match=says):
-        PersonSearch(bundle)

@@ -1,0 +1,182 @@
+"""OpenVINO on the CPU: fp32 and bf16 from the fp32 graphs, fp16 and int8 from theirs."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from psarm.errors import BundleError, MissingExtraError, PsarmError, UsageError
+from psarm.machine import usable_cores
+from psarm.runtime.backends.base import Backend, Tensors
+from psarm.runtime.backends.checks import check_described, count_threads, first_line, is_out_of_memory
+from psarm.runtime.bundle import Bundle
+from psarm.runtime.manifest import GraphSpec
+
+if TYPE_CHECKING:
+    import openvino
+
+DEVICE = "CPU"
+OPENVINO_TYPES = {
+    "f32": "float32",
+    "f16": "float16",
+    "f64": "float64",
+    "i64": "int64",
+    "i32": "int32",
+    "boolean": "bool",
+}
+
+
+class OpenVINOBackend(Backend):
+    """The graphs as OpenVINO models compiled for latency: one stream, no pinning, one request that is used again."""
+
+    name = "openvino"
+    title = "OpenVINO"
+
+    def __init__(self, bundle: Bundle, precision: str, threads: int | None = None) -> None:
+        """Compile the graphs of `precision`, for `threads` CPU threads (None: every core this process may use).
+
+        Raises `UsageError` for a precision that the bundle or this CPU lacks, `BundleError` when a file is no valid
+        ONNX graph or is not the graph the manifest describes.
+        """
+        super().__init__(bundle, precision)
+        if precision == "bf16" and not _computes("BF16"):
+            raise UsageError(
+                f"This CPU ({_cpu_name()}) has no bf16 instructions; use fp32, or int8 where there is one."
+            )
+        self.threads = threads or usable_cores()
+        self._hint = _computed_in(precision)
+        self.device = f"CPU, {count_threads(self.threads)}"
+        if precision in ("fp16", "int8") and self._hint != precision:
+            self.device += f", {'the rest' if precision == 'int8' else 'computed'} in {self._hint}"
+        graphs_of = bundle.resolve_precision("fp32" if precision == "bf16" else precision)
+        self._requests: dict[str, openvino.InferRequest] = {}
+        for graph, spec in self.graphs.items():
+            path = str(bundle.graph_path(graphs_of, graph))
+            self._requests[graph] = _compile(path, spec, self._hint, self.threads).create_infer_request()
+
+    @staticmethod
+    def probe() -> tuple[bool, str]:
+        """Whether OpenVINO has a CPU here, and its version and what the CPU computes in, or what went wrong."""
+        try:
+            import openvino
+
+            core = _core()
+            name = core.get_property(DEVICE, "FULL_DEVICE_NAME")
+        except (ImportError, OSError) as error:
+            missing = MissingExtraError("the openvino backend", "openvino", first_line(error))
+            return False, str(missing).rstrip(".")
+        except RuntimeError as error:
+            return False, f"openvino is installed but does not start: {_explain(error)}"
+        kinds = ", ".join(kind for kind in ("FP32", "BF16", "FP16", "INT8") if _computes(kind)).lower()
+        return True, f"openvino {openvino.__version__.partition('-')[0]} on CPU ({name}: {kinds})"
+
+    @staticmethod
+    def precisions(bundle: Bundle) -> tuple[str, ...]:
+        """Those the bundle holds graphs in, and bf16 where it has fp32 ones and this CPU has bf16."""
+        held = list(bundle.manifest.precisions)
+        if "fp32" in held and _computes("BF16"):
+            held.insert(held.index("fp32") + 1, "bf16")
+        return tuple(held)
+
+    def close(self) -> None:
+        """Free the compiled models."""
+        self._requests.clear()
+
+    def _run(self, graph: str, feeds: Tensors) -> Tensors:
+        if graph not in self._requests:
+            raise PsarmError("This engine is closed; make a new PersonSearch.")
+        request = self._requests[graph]
+        request.infer(feeds, share_inputs=True)
+        # Copies: the next call writes to the same memory.
+        return {name: np.array(request.get_tensor(name).data) for name in self.graphs[graph].outputs}
+
+    def _say(self, error: Exception) -> str:
+        return _explain(error)
+
+
+@functools.cache
+def _core() -> openvino.Core:
+    import openvino
+
+    return openvino.Core()
+
+
+def _computes(kind: str) -> bool:
+    """Whether the CPU has instructions for BF16, FP16 …, by OpenVINO's name."""
+    return kind in _core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
+
+
+def _cpu_name() -> str:
+    return str(_core().get_property(DEVICE, "FULL_DEVICE_NAME"))
+
+
+def _computed_in(precision: str) -> str:
+    """What the float operations of the graphs of `precision` run in."""
+    if precision == "fp16":
+        return "fp16" if _computes("FP16") else "fp32"
+    if precision == "int8":
+        return "bf16" if _computes("BF16") else "fp32"
+    return precision
+
+
+def _compile(path: str, spec: GraphSpec, precision: str, threads: int) -> openvino.CompiledModel:
+    hint = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}[precision]
+    properties = {
+        "INFERENCE_PRECISION_HINT": hint,  # without it OpenVINO takes bf16 where the CPU has it
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": threads,
+        "ENABLE_CPU_PINNING": False,  # two processes would be pinned to the same cores
+    }
+    try:
+        model = _core().read_model(path)
+    except RuntimeError as error:
+        raise _refusal(path, error) from error
+    for kind, found, described in (("inputs", model.inputs, spec.inputs), ("outputs", model.outputs, spec.outputs)):
+        check_described(path, kind, {one.any_name: _describe(one) for one in found}, described)
+    _keep_regions_exact(model)
+    try:
+        compiled = _core().compile_model(model, DEVICE, properties)
+    except RuntimeError as error:
+        raise _refusal(path, error) from error
+    given = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    if given != hint:
+        raise PsarmError(f"OpenVINO runs {path} in {given} where {hint} was asked for; use another precision.")
+    return compiled
+
+
+def _keep_regions_exact(model: openvino.Model) -> None:
+    """Let RoIAlign have its boxes in float32 whatever the rest is computed in.
+
+    bf16 knows a coordinate beyond 1024 to 8 pixels. OpenVINO leaves in float32 what leads to an output without a
+    convolution or matrix product between, so these boxes become outputs; nobody reads them.
+    """
+    for operation in model.get_ops():
+        if operation.get_type_name() == "ROIAlign":
+            model.add_outputs(operation.input_value(1))
+
+
+def _describe(tensor: Any) -> tuple[str, list[object]]:
+    """Dtype and shape of a model's input or output."""
+    sizes = [size.get_length() if size.is_static else str(size) for size in tensor.get_partial_shape()]
+    kind = tensor.get_element_type().to_string()
+    return OPENVINO_TYPES.get(kind, kind), sizes
+
+
+def _refusal(path: str, error: RuntimeError) -> PsarmError:
+    if is_out_of_memory(error):
+        return PsarmError(f"OpenVINO ran out of memory while loading {path}; free some memory.")
+    import openvino
+
+    version = openvino.__version__.partition("-")[0]
+    return BundleError(
+        f"{path} is not an ONNX graph that OpenVINO {version} can load ({_explain(error)}); export the bundle again."
+    )
+
+
+def _explain(error: Exception) -> str:
+    """The last line of an OpenVINO message: those before it are places in its source."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:300].rstrip(". ") if lines else type(error).__name__
