@@ -22,7 +22,7 @@ from psarm.model.roi_heads import PersonSearchHeads
 FRAME = (1080, 1920)
 """Height and width of the frame that is counted, before resizing."""
 PROPOSALS = 300
-"""RoIs of the first head."""
+"""RoIs of the first head, of a model that leaves as many."""
 PEOPLE = 20
 """RoIs of every re-id head."""
 PAD = 32  # batches are padded to multiples of this
@@ -55,13 +55,14 @@ class Cost:
 
 
 def model_cost(config: ModelConfig) -> Cost:
-    """The cost of a model on a frame of `FRAME`, resized as `config` says, with `PROPOSALS` and `PEOPLE`."""
+    """The cost of a model on a frame of `FRAME`, resized as `config` says, with `PROPOSALS` at most and `PEOPLE`."""
     height, width = (-(-side // PAD) * PAD for side in resized_size(*FRAME, config.min_size, config.max_size))
+    counts = (min(PROPOSALS, config.post_nms_top_n_test), PEOPLE)
     with torch.device("meta"):
         model = build_model(config).eval()
         image = torch.empty(1, 3, height, width)
         channels = model.backbone.out_channels
-        proposals, people = (torch.empty(count, channels, *config.roi_shape) for count in (PROPOSALS, PEOPLE))
+        proposals, people = (torch.empty(count, channels, *config.roi_shape) for count in counts)
     features, backbone = _count(model.backbone, image)
     _, rpn = _count(model.rpn.head, [features])
     _, first_head = _count(lambda rois: _first_head(model.roi_heads, rois), proposals)

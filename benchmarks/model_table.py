@@ -52,7 +52,7 @@ class ModelRow:
             self.preset.name,
             f"{about.paper}: {about.title}" if about.paper else f"none: {about.title}",
             f"{self.cost.parameters / 1e6:.1f}",
-            f"{self.cost.macs.total / 1e9:.0f}",
+            f"{self.cost.macs.total / 1e9:.{0 if self.cost.macs.total > 1e11 else 1}f}",
             _pair(published.mAP, published.top1, DASH),
             _pair(published.recall, published.AP, DASH),
             _pair(ours.mAP, ours.top1, "not measured"),

@@ -90,7 +90,7 @@ def find_config(name: str) -> Path:
     raise ConfigError(f"There is no configuration file and no preset {name}; {hint}")
 
 
-def _place_in_the_paper(preset: Preset) -> tuple[bool, int, int, tuple[int, int]]:
+def _place_in_the_paper(preset: Preset) -> tuple[bool, int, int, tuple[int, int], float]:
     model, dataset = preset.config.model, preset.config.data.dataset
     rows = list(VARIANTS)
-    return not preset.about.paper, DATASETS.index(dataset), rows.index(model.variant), model.roi_shape
+    return not preset.about.paper, DATASETS.index(dataset), rows.index(model.variant), model.roi_shape, model.width

@@ -45,8 +45,9 @@ TABLE_2 = {
     "psarm": ("PS-ARM (Baseline + ARM)", 52.6, 88.1, 97.1, 93.9),
 }
 """PRW: title, mAP, top-1, recall, AP."""
-# What the tables do not have: 24x8 RoIs (section 4.2), and backbones of other papers.
-BESIDE = ("psarm_24x8_prw", "seqnet_convnext_prw", "psarm_convnext_prw")
+FOR_CPUS = tuple(f"psarm_{size}_prw" for size in ("nano", "tiny", "small", "medium"))
+# What the tables do not have: 24x8 RoIs (section 4.2), sizes for CPU boxes, and backbones of other papers.
+BESIDE = ("psarm_24x8_prw", "seqnet_convnext_prw", *FOR_CPUS, "psarm_convnext_prw")
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +99,17 @@ def test_what_the_tables_do_not_have(by_name):
         assert by_name[name].config.model.backbone == "convnext_base"
 
 
+def test_sizes_for_cpus_grow(by_name):
+    models = [by_name[name].config.model for name in FOR_CPUS]
+    for name, model in zip(FOR_CPUS, models, strict=True):
+        assert by_name[name].about.paper == "" and astuple(by_name[name].about.published) == (None,) * 4
+        assert (model.variant, model.backbone, model.embedding_dim) == ("psarm", "resnet18", 256)
+        init = by_name[name].config.train.init
+        assert init == ("imagenet" if model.width == 1 else "")  # there are no ImageNet weights of another width
+    sizes = [(m.width, m.max_size, m.roi_shape, m.post_nms_top_n_test) for m in models]
+    assert sizes == sorted(sizes) and len(set(sizes)) == len(sizes)
+
+
 def test_nothing_is_claimed_to_be_measured(by_name):
     assert {astuple(preset.about.measured) for preset in by_name.values()} == {(None,) * 4}
 
@@ -116,7 +128,7 @@ def test_names_say_variant_and_data_set(by_name):
 def test_order(by_name):
     names = list(by_name)
     assert names[:4] == ["nae_prw", "nae_arm_prw", "seqnet_prw", "psarm_prw"]
-    assert names[-6:] == [*(f"{v}_cuhk" for v in ("nae", "nae_arm", "seqnet", "psarm")), *BESIDE[1:]]
+    assert names[-10:] == [*(f"{v}_cuhk" for v in ("nae", "nae_arm", "seqnet", "psarm")), *BESIDE[1:]]
 
 
 def test_files_begin_with_what_they_are():

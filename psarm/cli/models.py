@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 def command(as_json: bool) -> None:
     """List the presets that psarm train --config takes by name, and the models they make.
 
-    GMACs are multiply-adds of one 1080x1920 frame with 300 proposals and 20 people, RoIAlign and element-wise work not
-    counted, for the PyTorch model (an exported bundle needs fewer). Figures are mAP and top-1 of search, recall and
-    AP of detection, in percent.
+    GMACs are multiply-adds of one 1080x1920 frame with 300 proposals, where the model leaves as many, and 20 people,
+    RoIAlign and element-wise work not counted, for the PyTorch model (an exported bundle needs fewer). Figures are mAP
+    and top-1 of search, recall and AP of detection, in percent.
     """
     require("torch", "torchvision", "yaml", feature="psarm models", extra="train")
     from psarm.benchmarks.model_table import model_rows
