@@ -99,8 +99,8 @@ class TensorRTBackend(Backend):
         exact = outputs.pop(EXACT, None)
         if exact is not None and not exact.all():
             warnings.warn(
-                f"In {np.count_nonzero(~exact)} of {len(exact)} images fewer people than usual survived the first "
-                "sifting of candidates: there may be more than TensorRT's form of the graph finds.",
+                f"In {np.count_nonzero(~exact)} of {len(exact)} images TensorRT's form of the detect graph may have "
+                "missed proposals that the ordinary graph finds: it looks at fewer candidates.",
                 stacklevel=2,
             )
         return outputs
