@@ -24,6 +24,7 @@ from psarm.export.precision.settings import FP32_ONLY, PrecisionSettings
 from psarm.export.tensorrt_form import trace_tensorrt
 from psarm.export.tracing import OPSET, SIZE_DIVISOR, TracedGraph, first_line, simplified, trace_detect, trace_heads
 from psarm.export.verify import verify_bundle
+from psarm.export.verify_tensorrt import verify_tensorrt
 from psarm.files import atomic_directory, is_taken
 from psarm.model.builder import IMAGE_MEAN, IMAGE_STD, build_model
 from psarm.model.checkpoint import load_state, read_checkpoint, save_model
@@ -122,6 +123,7 @@ def export_bundle(
         quantised = _write_reduced(files, graphs, settings, calibration, _thresholds(model.config), say)
         if settings.tensorrt:
             _write_tensorrt(files, model, settings, say)
+            comparisons += verify_tensorrt(directory, [graph.name for graph in graphs], say) if verify else []
         write_manifest(directory, _manifest(model, dataset, graphs, files))
         measured = verify and bool(settings.reduced)
         precisions = measure_precisions(directory, graphs, settings, data, say) if measured else []

@@ -34,15 +34,16 @@ def verify_bundle(
     graphs = [compare_detect(model, detect, case) for case in cases]
     say(f"verifying {' and '.join(names)}…")
     graphs += [comparison for case in cases for comparison in compare_heads(model, detect, heads, case, rng)]
-    _require_limits(graphs)
+    require_limits(graphs)
     say("verifying the whole bundle…")
     people = [compare_people(model, bundle, case, SEED + number) for number, case in enumerate(CASES)]
     people.append(compare_embed(model, bundle, SEED))
-    _require_limits(people)
+    require_limits(people)
     return graphs + people
 
 
-def _require_limits(comparisons: list[Comparison]) -> None:
+def require_limits(comparisons: list[Comparison]) -> None:
+    """Raise `ExportError` naming every comparison whose limits do not hold."""
     failed = [f"{c.graph}, {c.case}: {', '.join(c.failures())}" for c in comparisons if c.failures()]
     if failed:
         broken = any("by nan" in phrase for phrase in failed)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import click
 
 from psarm.cli.checkpoint_path import CheckpointPath
+from psarm.cli.engines import BuildOptions, build_options
 from psarm.config import DATASETS
 from psarm.errors import UsageError
 
@@ -35,12 +37,16 @@ DATA = click.Path(exists=True, path_type=Path)
     metavar="SHARE",
     help="Fail where a precision keeps less than this share of fp32's mAP, 0.99 say (with --data-root).",
 )
+@click.option(
+    "--trt", is_flag=True, help="Also write the form for TensorRT, and build its engines where that works here."
+)
+@build_options
 @click.option("--torch-weights", is_flag=True, help="Put the checkpoint in too, for the torch backend.")
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Compare the graphs with the model.")
 @click.option("--simplify", is_flag=True, help="Run onnxslim over the graphs before they are verified.")
 @click.option("--overwrite", is_flag=True, help="Replace the bundle that is at --out.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def command(checkpoint: Path, out: Path, as_json: bool, **options: Any) -> None:
+def command(checkpoint: Path, out: Path, trt: bool, as_json: bool, **options: Any) -> None:
     """Turn a CHECKPOINT into a bundle: ONNX graphs and a manifest.
 
     CHECKPOINT is a model.safetensors or last.pt of psarm train, or a released SeqNet or PS-ARM .pth file. The export
@@ -50,7 +56,12 @@ def command(checkpoint: Path, out: Path, as_json: bool, **options: Any) -> None:
     What another precision costs beside fp32 is measured and shown: on a few frames (of --data-root, else made up), and
     with --data-root as mAP and top-1 of the whole data set. That runs on the CPU; fp16 is computed there with half's
     rounding after every operator, as a GPU would at worst.
+
+    With --trt, engines are built once the bundle is in place: with TensorRT where there is a GPU, with TensorRT for RTX
+    where there is one or --cc names some. Options from --flavour to --rebuild are those of psarm engines, which builds
+    them later or elsewhere.
     """
+    from psarm.cli.export_engines import build_where_possible
     from psarm.cli.export_tables import show_export
     from psarm.console import err
     from psarm.extras import require
@@ -63,14 +74,20 @@ def command(checkpoint: Path, out: Path, as_json: bool, **options: Any) -> None:
 
     if options["dataset"] is not None and options["data_root"] is None:
         raise UsageError("--dataset is the format of --data-root, which is not given; give both or none.")
+    building = BuildOptions(**{field.name: options.pop(field.name) for field in fields(BuildOptions)})
+    if building != BuildOptions() and not trt:
+        raise UsageError("Options from --flavour to --rebuild say how engines are built; they go with --trt.")
     settings = PrecisionSettings(
         parse_precisions([name.strip() for name in options.pop("precisions").split(",") if name.strip()]),
         data_root=options.pop("data_root"),
         dataset=options.pop("dataset") or DATASETS[0],
         min_map_ratio=options.pop("min_map_ratio"),
+        tensorrt=trt,
     )
     report = export_bundle(checkpoint, out, say=err.print, settings=settings, **options)
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=2))
     else:
         show_export(report)
+    if trt:
+        build_where_possible(report.bundle, building, show_table=not as_json)

@@ -24,7 +24,7 @@ def show_export(report: ExportReport) -> None:
         graphs.add_row(name, f"{size / 1e6:.1f}", str(report.nodes[name]))
     out.print(graphs)
     if report.comparisons:
-        out.print(_errors(report.comparisons))
+        print_whole(_errors(report.comparisons), out)
     else:
         out.print("Not compared with the PyTorch model (--no-verify).")
     drifts = {one.precision: one.drift for one in report.precisions if one.drift is not None}

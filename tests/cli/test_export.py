@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from tiny_prw import write_tiny_prw
 
 from psarm.cli import run
 from psarm.model.checkpoint import read_checkpoint, save_checkpoint
@@ -109,3 +110,75 @@ def test_ctrl_c_leaves_nothing(quick, checkpoint, tmp_path, capsys, monkeypatch)
     assert run(["export", str(checkpoint), "--out", str(tmp_path / "b")]) == 130
     assert "Interrupted" in one_line(capsys)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_precisions_are_measured_and_shown(quick, checkpoint, tmp_path, capsys):
+    assert run(["export", str(checkpoint), "--out", str(tmp_path / "b"), "--precision", "fp16,fp32"]) == 0
+    shown = capsys.readouterr().out
+    for part in (
+        "detect.fp16",
+        "What the precisions change",
+        "embeddings, signal to noise dB",
+        "pairs that swap ranks",
+    ):
+        assert part in shown
+
+
+def test_accuracy_of_precisions(quick, checkpoint, tmp_path, capsys):
+    root = write_tiny_prw(tmp_path / "prw", train=1, test=2)
+    arguments = ["--precision", "fp16", "--data-root", str(root), "--dataset", "prw", "--torch-weights"]
+    assert run(["export", str(checkpoint), "--out", str(tmp_path / "b"), *arguments]) == 0
+    shown = capsys.readouterr().out
+    assert "Accuracy, percent, and difference to fp32" in shown and "top-1 CBGM" in shown and "(+0.00)" in shown
+    assert (tmp_path / "b" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (["--precision", "fp16,int4"], "There is no precision 'int4'"),
+        (["--precision", "fp16", "--min-map-ratio", "0.9"], "--data-root DIR"),
+        (["--dataset", "prw"], "--data-root, which is not given"),
+        (["--max-batch", "2"], "they go with --trt"),
+        (["--precision", "fp16", "--data-root", "nowhere"], "does not exist"),
+    ],
+)
+def test_options_that_cannot_be(checkpoint, tmp_path, capsys, arguments, sentence):
+    assert run(["export", str(checkpoint), "--out", str(tmp_path / "b"), *arguments]) == 2
+    assert sentence in one_line(capsys)
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_data_set_that_cannot_be_read(quick, checkpoint, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    arguments = ["--precision", "fp16", "--data-root", str(tmp_path / "empty")]
+    assert run(["export", str(checkpoint), "--out", str(tmp_path / "b"), *arguments]) == 1
+    assert "Traceback" not in capsys.readouterr().err
+    assert not (tmp_path / "b").exists()
+
+
+def test_engines_are_left_to_the_machine_that_has_a_gpu(tmp_path, capsys, monkeypatch):
+    from psarm.cli import export_engines
+    from psarm.cli.engines import BuildOptions
+
+    monkeypatch.setattr(export_engines, "_obstacle", lambda: "no NVIDIA driver is installed")
+    export_engines.build_where_possible(tmp_path / "b", BuildOptions(), show_table=True)
+    later = f"on the machine that will run them: psarm engines {tmp_path / 'b'}"
+    sentence = f"No engines were built (no NVIDIA driver is installed); {later}"
+    assert capsys.readouterr().err.strip() == sentence
+
+
+@pytest.mark.parametrize("options", [{}, {"cc": ("8.9",)}])
+def test_engines_are_built_where_that_works_or_was_asked_for(tmp_path, monkeypatch, options):
+    import toy_bundle
+
+    from psarm.cli import export_engines
+    from psarm.cli.engines import BuildOptions
+
+    bundle = toy_bundle.make_toy_bundle(tmp_path / "toy.psarm")
+    built = []
+    monkeypatch.setattr(export_engines, "_obstacle", lambda: "no GPU" if options else None)
+    monkeypatch.setattr(export_engines, "build", lambda *arguments: built.append(arguments) or [])
+    export_engines.build_where_possible(bundle, BuildOptions(**options), show_table=False)
+    [(opened, precisions, given)] = built
+    assert (opened.path, precisions, given) == (bundle, None, BuildOptions(**options))

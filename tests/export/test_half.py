@@ -84,6 +84,13 @@ def test_islands_are_float32(graphs):
     assert seen >= {"DetectGraph", "ProposalGraph", "ReidGraph", "RoiAlign", "TopK", "NonMaxSuppression", "Sqrt"}
 
 
+def test_simam_is_an_island(tmp_path_factory):
+    """Its squares overflow, so that it must not become a part of the mixer that cannot be told apart."""
+    graph = traced(tmp_path_factory, "paper")["reid"]
+    inside = [node.op_type for node in graph.model.graph.node if (owner_of(node) or "").endswith(".SimAMGraph")]
+    assert {"ReduceMean", "ReduceSum", "Div", "Sigmoid"} <= set(inside)
+
+
 def test_nothing_is_rounded_within_an_island(graphs):
     """No cast to half is undone by the node that takes it, and no value is cast twice."""
     for graph in graphs.values():
