@@ -40,14 +40,19 @@ class SeparableRoIAlign(nn.Module):
 
 
 class InterpolationProducts(nn.Module):
-    """The two products; columns first, as there are more of them in landscape frames and each is left as few bins."""
+    """The two products; columns first, as there are more of them in landscape frames and each is left as few bins.
+
+    The large tensor between them is laid out as both products want it, so that nothing has to be transposed but the
+    features and the answer.
+    """
 
     def forward(self, features: Tensor, by_column: Tensor, by_row: Tensor, width: int) -> Tensor:
         """Features [N,C,h,w], weights [N,Pb,w] (or [1,Rb,N·w]) and [R,a,h] → [R,C,a,b]."""
         _, channels, rows, _ = features.shape
-        maps = features.permute(0, 3, 2, 1).reshape(by_column.shape[0], by_column.shape[2], rows * channels)
-        columns = (by_column @ maps).reshape(-1, width, rows, channels)  # [R,b,h,C]
-        return (by_row[:, None] @ columns).permute(0, 3, 2, 1)
+        maps = features.permute(0, 3, 1, 2).reshape(by_column.shape[0], by_column.shape[2], channels * rows)
+        columns = (by_column @ maps).reshape(-1, width * channels, rows)  # [R,bC,h]
+        bins = columns @ by_row.transpose(1, 2)  # [R,bC,a]
+        return bins.reshape(-1, width, channels, by_row.shape[1]).permute(0, 2, 3, 1)
 
 
 def cell_weights(start: Tensor, end: Tensor, bins: int, cells: int) -> Tensor:
