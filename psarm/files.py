@@ -6,7 +6,9 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,7 +41,8 @@ def write_together(contents: Mapping[Path, bytes | memoryview], obsolete: Iterab
     """Write several files, all of which keep their old content where one of them cannot be written.
 
     Every content is on the disk under a temporary name before the `obsolete` files are removed and the new ones get
-    their names, in the order given. An OSError names the file it is about, as with `atomic_path`.
+    their names, in the order given; Ctrl-C and SIGTERM wait for that. An OSError names the file it is about, as with
+    `atomic_path`.
     """
     temporaries: dict[Path, Path] = {}
     target = None
@@ -48,11 +51,12 @@ def write_together(contents: Mapping[Path, bytes | memoryview], obsolete: Iterab
             temporaries[target] = _temporary_beside(target)
             temporaries[target].write_bytes(content)
             _finish(temporaries[target])
-        for path in obsolete:
-            path.unlink(missing_ok=True)
-        for target, temporary in temporaries.items():
-            temporary.replace(target)
-            _sync(target.parent)
+        with _uninterrupted():
+            for path in obsolete:
+                path.unlink(missing_ok=True)
+            for target, temporary in temporaries.items():
+                temporary.replace(target)
+                _sync(target.parent)
     except BaseException as error:
         for temporary in temporaries.values():
             temporary.unlink(missing_ok=True)
@@ -99,6 +103,25 @@ def cache_folder() -> Path | None:
         return Path.home() / ".cache" / "psarm"
     except RuntimeError:
         return None
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C and SIGTERM, where Python handles them, come after the body (only the main thread gets them)."""
+    came: list[int] = []
+    handlers: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in handlers:
+        signal.signal(number, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def is_taken(directory: Path) -> bool:

@@ -1,4 +1,4 @@
-"""SIGTERM as Ctrl-C: schedulers and torchrun end a command with it, which then says how to go on."""
+"""SIGTERM as Ctrl-C: a scheduler ends a command with it, which then says how to go on."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from types import FrameType
 
 @contextmanager
 def terminated_as_interrupted() -> Iterator[None]:
-    """Let the first SIGTERM raise KeyboardInterrupt in this process (its main thread), and ignore those that follow.
+    """Let SIGTERM raise KeyboardInterrupt in this process (its main thread).
 
-    torchrun passes on what a scheduler sends to all processes, so that each gets it twice.
+    Not in one of torchrun's several processes: torchrun sends it to the others when one fails, which says why, and a
+    process that waits for another one runs no Python before that is over.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        yield
+        return
     process = os.getpid()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if os.getpid() != process:  # a forked one, which has nothing to say
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
-        if signal.getsignal(signal.SIGTERM) is interrupt:
-            signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, before)

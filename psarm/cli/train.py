@@ -113,9 +113,9 @@ def _train(config: Config, resume: bool, overwrite: bool, allow_changes: bool) -
     try:
         result = train(config, resume=resume, overwrite=overwrite, allow_changes=allow_changes)
     except KeyboardInterrupt as stop:
-        # A sentence of its own says that the evaluation is left.
-        how = _how_to_evaluate(stop, resume, overwrite) if str(stop) else _how_to_go_on(config, overwrite)
-        raise KeyboardInterrupt(how) from None
+        if str(stop):  # a sentence of its own says that the evaluation is left
+            raise KeyboardInterrupt(_how_to_evaluate(stop, resume, overwrite, allow_changes)) from None
+        raise KeyboardInterrupt(_how_to_go_on(config, overwrite)) from None
     return {
         "checkpoint": str(result.checkpoint),
         "epochs": result.epochs,
@@ -133,7 +133,7 @@ def _evaluate(config: Config) -> dict[str, Any]:
     try:
         result = evaluate_output(config)
     except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(f"{stop} Run the same command again to make it.".strip()) from None
+        raise KeyboardInterrupt(f"{stop} Run the same command again to evaluate it.".strip()) from None
     return {"evaluated": str(result.checkpoint), "metrics": result.metrics}
 
 
@@ -181,9 +181,10 @@ def _show_training(summary: dict[str, Any]) -> None:
     out.print(validation)
 
 
-def _how_to_evaluate(stop: KeyboardInterrupt, resume: bool, overwrite: bool) -> str:
-    flag = "--resume" if resume else "--overwrite" if overwrite else ""
-    return f"{stop} Run the same command with --eval-only{f' in place of {flag}' if flag else ''} to make it."
+def _how_to_evaluate(stop: KeyboardInterrupt, resume: bool, overwrite: bool, allow_changes: bool) -> str:
+    flags = ["--resume"] * resume + ["--allow-changes"] * allow_changes + ["--overwrite"] * overwrite
+    instead = f" in place of {' '.join(flags)}" if flags else ""
+    return f"{stop} Run the same command with --eval-only{instead} to make it."
 
 
 def _how_to_go_on(config: Config, overwrite: bool) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save
-from torch import Tensor
+from torch import OutOfMemoryError, Tensor
 
 from psarm import __version__
 from psarm.config import ModelConfig, from_dict, to_dict
@@ -43,13 +43,15 @@ def load_model(path: str | Path, device: str = "cpu") -> PersonSearchModel:
     """Load a checkpoint of ours or a released SeqNet / PS-ARM `.pth`; the model comes back in eval mode.
 
     Raises CheckpointError when the file is missing, damaged, holds code, or belongs to another architecture, and
-    UsageError when this machine's torch cannot use `device`.
+    UsageError when this machine's torch cannot use `device`. Where its memory runs out, torch's own error comes.
     """
     checkpoint = read_checkpoint(path)
     model = build_model(checkpoint.config)
     load_state(model, checkpoint.state, str(path))
     try:
         return model.eval().to(device)
+    except OutOfMemoryError:
+        raise
     except (RuntimeError, AssertionError) as error:  # torch has no error of its own for a device that is not there
         raise UsageError(f"Device {device!r} cannot be used ({first_sentence(error)}); use 'cpu'.") from error
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
 from psarm.config import Config
 from psarm.data.types import PersonSearchDataset
@@ -50,9 +51,15 @@ def evaluate_output(config: Config) -> Evaluation:
     accelerator = make_accelerator("no")
     dataset = read_dataset(config.data)
     SearchProtocol.from_dataset(dataset)
-    metrics = evaluate_checkpoint(checkpoint, dataset, config, accelerator)
+    metrics = evaluate_checkpoint(agreed_checkpoint(output), dataset, config, accelerator)
     accelerator.end_training()
     return Evaluation(checkpoint, metrics)
+
+
+def agreed_checkpoint(output: Path) -> Path:
+    """`chosen_checkpoint` as the first process sees the folder, in which a training may be going on."""
+    [name] = broadcast_object_list([str(chosen_checkpoint(output))])
+    return Path(name)
 
 
 def evaluate_checkpoint(
@@ -66,8 +73,8 @@ def evaluate_checkpoint(
     if accelerator.is_main_process:
         remove_unfinished(checkpoint.parent, [METRICS_FILE])  # the others' may be of a training that goes on
     try:
-        model = load_model(checkpoint, str(accelerator.device))
-        with explained(evaluation_out_of_memory(model.config), process, processes):
+        with explained(evaluation_out_of_memory(config.model), process, processes):
+            model = load_model(checkpoint, str(accelerator.device))
             metrics = evaluate(model, dataset, workers=config.data.workers, process=process, processes=processes)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{checkpoint} is written; only its evaluation was left.") from None

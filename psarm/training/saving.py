@@ -23,7 +23,7 @@ def save_epoch(output: Path, state: TrainingState, model: PersonSearchModel) -> 
     """Write what an epoch leaves: the weights to use, the state, and the best weights where this epoch has them.
 
     All of them stay what they were where one cannot be written (OSError). The evaluation of older weights is removed.
-    Only a kill between two renames separates them. The state comes after the weights: that epoch is trained again.
+    Only a kill -9 between two renames separates them. The state comes after the weights: that epoch is trained again.
     The best weights come after the state, so that those of before are there until it is saved which are the best;
     `put_best_right` does what is left.
     """
@@ -34,13 +34,10 @@ def save_epoch(output: Path, state: TrainingState, model: PersonSearchModel) -> 
         output / MODEL_FILE: weights,
         output / STATE_FILE: state_bytes(state),
     }
-    obsolete = [output / METRICS_FILE]
     best = best_validation(state.validation)
-    if best is None:
-        obsolete.append(output / BEST_FILE)
-    elif best["epoch"] == state.epoch:
+    if best is not None and best["epoch"] == state.epoch:
         contents[output / BEST_FILE] = weights
-    write_together(contents, obsolete)
+    write_together(contents, obsolete=[output / METRICS_FILE])
 
 
 def put_best_right(output: Path, epoch: int, validation: list[dict[str, Any]]) -> None:
@@ -57,18 +54,24 @@ def put_best_right(output: Path, epoch: int, validation: list[dict[str, Any]]) -
         return
     raise CheckpointError(
         f"{output / BEST_FILE} is not of epoch {best['epoch']}, which was the best of this training; put that file "
-        "back, or start again with --overwrite."
+        "back, or give --allow-changes to choose the best of the epochs to come."
     )
 
 
 def _is_of_epoch(path: Path, epoch: int) -> bool:
-    return path.exists() and read_checkpoint(path).epoch == epoch
+    """Whether it may be: files of earlier versions do not tell."""
+    return path.exists() and read_checkpoint(path).epoch in (epoch, None)
 
 
 def chosen_checkpoint(output: Path) -> Path:
     """The weights to use of a training: the best validated ones, or the last where no frames were held out."""
     best = output / BEST_FILE
     return best if best.exists() else output / MODEL_FILE
+
+
+def forget_best(output: Path) -> None:
+    """Remove the best weights: it is not known of which epoch they are."""
+    (output / BEST_FILE).unlink(missing_ok=True)
 
 
 def held_files(output: Path) -> list[str]:

@@ -21,7 +21,7 @@ from psarm.config import Config, to_dict
 from psarm.data.loader import Batch
 from psarm.data.types import PersonSearchDataset
 from psarm.data.workers import plain_errors
-from psarm.errors import DataError, PsarmError
+from psarm.errors import CheckpointError, DataError, PsarmError
 from psarm.evaluation.scoring import Metrics
 from psarm.model.person_search import PersonSearchModel
 from psarm.training import initial
@@ -30,11 +30,11 @@ from psarm.training.build import make_loader, make_model, share_buffers
 from psarm.training.changes import check_changes
 from psarm.training.evaluate import evaluate
 from psarm.training.faults import Diverged, ProcessFault, explained, training_out_of_memory
-from psarm.training.final import evaluate_checkpoint
+from psarm.training.final import agreed_checkpoint, evaluate_checkpoint
 from psarm.training.report import LOG_FILES, Report, opening_line
 from psarm.training.saving import (
     STATE_FILE,
-    chosen_checkpoint,
+    forget_best,
     put_best_right,
     remove_files,
     remove_unfinished,
@@ -103,10 +103,10 @@ def train(config: Config, resume: bool = False, overwrite: bool = False, allow_c
         run, changes = _begin(config, accelerator, training, validation, resume, allow_changes)
     with explained(out_of_memory, process, processes):
         if accelerator.is_main_process:
-            _open(run, changes, overwrite)
+            _open(run, changes, overwrite, allow_changes)
         accelerator.wait_for_everyone()
         seconds = run.fit()
-    checkpoint = chosen_checkpoint(output)
+    checkpoint = agreed_checkpoint(output)
     try:
         metrics = evaluate_checkpoint(checkpoint, dataset, config, accelerator) if config.train.evaluate else None
     except (DataError, ProcessFault) as error:
@@ -131,21 +131,27 @@ def _begin(
     return TrainingRun(config, accelerator, training, validation, saved), changes
 
 
-def _open(run: TrainingRun, changes: list[str], overwrite: bool) -> None:
+def _open(run: TrainingRun, changes: list[str], overwrite: bool, allow_changes: bool) -> None:
     """Say what begins, and remove what is not to stay."""
     if changes:
         console.err.print(f"Resuming after epoch {run.epoch} with other settings: {'; '.join(changes)}.")
     console.err.print(opening_line(run.config, run.trained, run.training, run.validation, run.accelerator))
     if run.epoch == run.recipe.epochs:
-        left = "only the evaluation is done" if run.recipe.evaluate else "nothing is left to do"
+        left = "only the evaluation is left" if run.recipe.evaluate else "nothing is left to do"
         console.err.print(f"The training is finished: all {run.epoch} epochs were trained before; {left}.")
     remove_unfinished(run.output)
-    if run.epoch == 0:
-        remove_files(run.output)
     if overwrite:
+        remove_files(run.output)
         for path in run.output.glob(LOG_FILES):
             path.unlink()
-    put_best_right(run.output, run.epoch, run.history)
+    try:
+        put_best_right(run.output, run.epoch, run.history)
+    except CheckpointError as error:
+        if not allow_changes:
+            raise
+        console.err.print(f"{error} That is done; the validations so far are forgotten.")
+        forget_best(run.output)
+        run.history.clear()
 
 
 class TrainingRun:
@@ -200,8 +206,7 @@ class TrainingRun:
             self.accelerator.scaler.load_state_dict(saved.scaler)
         self.epoch = saved.epoch
         self.means = saved.losses
-        if self.validation is not None:  # otherwise the last weights are to be used, not the best of before
-            self.history = list(saved.validation)
+        self.history = list(saved.validation)
 
     @property
     def model(self) -> PersonSearchModel:

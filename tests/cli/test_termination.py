@@ -7,14 +7,16 @@ import pytest
 from psarm.cli.termination import terminated_as_interrupted
 
 
-def test_the_first_interrupts_and_the_next_is_ignored():
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        with pytest.raises(KeyboardInterrupt), terminated_as_interrupted():
-            os.kill(os.getpid(), signal.SIGTERM)
+def test_it_interrupts():
+    with pytest.raises(KeyboardInterrupt), terminated_as_interrupted():
         os.kill(os.getpid(), signal.SIGTERM)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+
+
+def test_one_of_several_processes_is_left_alone(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    before = signal.getsignal(signal.SIGTERM)
+    with terminated_as_interrupted():
+        assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_without_one_all_is_as_before():

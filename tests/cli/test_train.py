@@ -268,7 +268,7 @@ def test_interrupted_in_the_evaluation(train, tmp_path, monkeypatch):
         code, _, err = train(flag)
         assert code == 130 and err.endswith(f"{left} with --eval-only in place of {flag} to make it.")
     code, _, err = train("--eval-only")
-    assert code == 130 and err == f"{left} again to make it."
+    assert code == 130 and err == f"{left} again to evaluate it."
     assert not (tmp_path / "run" / "metrics.json").exists()
 
 
