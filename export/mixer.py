@@ -1,4 +1,4 @@
-"""The relation mixer without transposes between its steps and with its norms folded.
+"""The relation mixer in the layout that runtimes multiply fastest in, with its BatchNorm folded.
 
 R RoIs, T = H·W tokens, C channels (reduced).
 """
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from psarm.export.folding import fold_convolution
-from psarm.model.arm import ChannelGate, Mixer, RelationMixer, SpatialGate, simam, to_map, to_tokens
+from psarm.model.arm import ChannelGate, RelationMixer, SpatialGate, simam, to_map
 
 
 def mixer_graph(mixer: nn.Module) -> nn.Module:
@@ -21,7 +21,7 @@ def mixer_graph(mixer: nn.Module) -> nn.Module:
 
 
 class MixerGraph(nn.Module):
-    """What `RelationMixer` computes; gates work on tokens where the layout allows it."""
+    """What `RelationMixer` computes, on cells with their channels first for as long as possible."""
 
     def __init__(self, mixer: RelationMixer) -> None:
         super().__init__()
@@ -37,33 +37,38 @@ class MixerGraph(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[R,C,H,W] → [R,C,H,W]."""
         height, width = x.shape[2:]
-        tokens = to_tokens(x)
-        tokens = tokens + self._mix_tokens(self._gate(tokens, self.spatial_gate, self.token_mixer, height, width))
-        tokens = tokens + self._mix_channels(self._gate(tokens, self.channel_gate, self.channel_mixer, height, width))
+        cells = x.flatten(2)  # [R,C,T]
+        cells = cells + self._mix_tokens(self._gate(cells, self.spatial_gate, height, width))
+        tokens = cells.transpose(1, 2)  # [R,T,C]
+        tokens = tokens + self._mix_channels(self._gate(cells, self.channel_gate, height, width))
         mixed = to_map(tokens, height, width, self.layout)
         if self.attention is not None:
             mixed = mixed + self.attention(x)
         return mixed + x if self.reuse else mixed
 
-    def _gate(self, tokens: Tensor, gate: nn.Module | None, mixer: Mixer, height: int, width: int) -> Tensor:
-        """Gated and normed tokens [R,T,C]."""
+    def _gate(self, cells: Tensor, gate: nn.Module | None, height: int, width: int) -> Tensor:
+        """What is normed next, [R,C,T]."""
         if gate is None:
-            return mixer.norm(tokens)  # type: ignore[no-any-return]
+            return cells
         if self.layout == "paper":
-            return mixer.norm(tokens * gate(tokens, 2, height, width))  # type: ignore[no-any-return]
-        scrambled = to_map(tokens, height, width, "released").flatten(2)  # [R,C,T]
-        gated = scrambled * gate(scrambled, 1, height, width)
-        return mixer.norm(gated.transpose(1, 2) + tokens)  # type: ignore[no-any-return]
+            return cells * gate(cells, height, width)  # type: ignore[no-any-return]
+        scrambled = to_map(cells.transpose(1, 2), height, width, "released").flatten(2)  # [R,C,T]
+        return scrambled * gate(scrambled, height, width) + cells  # type: ignore[no-any-return]
 
-    def _mix_tokens(self, tokens: Tensor) -> Tensor:
-        """The token MLP as W @ [T,C], one weight matrix for all RoIs."""
-        first, second = self.token_mixer.mlp.fc1, self.token_mixer.mlp.fc2
-        hidden = functional.gelu(first.weight @ tokens + first.bias[:, None])
-        return second.weight @ hidden + second.bias[:, None]
+    def _mix_tokens(self, gated: Tensor) -> Tensor:
+        """Norm and the token MLP, [R,C,T] → [R,C,T].
 
-    def _mix_channels(self, tokens: Tensor) -> Tensor:
-        first, second = self.channel_mixer.mlp.fc1, self.channel_mixer.mlp.fc2
-        return second(functional.gelu(first(tokens)))  # type: ignore[no-any-return]
+        Tokens come last and weights second: as W @ [T,C] OpenVINO would neither fuse the bias nor use bfloat16.
+        """
+        mixer = self.token_mixer
+        normed = mixer.norm(gated.transpose(1, 2)).transpose(1, 2)
+        return mixer.mlp.fc2(functional.gelu(mixer.mlp.fc1(normed)))  # type: ignore[no-any-return]
+
+    def _mix_channels(self, gated: Tensor) -> Tensor:
+        """Norm and the channel MLP, [R,C,T] → [R,T,C]."""
+        mixer = self.channel_mixer
+        normed = mixer.norm(gated.transpose(1, 2))
+        return mixer.mlp.fc2(functional.gelu(mixer.mlp.fc1(normed)))  # type: ignore[no-any-return]
 
 
 class SimAMGraph(nn.Module):
@@ -75,7 +80,7 @@ class SimAMGraph(nn.Module):
 
 
 class SpatialGateGraph(nn.Module):
-    """`SpatialGate`'s weights of the cells, for features with their channels at any dimension."""
+    """`SpatialGate`'s weights of the cells."""
 
     def __init__(self, gate: nn.Module) -> None:
         super().__init__()
@@ -83,15 +88,14 @@ class SpatialGateGraph(nn.Module):
             raise TypeError(f"Needed a SpatialGate, got {type(gate).__name__}.")
         self.conv = fold_convolution(gate.conv, gate.bn)
 
-    def forward(self, x: Tensor, channel_dim: int, height: int, width: int) -> Tensor:
-        """[R,T,C] with channel_dim 2 → [R,T,1]; [R,C,T] with channel_dim 1 → [R,1,T]."""
-        pooled = torch.stack([x.amax(dim=channel_dim), x.mean(dim=channel_dim)], dim=1)  # [R,2,T]
-        weights = torch.sigmoid(self.conv(pooled.reshape(-1, 2, height, width)))  # [R,1,H,W]
-        return weights.flatten(1).unsqueeze(channel_dim)
+    def forward(self, x: Tensor, height: int, width: int) -> Tensor:
+        """[R,C,T] → [R,1,T]."""
+        pooled = torch.stack([x.amax(dim=1), x.mean(dim=1)], dim=1)  # [R,2,T]
+        return torch.sigmoid(self.conv(pooled.reshape(-1, 2, height, width))).flatten(2)
 
 
 class ChannelGateGraph(nn.Module):
-    """`ChannelGate`'s weights of the channels, for features with their channels at any dimension."""
+    """`ChannelGate`'s weights of the channels."""
 
     def __init__(self, gate: nn.Module) -> None:
         super().__init__()
@@ -99,9 +103,8 @@ class ChannelGateGraph(nn.Module):
             raise TypeError(f"Needed a ChannelGate, got {type(gate).__name__}.")
         self.fc1, self.fc2 = gate.fc1, gate.fc2
 
-    def forward(self, x: Tensor, channel_dim: int, height: int, width: int) -> Tensor:
-        """[R,T,C] with channel_dim 2 → [R,1,C]; [R,C,T] with channel_dim 1 → [R,C,1]."""
-        token_dim = 3 - channel_dim
-        pooled = (x.mean(dim=token_dim), x.amax(dim=token_dim))  # [R,C] each
+    def forward(self, x: Tensor, height: int, width: int) -> Tensor:
+        """[R,C,T] → [R,C,1]."""
+        pooled = (x.mean(dim=2), x.amax(dim=2))  # [R,C] each
         average, maximum = (self.fc2(torch.relu(self.fc1(p))) for p in pooled)
-        return torch.sigmoid(average + maximum).unsqueeze(token_dim)
+        return torch.sigmoid(average + maximum).unsqueeze(2)

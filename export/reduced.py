@@ -45,7 +45,7 @@ def reduce_precision(graph: nn.Module, dtype: torch.dtype) -> None:
     """Let a `DetectGraph`, `RefineGraph` or `ReidGraph` compute in `dtype` (bfloat16 or float16), in place."""
     for part in list(graph.modules()):
         if isinstance(part, DetectGraph):
-            _reduce(part, ("backbone", "reduce"), dtype)
+            _reduce(part, ("backbone", "reduce_first", "reduce"), dtype)
             _reduce(part.rpn_head, ("conv",), dtype)
         if isinstance(part, TrunkGraph):
             _reduce(part, ("res5", "expand", "pending"), dtype)
