@@ -23,7 +23,7 @@ class StaticNms(nn.Module):
         """Suppress boxes whose IoU with a better survivor is above `threshold`."""
         super().__init__()
         self.threshold = threshold
-        self.sweeps = SuppressionSweeps(sweeps)
+        self.sweeps = sweeps
 
     def forward(self, boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Boxes [N,K,4] sorted best first, valid bool [N,K] (others are ignored).
@@ -32,31 +32,19 @@ class StaticNms(nn.Module):
         box, mostly all.
         """
         number = torch.arange(boxes.shape[1], device=boxes.device, dtype=torch.float32)
-        better = number[:, None] < number  # [K,K]
-        suppresses = better & (overlaps(boxes) > self._limit(boxes.dtype))
-        last, before = self.sweeps(suppresses.to(boxes.dtype), valid)
+        better = number < number[:, None]  # [K,K]
+        suppressed_by = better & (overlaps(boxes) > self._limit(boxes.dtype))  # [N,K,K]
+        before = last = valid
+        for _ in range(self.sweeps):
+            # Not a product of matrices: this is one kernel a sweep, and reads bytes.
+            hits = torch.where(suppressed_by & last[:, None], 1.0, 0.0).sum(dim=2)
+            before, last = last, valid & (hits < 0.5)
         unsettled = torch.where(last == before, boxes.shape[1], number)
         return last, number < unsettled.amin(dim=1, keepdim=True)
 
     def _limit(self, dtype: torch.dtype) -> float:
         """What torchvision's comparison with a float64 threshold amounts to in `dtype`."""
         return float32_below(self.threshold) if dtype == torch.float32 else self.threshold
-
-
-class SuppressionSweeps(nn.Module):
-    """The sweeps. Only whether a sum is above zero counts, so that any precision gives the same answer."""
-
-    def __init__(self, count: int) -> None:
-        super().__init__()
-        self.count = count
-
-    def forward(self, suppresses: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Suppresses [N,K,K] (1 where row suppresses column, else 0), valid bool [N,K] → the last two sweeps."""
-        before = last = valid
-        for _ in range(self.count):
-            hits = last[:, None].to(suppresses.dtype) @ suppresses  # [N,1,K]
-            before, last = last, valid & (hits[:, 0] < 0.5)
-        return last, before
 
 
 def overlaps(boxes: Tensor) -> Tensor:

@@ -26,7 +26,6 @@ HALF_OWNERS = frozenset(
         "mixer.MixerGraph",
         "mixer.SpatialGateGraph",
         "separable_roi_align.InterpolationProducts",
-        "static_nms.SuppressionSweeps",
     )
 )
 """Modules of the exporter whose own arithmetic is safe in half; all others of the exporter stay in float32."""

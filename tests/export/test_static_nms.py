@@ -121,13 +121,3 @@ def test_degenerate_boxes():
 def test_nothing_valid():
     kept, final = StaticNms(0.5, 4)(crowd(2, 30, 40), torch.zeros(2, 30, dtype=torch.bool))
     assert not kept.any() and final.all()
-
-
-def test_half_precision_of_the_sweeps_changes_nothing():
-    """Sums of up to 2000 ones are exact in half, and only zero is told from the rest."""
-    nms = StaticNms(0.7, 20)
-    boxes, valid = crowd(1, 2000, 10), torch.ones(1, 2000, dtype=torch.bool)
-    suppresses = (overlaps(boxes) > 0.7) & (torch.arange(2000)[:, None] < torch.arange(2000))
-    assert suppresses.sum(dim=1).max() > 256
-    one, other = nms.sweeps(suppresses.half(), valid), nms.sweeps(suppresses.float(), valid)
-    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
