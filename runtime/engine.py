@@ -43,7 +43,8 @@ class PersonSearch:
     ) -> None:
         """Open `bundle` (a directory) and load its graphs.
 
-        `backend`: auto (the fastest that really loads) or a name; `precision`: auto or one the bundle holds;
+        `backend`: auto (the fastest that really loads) or a name of `psarm.runtime.backends.BACKENDS`; `precision`:
+        auto (fp32, which is exact), one the bundle holds, or bf16, in which OpenVINO and torch run the fp32 graphs;
         `threads`: CPU threads, None for every usable core; `score_thresh`: people below it are dropped, None for the
         bundle's own. Raises `BundleError` for a bundle that cannot be used, `UsageError` for an option that cannot.
         """
@@ -53,7 +54,8 @@ class PersonSearch:
         self._thresholds = self.bundle.manifest.thresholds
         if score_thresh is not None:
             self._thresholds = dataclasses.replace(self._thresholds, score=score_thresh)
-        self._backend, self.reason = open_backend(self.bundle, backend, precision, threads)
+        self._backend, self.why = open_backend(self.bundle, backend, precision, threads)
+        """Why this backend runs: as asked, or what `auto` passed over for it."""
         self.last_timings: dict[str, float] = StageTimer().seconds
         """Seconds of the last call by stage: preprocess, detect, nms, reid, post."""
 
@@ -76,6 +78,11 @@ class PersonSearch:
     def summary(self) -> str:
         """What runs, for people: `ONNX Runtime, CPU, 4 threads, fp32`; `reason` also says why."""
         return f"{self._backend.title}, {self.device}, {self.precision}"
+
+    @property
+    def reason(self) -> str:
+        """What runs by its names, and why: `openvino, CPU, 4 threads, fp32 (as asked; …)`."""
+        return f"{self.backend}, {self.device}, {self.precision} ({self.why})"
 
     @property
     def embedding_dim(self) -> int:

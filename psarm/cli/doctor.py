@@ -1,9 +1,10 @@
-"""`psarm doctor`: what is installed, what this machine is, and which backends really load."""
+"""`psarm doctor`: what is installed, what this machine is, which backends really load and what they run."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -14,11 +15,13 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@click.argument("bundle", required=False, type=click.Path(exists=True, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
-def command(as_json: bool) -> None:
+def command(bundle: Path | None, as_json: bool) -> None:
     """Show versions and which backends load on this machine, and why others do not.
 
-    Every backend is really started, not only looked up. Exit code 0 when at least one loads, else 1.
+    Every backend is really started, not only looked up. With a BUNDLE, the precisions in which each backend runs it,
+    and which one auto takes. Exit code 0 when at least one loads, else 1.
     """
     from psarm.console import out
     from psarm.errors import PsarmError
@@ -26,20 +29,38 @@ def command(as_json: bool) -> None:
     from psarm.runtime.backends import probe_backends
 
     versions, machine, backends = package_versions(), describe_machine(), probe_backends()
+    runs, auto = ({}, "") if bundle is None else _what_runs(bundle, backends)
     if as_json:
-        report = {
-            "versions": versions,
-            "machine": dataclasses.asdict(machine),
-            "backends": [{"name": b.name, "loads": b.loads, "detail": b.detail} for b in backends],
-        }
-        out.print_json(json.dumps(report))
+        rows = [dataclasses.asdict(one) | ({"precisions": runs[one.name]} if runs else {}) for one in backends]
+        report = {"versions": versions, "machine": dataclasses.asdict(machine), "backends": rows}
+        out.print_json(json.dumps(report | ({"auto": auto} if auto else {})))
     else:
-        _print_tables(versions, machine, backends)
+        _print_tables(versions, machine, backends, runs)
+        if auto:
+            out.print(f"auto takes {auto}.", markup=False, highlight=False, soft_wrap=True)
     if not any(backend.loads for backend in backends):
         raise PsarmError("No backend loads on this machine; install one with: pip install onnxruntime.")
 
 
-def _print_tables(versions: dict[str, str | None], machine: Machine, backends: list[BackendStatus]) -> None:
+def _what_runs(path: Path, backends: list[BackendStatus]) -> tuple[dict[str, tuple[str, ...]], str]:
+    """The precisions in which each backend runs the bundle, and what auto takes and why; empty where nothing runs."""
+    from psarm.runtime import Bundle, PersonSearch
+    from psarm.runtime.backends import load_backend
+
+    bundle = Bundle.open(path)
+    runs = {one.name: load_backend(one.name).precisions(bundle) if one.loads else () for one in backends}
+    if not any(runs.values()):
+        return runs, ""
+    with PersonSearch(bundle) as engine:
+        return runs, engine.reason
+
+
+def _print_tables(
+    versions: dict[str, str | None],
+    machine: Machine,
+    backends: list[BackendStatus],
+    runs: dict[str, tuple[str, ...]],
+) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -58,8 +79,10 @@ def _print_tables(versions: dict[str, str | None], machine: Machine, backends: l
     facts.add_row("GPU", Text("\n".join(machine.gpus) or f"none ({machine.gpu_detail})"))
     out.print(facts)
 
-    table = Table("backend", "loads", "detail", title="Backends", title_justify="left")
+    columns = ("backend", "loads", *(["runs the bundle in"] if runs else []), "detail")
+    table = Table(*columns, title="Backends", title_justify="left")
     for backend in backends:
         loads = Text("yes", style="green") if backend.loads else Text("no", style="red")
-        table.add_row(backend.name, loads, Text(backend.detail))
+        precisions = [", ".join(runs[backend.name]) or "–"] if runs else []
+        table.add_row(backend.name, loads, *precisions, Text(backend.detail))
     out.print(table)

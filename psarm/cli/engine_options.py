@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
+BACKEND_HELP = (
+    "auto (the fastest that loads), tensorrt, tensorrt_rtx, openvino, onnxruntime, onnxruntime_tensorrt or torch; "
+    "psarm doctor BUNDLE says which run the bundle, and in which precisions."
+)
+PRECISION_HELP = "auto (fp32: exact), fp32, bf16 (runs the fp32 graphs), fp16 or int8."
 EXISTING = click.Path(exists=True, path_type=Path)
 
 
@@ -26,8 +31,8 @@ def engine_options(command: Command) -> Command:
     """Add --backend, --precision, --threads, --conf, --batch and --every."""
     for option in reversed(
         [
-            click.option("--backend", default="auto", show_default=True, help="auto or a backend psarm doctor lists."),
-            click.option("--precision", default="auto", show_default=True, help="auto or one the bundle holds."),
+            click.option("--backend", default="auto", show_default=True, metavar="NAME", help=BACKEND_HELP),
+            click.option("--precision", default="auto", show_default=True, metavar="NAME", help=PRECISION_HELP),
             click.option("--threads", type=click.IntRange(min=1), help="CPU threads  [default: every usable core]."),
             click.option("--conf", type=click.FloatRange(0, 1), help="Drop people scored lower  [default: bundle's]."),
             click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Frames at a time."),
@@ -108,12 +113,13 @@ def check_bundle_first(bundle: Path, paths: tuple[Path, ...]) -> None:
 
 
 def open_engine(bundle: Path, backend: str, precision: str, threads: int | None, conf: float | None) -> PersonSearch:
-    """Open the bundle and say on stderr what runs it."""
+    """Open the bundle and say on stderr what runs it, and why where that was left to psarm."""
     from psarm.console import err
     from psarm.runtime import PersonSearch
 
     engine = PersonSearch(bundle, backend, precision, threads, conf)
-    err.print(f"Running on {engine.summary}.", markup=False)
+    why = f": {engine.why}" if backend == "auto" else ""
+    err.print(f"Running on {engine.summary}{why}.", markup=False, soft_wrap=True)
     return engine
 
 

@@ -52,13 +52,7 @@ def load_backend(name: str) -> type[Backend]:
 
 def probe_backend(name: str) -> BackendStatus:
     """Start a backend of `BACKENDS`, without a bundle."""
-    try:
-        kind = load_backend(name)
-    except ModuleNotFoundError as error:
-        if error.name != BACKENDS[name].partition(":")[0]:
-            raise
-        return BackendStatus(name, False, "this version of psarm has no such backend yet")
-    return BackendStatus(name, *kind.probe())
+    return BackendStatus(name, *load_backend(name).probe())
 
 
 def probe_backends() -> list[BackendStatus]:
@@ -74,10 +68,10 @@ def runnable(bundle: Bundle, name: str) -> tuple[str, ...]:
 def open_backend(
     bundle: Bundle, name: str = "auto", precision: str = "auto", threads: int | None = None
 ) -> tuple[Backend, str]:
-    """Load a bundle's graphs; returns the backend and one sentence on what was picked and why.
+    """Load a bundle's graphs; returns the backend and why it was picked.
 
     `auto` takes the fastest backend that really loads and runs this bundle in this precision, and the fp32 graphs where
-    the bundle holds them; the sentence names what was passed over, and why.
+    the bundle holds them; the reason names what was passed over, and why.
     Raises `UsageError` for a backend or precision that is not there, saying which are.
     """
     if threads is not None and threads < 1:
@@ -94,8 +88,7 @@ def open_backend(
     status = probe_backend(name)
     if not status.loads:
         raise UsageError(f"The backend {name} does not load: {status.detail}.")
-    backend = load_backend(name)(bundle, wanted, threads)
-    return backend, f"{_what_runs(backend)} (as asked; {status.detail})"
+    return load_backend(name)(bundle, wanted, threads), f"as asked; {status.detail}"
 
 
 def _open_fastest(bundle: Bundle, precision: str, threads: int | None) -> tuple[Backend, str]:
@@ -121,7 +114,7 @@ def _open_fastest(bundle: Bundle, precision: str, threads: int | None) -> tuple[
             continue
         others = "; ".join(f"{one.name}: {one.why_not}" for one in passed_over)
         why = "the fastest that loads for this bundle and precision" + (f"; passed over: {others}" if others else "")
-        return backend, f"{_what_runs(backend)} ({why}; {status.detail})"
+        return backend, f"{why}; {status.detail}"
     if failures:
         raise failures[0]
     if any(status.loads for status in passed_over) and precision != "bf16":
@@ -130,10 +123,6 @@ def _open_fastest(bundle: Bundle, precision: str, threads: int | None) -> tuple[
     if any(status.loads for status in passed_over):
         raise UsageError(f"No backend runs the bundle {bundle.path} in {precision} here: {reasons}.")
     raise UsageError(f"No backend loads: {reasons}.")
-
-
-def _what_runs(backend: Backend) -> str:
-    return f"{backend.name}, {backend.device}, {backend.precision}"
 
 
 def _fastest_first() -> list[str]:

@@ -130,10 +130,7 @@ def _compile(path: str, spec: GraphSpec, precision: str, threads: int) -> openvi
         "INFERENCE_NUM_THREADS": threads,
         "ENABLE_CPU_PINNING": False,  # two processes would be pinned to the same cores
     }
-    try:
-        model = _core().read_model(path)
-    except RuntimeError as error:
-        raise _refusal(path, error) from error
+    model = _read(path)
     for kind, found, described in (("inputs", model.inputs, spec.inputs), ("outputs", model.outputs, spec.outputs)):
         check_described(path, kind, {one.any_name: _describe(one) for one in found}, described)
     _keep_regions_exact(model)
@@ -145,6 +142,20 @@ def _compile(path: str, spec: GraphSpec, precision: str, threads: int) -> openvi
     if given != hint:
         raise PsarmError(f"OpenVINO runs {path} in {given} where {hint} was asked for; use another precision.")
     return compiled
+
+
+def _read(path: str) -> openvino.Model:
+    from openvino.frontend import FrontEndManager
+
+    # Not Core.read_model: it tries the readers of other formats on a file that is damaged, and they write to stderr.
+    reader = FrontEndManager().load_by_framework("onnx")
+    try:
+        model = reader.convert(reader.load(path))
+    except Exception as error:  # the readers' exceptions share no base class but Exception
+        raise _refusal(path, error) from error
+    if not model.outputs:
+        raise _refusal(path, ValueError("it is empty"))
+    return model
 
 
 def _keep_regions_exact(model: openvino.Model) -> None:
@@ -165,7 +176,7 @@ def _describe(tensor: Any) -> tuple[str, list[object]]:
     return OPENVINO_TYPES.get(kind, kind), sizes
 
 
-def _refusal(path: str, error: RuntimeError) -> PsarmError:
+def _refusal(path: str, error: Exception) -> PsarmError:
     if is_out_of_memory(error):
         return PsarmError(f"OpenVINO ran out of memory while loading {path}; free some memory.")
     import openvino

@@ -97,11 +97,12 @@ def test_a_picture_of_one_pixel(bundle, query, tmp_path, capfd):
 
 
 def test_a_truncated_graph_whose_manifest_agrees(bundle, query, tmp_path, capfd):
-    """The manifest's size and hash hold, so only ONNX Runtime can tell."""
+    """The manifest's size and hash hold, so only the backend can tell."""
     damaged = toy.make_toy_bundle(tmp_path / "damaged.psarm")
     graph = damaged / "detect.onnx"
     graph.write_bytes(graph.read_bytes()[: graph.stat().st_size // 2])
     toy.write_manifest(damaged, toy.toy_manifest(damaged))
-    sentence = failing(capfd, "detect", damaged, query, "--save", tmp_path / "out")
-    assert sentence.startswith(f"Error: {graph} is not an ONNX graph that ONNX Runtime")
+    for name, title in (("auto", "OpenVINO"), ("onnxruntime", "ONNX Runtime")):
+        sentence = failing(capfd, "detect", damaged, query, "--backend", name, "--save", tmp_path / "out")
+        assert sentence.startswith(f"Error: {graph} is not an ONNX graph that {title}")
     assert not (tmp_path / "out").exists()

@@ -10,6 +10,7 @@ import toy_bundle as toy
 
 from psarm.cli import run
 from psarm.cli.engine_options import Frames
+from psarm.runtime.backends import BACKENDS, PRECISIONS
 
 RED, ORANGE = (255, 0, 0), (255, 90, 0)
 
@@ -38,12 +39,27 @@ def psarm(capfd, *arguments):
 
 def test_a_table_of_a_folder(bundle, frames, capfd, monkeypatch):
     monkeypatch.chdir(frames.parent)
-    code, out, err = psarm(capfd, "detect", bundle, frames.name, "--threads", 1)
+    code, out, err = psarm(capfd, "detect", bundle, frames.name, "--backend", "onnxruntime", "--threads", 1)
     rows = [line for line in out.splitlines() if ".png" in line]
     cells = [[cell.strip() for cell in row.strip("│").split("│")] for row in rows]
     assert code == 0
     assert [row[:2] for row in cells] == [["frames/a.png", "1"], ["frames/b.png", "0"], ["frames/c.png", "2"]]
     assert err == "Running on ONNX Runtime, CPU, 1 thread, fp32.\n"
+
+
+def test_what_auto_takes_and_why(bundle, frames, capfd):
+    _, _, err = psarm(capfd, "detect", bundle, frames / "a.png", "--threads", 1)
+    title = "OpenVINO, CPU, 1 thread, fp32"
+    assert err.startswith(
+        f"Running on {title}: the fastest that loads for this bundle and precision; passed over: tens"
+    )
+    assert err.count("\n") == 1 and err.endswith(".\n")
+
+
+def test_the_options_name_every_backend_and_precision(capfd):
+    _, out, _ = psarm(capfd, "detect", "--help")
+    for name in ("auto", *BACKENDS, *PRECISIONS):
+        assert name in out.replace("\n", " ")
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
@@ -168,8 +184,16 @@ def test_1x1_and_20000_px_pictures(bundle, tmp_path, capfd):
         (["{frames}", "{frames}", "{bundle}"], "BUNDLE comes first"),
         (["{bundle}"], "Missing argument 'PATH...'"),
         (["{bundle}", "{empty}"], "holds no picture or video file"),
-        (["{bundle}", "{frames}", "--backend", "tensor"], "there is no backend of that name; available: auto, tensorrt,"),
-        (["{bundle}", "{frames}", "--precision", "int8"], "holds no int8 graphs, only fp32"),
+        (
+            ["{bundle}", "{frames}", "--backend", "tensor"],
+            "there is no backend of that name; available: auto, tensorrt,",
+        ),
+        (["{bundle}", "{frames}", "--precision", "int8"], "holds no int8 graphs, only fp32; export it with: psarm exp"),
+        (["{bundle}", "{frames}", "--precision", "int4"], "there is no precision of that name; available: auto, fp32,"),
+        (
+            ["{bundle}", "{frames}", "--backend", "onnxruntime", "--precision", "bf16"],
+            "holds no bf16 graphs, only fp32",
+        ),
         (["{bundle}", "{frames}", "--conf", "2"], "--conf"),
         (["{bundle}", "{frames}", "--threads", "0"], "--threads"),
         (["{bundle}", "{frames}", "--save", "{frames}/a.png"], "--save"),

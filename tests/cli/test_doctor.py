@@ -3,11 +3,12 @@
 import json
 
 import pytest
+from toy_bundle import make_toy_bundle
 
 from psarm.cli import run
 from psarm.machine import PACKAGES, package_versions
 from psarm.runtime import backends
-from psarm.runtime.backends import BackendStatus
+from psarm.runtime.backends import BACKENDS, BackendStatus
 
 
 @pytest.fixture
@@ -34,6 +35,29 @@ def test_json_is_one_object(capsys):
     loads = {backend["name"]: backend["loads"] for backend in report["backends"]}
     assert loads["onnxruntime"] is True
     assert all(backend["detail"] for backend in report["backends"])
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return make_toy_bundle(tmp_path_factory.mktemp("bundle") / "toy.psarm")
+
+
+def test_what_runs_a_bundle(bundle, capsys):
+    assert run(["doctor", str(bundle), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    runs = {backend["name"]: backend["precisions"] for backend in report["backends"]}
+    assert list(runs) == list(BACKENDS)
+    assert runs["onnxruntime"] == ["fp32"] and "fp32" in runs["openvino"] and runs["torch"] == []
+    assert report["auto"].startswith("openvino, CPU") and "passed over: tensorrt: " in report["auto"]
+    assert run(["doctor", str(bundle)]) == 0
+    shown = capsys.readouterr().out
+    assert "runs the bundle in" in shown and f"auto takes {report['auto']}.\n" in shown
+
+
+def test_a_bundle_that_is_none(tmp_path, capsys):
+    assert run(["doctor", str(tmp_path)]) == 1
+    assert "is not a bundle: it holds no manifest.json" in capsys.readouterr().err
+    assert run(["doctor", str(tmp_path / "gone")]) == 2
 
 
 def test_no_backend_loads(broken_backends, capsys):

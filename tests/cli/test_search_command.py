@@ -51,7 +51,7 @@ def search(capfd, bundle, *arguments):
 def test_the_only_person_of_the_query_is_found(bundle, gallery, query, capfd):
     code, found, _ = search(capfd, bundle, "--query", query, gallery)
     assert code == 0 and found["query"]["image"] == str(query)
-    assert (found["frames"], found["people"], found["backend"]) == (3, 4, "onnxruntime")
+    assert (found["frames"], found["people"], found["backend"]) == (3, 4, "openvino")
     hits = found["hits"]
     assert hits[0]["image"] == str(gallery / "c.png") and hits[0]["similarity"] > 0.95
     assert [hit["rank"] for hit in hits] == [1, 2, 3, 4]

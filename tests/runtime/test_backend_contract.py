@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import toy_bundle as toy
+from toy_int8 import quantise_conv
 
 from psarm.errors import BundleError, PsarmError, UsageError
 from psarm.runtime import Bundle, PersonSearch
@@ -255,3 +256,29 @@ def test_a_precision_the_bundle_lacks(bundle, name, precision):
         f"The bundle {bundle.path} holds no {precision} graphs, only fp32; "
         f"export it with: psarm export CHECKPOINT --out DIR --precision fp32,{precision}."
     )
+
+
+@pytest.fixture(scope="module")
+def int8_bundle(bundle, tmp_path_factory):
+    folder = shutil.copytree(bundle.path, tmp_path_factory.mktemp("int8") / "toy.psarm")
+    model = onnx.load(folder / "detect.onnx")
+    quantise_conv(model)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, folder / "detect.int8.onnx")
+    files = describe_files(folder, ["detect.onnx", "reid.onnx", "detect.int8.onnx"])
+    precisions = {**bundle.manifest.precisions, "int8": {"detect": "detect.int8.onnx", "reid": "reid.onnx"}}
+    write_manifest(folder, dataclasses.replace(read_manifest(folder), precisions=precisions, files=files))
+    return Bundle.open(folder)
+
+
+def test_int8_graphs(int8_bundle, name):
+    frame = toy.draw_scene({0: RED, 6: (255, 90, 0)})
+    with (
+        PersonSearch(int8_bundle, name, "int8", 1) as rounded,
+        PersonSearch(int8_bundle, name, threads=1) as exact,
+    ):
+        assert (rounded.precision, exact.precision) == ("int8", "fp32")
+        people, wanted = rounded.detect(frame), exact.detect(frame)
+    np.testing.assert_allclose(people.boxes, wanted.boxes, atol=1)
+    error = np.abs(people.embeddings - wanted.embeddings).max()
+    assert 0 < error < 0.05

@@ -1,18 +1,22 @@
 """OpenVINO alone: the precision it is told and really uses, threads, CPUs without bf16, and boxes that stay exact."""
 
+import dataclasses
 import sys
 
 import numpy as np
+import onnx
 import openvino
 import pytest
 import toy_bundle as toy
 from small_models import exported_once
+from toy_int8 import quantise_conv
 
 from psarm.errors import PsarmError, UsageError
 from psarm.runtime import Bundle, PersonSearch
 from psarm.runtime.backends import open_backend, probe_backend
 from psarm.runtime.backends import openvino as openvino_backend
 from psarm.runtime.backends.openvino import OpenVINOBackend
+from psarm.runtime.manifest import describe_files, read_manifest, write_manifest
 
 HAS_BF16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 needs_bf16 = pytest.mark.skipif(not HAS_BF16, reason="this CPU has no bf16")
@@ -130,6 +134,23 @@ def test_roi_align_has_its_boxes_in_float32(small):
         assert "bf16" not in above.get_rt_info()["runtimePrecision"].astype(str), above.get_friendly_name()
         above = above.input_value(0).get_node()
     assert kind(above) == "Eltwise"
+
+
+def test_int8_says_what_the_rest_runs_in(tmp_path):
+    folder = toy.make_toy_bundle(tmp_path / "toy.psarm")
+    model = onnx.load(folder / "detect.onnx")
+    quantise_conv(model)
+    onnx.save(model, folder / "detect.onnx")
+    files = describe_files(folder, ["detect.onnx", "reid.onnx"])
+    manifest = read_manifest(folder)
+    precisions = {"int8": manifest.precisions["fp32"]}
+    write_manifest(folder, dataclasses.replace(manifest, precisions=precisions, files=files))
+    with open_backend(Bundle.open(folder), "openvino", threads=1)[0] as backend:
+        rest = "bf16" if HAS_BF16 else "fp32"
+        assert (backend.precision, backend.device) == ("int8", f"CPU, 1 thread, the rest in {rest}")
+        model = backend._requests["detect"].get_compiled_model().get_runtime_model()
+    [convolution] = [op for op in model.get_ops() if kind(op) == "Convolution"]
+    assert convolution.get_rt_info()["runtimePrecision"].astype(str) in ("i8", "u8")
 
 
 def kind(operation):
