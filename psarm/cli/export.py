@@ -15,7 +15,6 @@ from psarm.config import DATASETS
 from psarm.errors import UsageError
 
 DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
-DATA = click.Path(exists=True, path_type=Path)
 
 
 @click.command()
@@ -27,7 +26,13 @@ DATA = click.Path(exists=True, path_type=Path)
     default="fp32",
     show_default=True,
     metavar="LIST",
-    help="Comma list of fp32 (always written) and fp16.",
+    help="Comma list of fp32 (always written), fp16 and int8 (with --calibrate).",
+)
+@click.option(
+    "--calibrate",
+    type=DIRECTORY,
+    metavar="DATA",
+    help="Data set or folder of pictures to learn int8's ranges from; precisions are compared on some of them too.",
 )
 @click.option("--data-root", type=DIRECTORY, metavar="DIR", help="Data set to measure every precision on.")
 @click.option("--dataset", type=click.Choice(DATASETS), help="Format of --data-root  [default: prw].")
@@ -53,9 +58,9 @@ def command(checkpoint: Path, out: Path, trt: bool, as_json: bool, **options: An
     fails, and leaves nothing at --out, where boxes differ from the PyTorch model's by more than 0.01 pixels, or scores
     or embeddings by more than 0.0001.
 
-    What another precision costs beside fp32 is measured and shown: on a few frames (of --data-root, else made up), and
-    with --data-root as mAP and top-1 of the whole data set. That runs on the CPU; fp16 is computed there with half's
-    rounding after every operator, as a GPU would at worst.
+    What another precision costs beside fp32 is measured and shown: on a few frames (of --data-root or --calibrate, else
+    made up), and with --data-root as mAP and top-1 of the whole data set. That runs on the CPU; fp16 is computed there
+    with half's rounding after every operator, as a GPU would at worst.
 
     With --trt, engines are built once the bundle is in place: with TensorRT where there is a GPU, with TensorRT for RTX
     where there is one or --cc names some. Options from --flavour to --rebuild are those of psarm engines, which builds
@@ -79,6 +84,7 @@ def command(checkpoint: Path, out: Path, trt: bool, as_json: bool, **options: An
         raise UsageError("Options from --flavour to --rebuild say how engines are built; they go with --trt.")
     settings = PrecisionSettings(
         parse_precisions([name.strip() for name in options.pop("precisions").split(",") if name.strip()]),
+        calibrate=options.pop("calibrate"),
         data_root=options.pop("data_root"),
         dataset=options.pop("dataset") or DATASETS[0],
         min_map_ratio=options.pop("min_map_ratio"),

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from tiny_prw import write_tiny_prw
@@ -138,6 +140,7 @@ def test_accuracy_of_precisions(quick, checkpoint, tmp_path, capsys):
     [
         (["--precision", "fp16,int4"], "There is no precision 'int4'"),
         (["--precision", "fp16", "--min-map-ratio", "0.9"], "--data-root DIR"),
+        (["--precision", "int8"], "--calibrate DATA"),
         (["--dataset", "prw"], "--data-root, which is not given"),
         (["--max-batch", "2"], "they go with --trt"),
         (["--precision", "fp16", "--data-root", "nowhere"], "does not exist"),
@@ -146,6 +149,17 @@ def test_accuracy_of_precisions(quick, checkpoint, tmp_path, capsys):
 def test_options_that_cannot_be(checkpoint, tmp_path, capsys, arguments, sentence):
     assert run(["export", str(checkpoint), "--out", str(tmp_path / "b"), *arguments]) == 2
     assert sentence in one_line(capsys)
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("pictures, found", [(0, "holds no pictures"), (2, "holds only 2 pictures")])
+def test_too_few_pictures_to_calibrate_on(quick, checkpoint, tmp_path, capsys, pictures, found):
+    (tmp_path / "pictures").mkdir()
+    for number in range(pictures):
+        cv2.imwrite(str(tmp_path / "pictures" / f"{number}.png"), np.zeros((8, 8, 3), np.uint8))
+    arguments = ["--precision", "int8", "--calibrate", str(tmp_path / "pictures")]
+    assert run(["export", str(checkpoint), "--out", str(tmp_path / "b"), *arguments]) == 2
+    assert f"{found}; int8 is calibrated on at least" in one_line(capsys)
     assert not (tmp_path / "b").exists()
 
 

@@ -1,14 +1,17 @@
 """FP16 graphs: what is half, what stays float32, and that the answers stay close."""
 
+import importlib
+
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto
 from small_models import VARIANTS, exported_once
+from torch import nn
 
 from psarm.errors import ExportError
-from psarm.export.precision.half import half_graph, owner_of, rounded_graph
+from psarm.export.precision.half import FLOAT_OWNERS, HALF_OWNERS, half_graph, owner_of, rounded_graph
 from psarm.export.tracing import TracedGraph
 from psarm.runtime.bundle import Bundle
 
@@ -82,6 +85,13 @@ def test_islands_are_float32(graphs):
                 seen |= {owner, node.op_type}
                 assert TensorProto.FLOAT16 not in {types[name] for name in (*node.input, *node.output) if name}
     assert seen >= {"DetectGraph", "ProposalGraph", "ReidGraph", "RoiAlign", "TopK", "NonMaxSuppression", "Sqrt"}
+
+
+@pytest.mark.parametrize("name", sorted(HALF_OWNERS | FLOAT_OWNERS))
+def test_modules_that_are_named_exist(name):
+    """One that is renamed would go to the other side without a word."""
+    module, owner = name.rsplit(".", 1)
+    assert issubclass(getattr(importlib.import_module(module), owner), nn.Module)
 
 
 def test_simam_is_an_island(tmp_path_factory):
