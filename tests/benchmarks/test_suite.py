@@ -29,13 +29,14 @@ from psarm.runtime.backends.onnxruntime import OnnxRuntimeBackend
 
 
 def settings(data, bundle=None, **changes):
-    return BenchSettings(**{"data_root": data.root, "bundle": bundle, "threads": 1, "frames": 2, **changes})
+    chosen = {"data_root": data.root, "bundle": bundle, "threads": 1, "frames": 2}
+    return BenchSettings(**{**chosen, "backends": ("onnxruntime",) if bundle else (), **changes})
 
 
 @pytest.fixture(scope="module")
 def by_hand(dataset, toy_bundle):
     """Detections of the toy bundle with contexts, one call a frame and query."""
-    with PersonSearch(toy_bundle, threads=1) as engine:
+    with PersonSearch(toy_bundle, "onnxruntime", threads=1) as engine:
         gallery = [engine.detect(read_image(frame.path)) for frame in dataset.gallery]
         queries = [engine.embed(read_image(query.path), query.box[None])[0] for query in dataset.queries]
         contexts = [engine.detect_around(read_image(query.path), query.box) for query in dataset.queries]
@@ -188,9 +189,34 @@ def test_a_backend_that_fails_is_a_row_with_its_reason(dataset, toy_bundle, monk
         raise PsarmError("The accelerator fell off the bus.")
 
     monkeypatch.setattr(OnnxRuntimeBackend, "run_reid", broken)
-    [row, planned] = run_benchmark(settings(dataset, toy_bundle, backends=("onnxruntime", "openvino"))).rows
+    [row, absent] = run_benchmark(settings(dataset, toy_bundle, backends=("onnxruntime", "tensorrt"))).rows
     assert row.failure == "The accelerator fell off the bus." and row.timing is None
-    assert "no such backend yet" in planned.failure
+    assert "The backend tensorrt does not load: " in absent.failure
+
+
+def test_without_choosing_every_backend_and_precision_that_runs_is_a_row(dataset, toy_bundle, monkeypatch):
+    runs = {"openvino": ("fp32", "bf16"), "onnxruntime": ("fp32",)}
+    monkeypatch.setattr("psarm.benchmarks.suite.runnable", lambda bundle, name: runs.get(name, ()))
+    monkeypatch.setattr("psarm.benchmarks.suite.PersonSearch", unopened)
+
+    def rows(**changes):
+        report = run_benchmark(settings(dataset, toy_bundle, **{"backends": (), **changes}))
+        return [(row.name, row.precision, row.requested) for row in report.rows]
+
+    def asked(*choices):
+        return [(*choice, True) for choice in choices]
+
+    every = [("openvino", "fp32"), ("openvino", "bf16"), ("onnxruntime", "fp32")]
+    assert rows() == [(*choice, False) for choice in every]
+    assert rows(precisions=("bf16",)) == asked(("openvino", "bf16"))
+    assert rows(precisions=("fp32", "int8")) == asked(every[0], every[2], ("auto", "int8"))
+    assert rows(backends=("openvino", "torch")) == asked(*every[:2], ("torch", "auto"))
+    assert rows(backends=("auto",)) == asked(("auto", "auto"))
+    assert rows(backends=("torch",), precisions=("int8",)) == asked(("torch", "int8"))
+
+
+def unopened(*_):
+    raise PsarmError("Not in this test.")
 
 
 def test_a_checkpoint_of_another_model_is_refused(dataset, toy_bundle, checkpoint):

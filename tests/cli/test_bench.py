@@ -151,10 +151,12 @@ def test_every_row_failing_is_a_failure(capsys, root, bundle):
 
 def test_a_row_asked_for_that_fails_is_a_failure(capsys, root, bundle, tmp_path):
     options = ["--data-root", root, "--frames", 1, "--threads", 1, "--json", tmp_path / "report.json"]
-    code, printed, err = bench(capsys, bundle, *options, "--precision", "fp32", "--precision", "int8")
+    code, printed, err = bench(
+        capsys, bundle, *options, "--backend", "onnxruntime", "--precision", "fp32", "--precision", "int8"
+    )
     assert code == 1
-    assert "✅" in printed and "❌ auto int8: The bundle" in printed
-    assert err == "Error: auto int8 did not run; the lines above say why.\n"
+    assert "✅" in printed and "❌ onnxruntime int8: The bundle" in printed
+    assert err == "Error: onnxruntime int8 did not run; the lines above say why.\n"
     assert [row["status"] for row in json.loads((tmp_path / "report.json").read_text())["rows"]] == ["ok", "failed"]
 
 
