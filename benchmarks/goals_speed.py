@@ -20,12 +20,12 @@ from psarm.console import err
 from psarm.errors import PsarmError
 from psarm.evaluation.types import ImageDetections
 from psarm.export import export_bundle
+from psarm.export.precision.calibration import MIN_FRAMES
 from psarm.export.precision.settings import PrecisionSettings
 from psarm.files import atomic_path
 from psarm.model import PersonSearchModel, load_model, save_model
 from psarm.runtime import Bundle, read_image
 
-CALIBRATION_FRAMES = 4
 Row = dict[str, Any]
 
 
@@ -76,9 +76,9 @@ class SpeedFolder:
     def _calibration(self) -> Path:
         """A folder of other frames of the same size."""
         folder = self.folder / "calibration"
-        for seed in range(1, CALIBRATION_FRAMES + 1):
-            if not (file := folder / f"{seed}.png").exists():
-                _write_png(file, draw_yardstick_frame(*self.size, seed=seed))
+        for rank in range(1, MIN_FRAMES + 1):
+            if not (file := folder / f"{rank}.png").exists():
+                _write_png(file, draw_yardstick_frame(*self.size, rank))
         return folder
 
 

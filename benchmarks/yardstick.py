@@ -60,12 +60,15 @@ PRESETS = {
 Frame = NDArray[np.uint8]
 
 
-def draw_yardstick_frame(height: int, width: int, seed: int = 0) -> Frame:
-    """The fullest of some synthetic street scenes, [height,width,3]; raises `UsageError` for sizes it cannot draw."""
-    settings = SynthSettings(frames=60, identities=12, width=width, height=height, people_per_frame=12, seed=seed)
+def draw_yardstick_frame(height: int, width: int, rank: int = 0) -> Frame:
+    """The fullest of 60 synthetic street scenes, or the one of another rank from 0: [height,width,3].
+
+    Raises `UsageError` for sizes that cannot be drawn.
+    """
+    settings = SynthSettings(frames=60, identities=12, width=width, height=height, people_per_frame=12)
     cast = build_cast(settings)
-    fullest = max(plan_frames(settings, cast), key=lambda plan: len(plan.people))
-    return draw_frame(fullest, cast, settings).image
+    plans = sorted(plan_frames(settings, cast), key=lambda plan: -len(plan.people))
+    return draw_frame(plans[rank], cast, settings).image
 
 
 def scaled_config(preset: str, width: int) -> ModelConfig:
