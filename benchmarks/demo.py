@@ -93,7 +93,7 @@ class Demo:
         self._step(
             "Benchmark on people never seen in training",
             *("bench", self.bundle, "--dataset", "prw", "--data-root", self.data, "--checkpoint", trained),
-            *("--cbgm", "--baselines", "--json", self.bench),
+            *("--backend", BACKEND, "--cbgm", "--baselines", "--json", self.bench),
         )
         query, box, gallery = self._query()
         self._step(

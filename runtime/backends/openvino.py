@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from psarm.errors import BundleError, MissingExtraError, PsarmError, UsageError
+from psarm.errors import BundleError, PsarmError, UsageError
 from psarm.machine import usable_cores
 from psarm.runtime.backends.base import Backend, Tensors
 from psarm.runtime.backends.checks import check_described, count_threads, first_line, is_out_of_memory
@@ -64,9 +64,10 @@ class OpenVINOBackend(Backend):
 
             core = _core()
             name = core.get_property(DEVICE, "FULL_DEVICE_NAME")
-        except (ImportError, OSError) as error:
-            missing = MissingExtraError("the openvino backend", "openvino", first_line(error))
-            return False, str(missing).rstrip(".")
+        except ModuleNotFoundError:
+            return False, "openvino is not installed; install it with: pip install 'psarm[openvino]'"
+        except (ImportError, OSError) as error:  # a library that its wheel needs
+            return False, f"openvino is installed but does not load: {first_line(error)}"
         except RuntimeError as error:
             return False, f"openvino is installed but does not start: {_explain(error)}"
         kinds = ", ".join(kind for kind in ("FP32", "BF16", "FP16", "INT8") if _computes(kind)).lower()

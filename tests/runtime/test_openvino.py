@@ -82,10 +82,18 @@ def test_it_is_not_installed(bundle, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     status = probe_backend("openvino")
     assert not status.loads
-    assert status.detail.startswith("the openvino backend needs the 'openvino' extra")
-    assert status.detail.endswith("; install it with: pip install 'psarm[openvino]'")
-    with pytest.raises(UsageError, match="The backend openvino does not load: the openvino backend needs"):
+    assert status.detail == "openvino is not installed; install it with: pip install 'psarm[openvino]'"
+    with pytest.raises(UsageError, match="The backend openvino does not load: openvino is not installed; install it"):
         open_backend(bundle, "openvino")
+
+
+def test_a_wheel_that_does_not_fit(monkeypatch):
+    def broken():
+        raise OSError("libtbb.so.12: cannot open shared object file")
+
+    monkeypatch.setattr(openvino_backend, "_core", broken)
+    status = probe_backend("openvino")
+    assert status.detail == "openvino is installed but does not load: libtbb.so.12: cannot open shared object file"
 
 
 def test_it_does_not_start(bundle, monkeypatch):
