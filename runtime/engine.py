@@ -31,7 +31,10 @@ Size = tuple[int, int]  # height, width
 
 
 class PersonSearch:
-    """A bundle, loaded and ready to find and embed people. A context manager; `close` frees it."""
+    """A bundle, loaded and ready to find and embed people. A context manager; `close` frees it.
+
+    One call at a time: threads need an engine each.
+    """
 
     def __init__(
         self,

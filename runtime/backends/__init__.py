@@ -38,8 +38,8 @@ class BackendStatus:
     """Version and device, or why it does not load."""
 
     @property
-    def why_not(self) -> str:
-        """The reason alone, without what to do about it."""
+    def brief(self) -> str:
+        """The fact alone, without what to do about it."""
         return self.detail.partition(";")[0]
 
 
@@ -88,7 +88,7 @@ def open_backend(
     status = probe_backend(name)
     if not status.loads:
         raise UsageError(f"The backend {name} does not load: {status.detail}.")
-    return load_backend(name)(bundle, wanted, threads), f"as asked; {status.detail}"
+    return load_backend(name)(bundle, wanted, threads), f"as asked; {status.brief}"
 
 
 def _open_fastest(bundle: Bundle, precision: str, threads: int | None) -> tuple[Backend, str]:
@@ -112,9 +112,9 @@ def _open_fastest(bundle: Bundle, precision: str, threads: int | None) -> tuple[
             failures.append(error)
             passed_over.append(BackendStatus(name, True, str(error).rstrip(".")))
             continue
-        others = "; ".join(f"{one.name}: {one.why_not}" for one in passed_over)
+        others = "; ".join(f"{one.name}: {one.brief}" for one in passed_over)
         why = "the fastest that loads for this bundle and precision" + (f"; passed over: {others}" if others else "")
-        return backend, f"{why}; {status.detail}"
+        return backend, f"{why}; {status.brief}"
     if failures:
         raise failures[0]
     if any(status.loads for status in passed_over) and precision != "bf16":

@@ -45,16 +45,16 @@ class OpenVINOBackend(Backend):
             raise UsageError(
                 f"This CPU ({_cpu_name()}) has no bf16 instructions; use fp32, or int8 where there is one."
             )
-        self.threads = threads or usable_cores()
-        self._hint = _computed_in(precision)
-        self.device = f"CPU, {count_threads(self.threads)}"
-        if precision in ("fp16", "int8") and self._hint != precision:
-            self.device += f", {'the rest' if precision == 'int8' else 'computed'} in {self._hint}"
+        hint = _computed_in(precision)
         graphs_of = bundle.resolve_precision("fp32" if precision == "bf16" else precision)
         self._requests: dict[str, openvino.InferRequest] = {}
         for graph, spec in self.graphs.items():
-            path = str(bundle.graph_path(graphs_of, graph))
-            self._requests[graph] = _compile(path, spec, self._hint, self.threads).create_infer_request()
+            compiled = _compile(str(bundle.graph_path(graphs_of, graph)), spec, hint, threads or usable_cores())
+            self.threads = int(compiled.get_property("INFERENCE_NUM_THREADS"))  # no more than there are cores
+            self._requests[graph] = compiled.create_infer_request()
+        self.device = f"CPU, {count_threads(self.threads)}"
+        if precision in ("fp16", "int8") and hint != precision:
+            self.device += f", {'the rest' if precision == 'int8' else 'computed'} in {hint}"
 
     @staticmethod
     def probe() -> tuple[bool, str]:

@@ -118,8 +118,8 @@ def _remedy(provider: str) -> str:
     import onnxruntime
 
     made_for = f"CUDA {version}" if (version := getattr(onnxruntime, "cuda_version", "")) else "another CUDA"
-    libraries = "CUDA" if provider == CUDA else "CUDA and TensorRT"
+    also = " and TensorRT" if provider == TENSORRT else ""
     return (
-        f"onnxruntime-gpu {onnxruntime.__version__} is made for {made_for}: install the {libraries} libraries of that "
-        "version with: pip install 'onnxruntime-gpu[cuda,cudnn]', or an onnxruntime-gpu made for yours"
+        f"onnxruntime-gpu {onnxruntime.__version__} is made for {made_for}: install that CUDA's libraries with: "
+        f"pip install 'onnxruntime-gpu[cuda,cudnn]'{also}, or an onnxruntime-gpu made for your CUDA"
     )

@@ -78,8 +78,8 @@ def test_a_wheel_of_another_cuda_says_so_and_the_cpu_runs(bundle, gpu_wheel, cap
     assert status.loads and status.detail == (
         f"onnxruntime {onnxruntime.__version__} on CPU: CUDA is built in but does not load: libcublasLt.so.13: cannot "
         f"open shared object file: No such file or directory; onnxruntime-gpu {onnxruntime.__version__} is made for "
-        "CUDA 13.0: install the CUDA libraries of that version with: pip install 'onnxruntime-gpu[cuda,cudnn]', or an "
-        "onnxruntime-gpu made for yours"
+        "CUDA 13.0: install that CUDA's libraries with: pip install 'onnxruntime-gpu[cuda,cudnn]', or an "
+        "onnxruntime-gpu made for your CUDA"
     )
     backend, reason = open_backend(bundle, "onnxruntime", threads=1)
     assert backend.device == "CPU, 1 thread" and "libcublasLt.so.13" in reason
@@ -90,9 +90,9 @@ def test_a_wheel_of_another_cuda_says_so_and_the_cpu_runs(bundle, gpu_wheel, cap
 
 def test_tensorrt_is_only_used_when_it_loads(bundle, gpu_wheel):
     status = probe_backend("onnxruntime_tensorrt")
-    assert not status.loads and status.why_not.startswith("TensorRT is built in but does not load: libnvinfer.so.10")
+    assert not status.loads and status.brief.startswith("TensorRT is built in but does not load: libnvinfer.so.10")
     with pytest.raises(
-        UsageError, match=r"onnxruntime_tensorrt does not load: .* made for CUDA 13\.0: install the CUDA "
+        UsageError, match=r"onnxruntime_tensorrt does not load: .* made for CUDA 13\.0: install that CUDA"
     ):
         open_backend(bundle, "onnxruntime_tensorrt")
 

@@ -12,6 +12,7 @@ from small_models import exported_once
 from toy_int8 import quantise_conv
 
 from psarm.errors import PsarmError, UsageError
+from psarm.machine import usable_cores
 from psarm.runtime import Bundle, PersonSearch
 from psarm.runtime.backends import open_backend, probe_backend
 from psarm.runtime.backends import openvino as openvino_backend
@@ -54,10 +55,12 @@ def test_the_precision_is_the_one_asked_for_and_threads_are_explicit(bundle, pre
             assert property_of(backend, graph, "ENABLE_CPU_PINNING") is False
 
 
-def test_threads_default_to_the_cores_this_process_may_use(bundle, monkeypatch):
-    monkeypatch.setattr(openvino_backend, "usable_cores", lambda: 2)
+def test_threads_default_to_the_cores_this_process_may_use(bundle):
+    cores = usable_cores()
     with open_backend(bundle, "openvino")[0] as backend:
-        assert backend.device == "CPU, 2 threads"
+        assert backend.threads == cores
+    with open_backend(bundle, "openvino", threads=1000)[0] as backend:
+        assert backend.device in (f"CPU, {cores} threads", "CPU, 1 thread")  # OpenVINO takes no more than there are
 
 
 def test_a_cpu_without_bf16(bundle, no_bf16):
