@@ -19,7 +19,7 @@ from psarm.runtime.timing import STAGES
 SEARCH = "search"
 WAYS = {"cross_camera": "in other cameras", "gt_boxes": "among ground-truth boxes"}
 STAGE_TITLES = {"preprocess": "prep", "detect": "detect", "nms": "NMS", "reid": "re-id", "post": "post"}
-VERSIONS = ("psarm", "python", "torch", "onnxruntime", "numpy", "opencv")
+VERSIONS = ("psarm", "python", "torch", "onnxruntime", "openvino", "numpy", "opencv")
 
 
 @dataclass(frozen=True)
