@@ -65,7 +65,7 @@ def algebra_line(part: Report) -> str:
     return (
         f"{_mark(part['algebra']['reached'])} the graphs in float64 beside the model in float64: "
         f"boxes {errors['boxes']:.1e} px, scores {errors['scores']:.1e}, embeddings {errors['embeddings']:.1e} "
-        f"(goals {goals})"
+        f"(goals {goals}); OpenCV's resizing in place of torch's: boxes {_small(part['resizing']['boxes'])} px"
     )
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 
 from psarm.benchmarks.engines import SearchEngine
 from psarm.benchmarks.goals_contenders import PARITY, TIMES_AS_FAST, YARDSTICK, Contender
@@ -18,7 +18,7 @@ from psarm.benchmarks.torch_engine import TorchEngine
 from psarm.benchmarks.yardstick import Frame, Reference, draw_yardstick_frame, make_yardstick, scaled_config
 from psarm.console import err
 from psarm.errors import PsarmError
-from psarm.evaluation.types import ImageDetections
+from psarm.evaluation.types import Floating, ImageDetections
 from psarm.export import export_bundle
 from psarm.export.precision.calibration import MIN_FRAMES
 from psarm.export.precision.settings import PrecisionSettings
@@ -83,7 +83,11 @@ class SpeedFolder:
 
 
 def measure_preset(files: SpeedFolder, contenders: list[Contender], threads: int, rounds: int) -> dict[str, Any]:
-    """Rows of the yardstick and of every contender, and what the graphs' algebra is off in float64."""
+    """Rows of the yardstick and of every contender, and what the graphs' algebra is off in float64.
+
+    Everybody's answers are compared with the model's in float64 on the very pixels they saw; `resizing` is what comes
+    of the runtime's resizing instead of torch's.
+    """
     frame, model = files.frame(), files.model()
     cost = model_cost(model.config)
     precisions = ("fp32", *(p for p in ("fp16", "int8") if any(c.precision == p for c in contenders)))
@@ -91,11 +95,11 @@ def measure_preset(files: SpeedFolder, contenders: list[Contender], threads: int
     with ExitStack() as cleanup:
         yardstick = TorchEngine(model, threads)  # first: it sets torch's threads
         cleanup.callback(yardstick.close)
-        err.print(f"{files.preset}: the expected answer, in float64…")
-        reference = Reference(model)
-        expected = reference.detect(frame)
+        err.print(f"{files.preset}: the expected answers, in float64…")
+        by_torch = _expect(Reference(model), frame)
+        reference = Reference(model, bundle.manifest.preprocessing)
+        by_runtime = _expect(reference, frame)
         algebra = algebra_errors(reference, frame)
-        truth = reference.embed(frame, expected.boxes) if len(expected.boxes) else np.zeros((0, 0))
         del reference
         rows: list[Row] = [{"name": YARDSTICK, "backend": "torch", "precision": "fp32", "device": yardstick.device}]
         engines: list[SearchEngine] = [yardstick]
@@ -113,24 +117,37 @@ def measure_preset(files: SpeedFolder, contenders: list[Contender], threads: int
         err.print(f"{files.preset}: timing {len(engines)} engines…")
         results = time_engines(engines, [files.frame_file] * rounds)
         for row, engine, result in zip(rows, engines, results, strict=True):
-            row.update(_measured(engine, result, frame, expected, truth))
+            row.update(_measured(engine, result, frame, by_torch if engine is yardstick else by_runtime))
     _add_ratios(rows)
     return {
         "config": {"gmacs": round(cost.macs.total / 1e9, 1), "parameters": cost.parameters},
         "algebra": {"errors": algebra, "goals": PARITY, "reached": all(algebra[k] <= v for k, v in PARITY.items())},
+        "resizing": compare(by_runtime.people, by_torch.people, None).to_dict(),
         "rows": rows + failures,
     }
 
 
-def _measured(
-    engine: SearchEngine, result: Timing | PsarmError, frame: Frame, expected: ImageDetections, truth: Any
-) -> Row:
+@dataclass(frozen=True)
+class _Expected:
+    people: ImageDetections
+    embeddings: Floating
+    """Unit ones [n,D] of their boxes."""
+
+
+def _expect(reference: Reference, frame: Frame) -> _Expected:
+    people = reference.detect(frame)
+    return _Expected(people, reference.embed(frame, people.boxes) if len(people.boxes) else people.embeddings)
+
+
+def _measured(engine: SearchEngine, result: Timing | PsarmError, frame: Frame, expected: _Expected) -> Row:
     if not isinstance(result, Timing):
         return {"failure": str(result)}
     found = engine.detect(frame)
     people = ImageDetections(found.boxes, found.scores, found.embeddings)
-    ratio = snr(engine.embed(frame, expected.boxes), truth) if len(expected.boxes) else None
-    return {"timing": result.to_dict(), "parity": compare(people, expected, ratio).to_dict()}
+    ratio = None
+    if len(expected.people.boxes):
+        ratio = snr(engine.embed(frame, expected.people.boxes), expected.embeddings)
+    return {"timing": result.to_dict(), "parity": compare(people, expected.people, ratio).to_dict()}
 
 
 def _add_ratios(rows: list[Row]) -> None:

@@ -38,6 +38,8 @@ from psarm.errors import UsageError
 from psarm.evaluation.types import ImageDetections
 from psarm.model import PersonSearchModel, build_model
 from psarm.model.batchnorm import SyncBatchNorm
+from psarm.runtime.manifest import Preprocessing
+from psarm.runtime.preprocess import make_batch
 
 FRAME = (1080, 1920)
 """Height and width that presets are written for; at other sizes the model's own sizes scale with the width."""
@@ -107,12 +109,14 @@ class Reference:
     """The yardstick's answers in float64, to measure everybody's rounding by; slow.
 
     The frame is resized in float32 as everywhere else: where between the pixels a resized one lies is rounded there,
-    which moves answers more than everything that comes after.
+    which moves answers more than everything that comes after. Torch and the runtime (OpenCV) round it differently, so
+    there is a reference for either.
     """
 
-    def __init__(self, model: PersonSearchModel) -> None:
+    def __init__(self, model: PersonSearchModel, rule: Preprocessing | None = None) -> None:
+        """`rule`: let the runtime resize and normalise, as a bundle says; None: torch, as the model does."""
         self.model = copy.deepcopy(model).double()
-        self.model.transform = _TransformInFloat32(model.transform)
+        self.model.transform = _TransformInFloat32(model.transform) if rule is None else _RuntimeTransform(rule)
 
     def detect(self, frame: Frame) -> ImageDetections:
         """People, best first; embeddings weighted by the score."""
@@ -139,6 +143,20 @@ class _TransformInFloat32(nn.Module):
     def forward(self, images: list[Tensor]) -> tuple[ImageList, None]:
         batch, _ = self.transform(images)
         return ImageList(batch.tensors.double(), batch.image_sizes), None
+
+
+class _RuntimeTransform(nn.Module):
+    """Images float32 → the batch that the runtime makes of them, in float64."""
+
+    def __init__(self, rule: Preprocessing) -> None:
+        super().__init__()
+        self.rule = rule
+
+    def forward(self, images: list[Tensor]) -> tuple[ImageList, None]:
+        frames = [image.mul(255).round().byte().flip(0).permute(1, 2, 0).numpy() for image in images]
+        batch = make_batch(frames, self.rule)
+        sizes = [(int(height), int(width)) for height, width in batch.image_sizes]
+        return ImageList(torch.from_numpy(batch.images).double(), sizes), None
 
 
 def _to_image(frame: Frame) -> Tensor:

@@ -57,9 +57,10 @@ def test_report(measured):
     assert contender["yardstick_ms"] == yardstick["timing"]["total_ms"]
     ratio = yardstick["timing"]["total_ms"] / contender["timing"]["total_ms"]
     assert contender["times_as_fast"] == ratio and contender["reached"] == (ratio >= 2.5)
-    assert contender["parity"]["match_rate"] == 1 and contender["parity"]["boxes"] < 1e-2
+    assert contender["parity"]["match_rate"] == 1 and contender["parity"]["boxes"] < 1e-3
     assert contender["parity"]["snr_db"] > 80
     assert part["algebra"]["reached"] and part["algebra"]["errors"]["boxes"] < 1e-9
+    assert part["resizing"]["match_rate"] == 1
     assert "onnxruntime-fp32" in printed and "✅ the graphs in float64" in printed
 
 

@@ -20,6 +20,9 @@ from psarm.benchmarks.yardstick import (
 )
 from psarm.errors import UsageError
 from psarm.export.comparison import largest_error
+from psarm.model.builder import IMAGE_MEAN, IMAGE_STD
+from psarm.runtime.manifest import Preprocessing
+from psarm.runtime.preprocess import make_batch
 
 CONFIG = scaled_config("tiny", 192)
 
@@ -87,6 +90,16 @@ def test_rounding_is_not_amplified(engine, model, frame):
     embedded = reference.embed(frame, expected.boxes[:2])
     np.testing.assert_allclose(np.linalg.norm(embedded, axis=1), 1, rtol=1e-12)
     assert largest_error(engine.embed(frame, expected.boxes[:2]), embedded) < 1e-4
+
+
+def test_reference_as_the_runtime_sees_it(model, frame):
+    rule = Preprocessing(*(CONFIG.min_size, CONFIG.max_size, 32, IMAGE_MEAN, IMAGE_STD, "RGB", (0.0, 1.0), "bilinear"))
+    reference = Reference(model, rule)
+    batch, _ = reference.model.transform([reference.image(frame)])
+    expected, _ = Reference(model).model.transform([reference.image(frame)])
+    assert batch.image_sizes == expected.image_sizes and batch.tensors.dtype == torch.float64
+    torch.testing.assert_close(batch.tensors, expected.tensors, rtol=0, atol=1e-3)
+    np.testing.assert_array_equal(batch.tensors.numpy(), make_batch([frame], rule).images)
 
 
 def test_same_seed_same_weights(model, frame):
