@@ -32,7 +32,6 @@ MEASURED_FRAMES = 4
 """Calibration pictures that rounding is measured on."""
 PEOPLE = 8
 """Boxes a picture that the graphs after detect are calibrated on at least."""
-CUT_APART = "its output is cut apart, which OpenVINO scales wrongly in int8"
 
 
 @dataclass(frozen=True)
@@ -43,9 +42,9 @@ class KeptLayer:
     layer: str
     """The node's name in the graph."""
     reason: str
-    """In words: `head.res5.0 alone leaves scores 18.2 dB`."""
-    snr: float | None
-    """Signal-to-noise ratio in dB with its block alone quantised; None where a rule keeps it, not a measurement."""
+    """In words: `head.trunk.res5.0 alone leaves scores 18.2 dB`."""
+    snr: float
+    """That ratio."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ def quantise(
             result.snr.update({f"{section.name}.{signal}": ratio for signal, ratio in choice.snr.items()})
             result.kept.extend(_kept(name, inside, choice))
         result.models[name] = insert_pairs(model, chosen, histograms)
-        result.layers[name] = sum(not layer.keeps_weight for layer in chosen)
+        result.layers[name] = len(chosen)
     return result
 
 
@@ -158,17 +157,14 @@ def _people(values: Mapping[str, NDArray[Any]], thresholds: Thresholds) -> NDArr
 
 def _sections(models: Mapping[str, onnx.ModelProto], feeds: Mapping[str, list[Feed]]) -> dict[str, list[Section]]:
     """Graph → where rounding in it is measured."""
-    heads = {
-        name: [Section(name, models[name], GRAPH_OUTPUTS[name], feeds[name])] for name in models if name != "detect"
-    }
+    signals = {name: {one: one for one in GRAPH_OUTPUTS[name]} for name in models}
+    heads = {name: [Section(name, models[name], signals[name], feeds[name])] for name in models if name != "detect"}
     return {"detect": list(cut_detect(models["detect"], feeds["detect"])), **heads}
 
 
 def _kept(graph: str, layers: Sequence[Layer], choice: Choice) -> Iterator[KeptLayer]:
     blocks = {one.block: one for one in choice.sensitive}
     for layer in layers:
-        if layer.keeps_weight:
-            yield KeptLayer(graph, layer.name, CUT_APART, None)
-        elif layer.block in blocks:
+        if layer.block in blocks:
             one = blocks[layer.block]
             yield KeptLayer(graph, layer.name, f"{one.block} alone leaves {one.signal} {one.snr:.1f} dB", one.snr)

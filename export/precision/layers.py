@@ -27,8 +27,6 @@ class Layer:
     output: str
     axis: int
     """The weight's dimension that counts the outputs."""
-    keeps_weight: bool = False
-    """Whether only what comes in is rounded, and the product is computed in float."""
 
     @property
     def block(self) -> str:
@@ -44,8 +42,7 @@ def find_layers(model: onnx.ModelProto) -> list[Layer]:
     """The layers that are worth quantising, in the order they run.
 
     The RPN's two predictors, whose answers are sorted and decoded, and `Gemm` (what predicts from pooled vectors, and
-    the channel gate) are left out: together they are under 1 % of the work. A convolution that is cut apart afterwards
-    (what ARM's reductions for several heads are) keeps its weight: OpenVINO 2026.4 scales its parts wrongly in int8.
+    the channel gate) are left out: together they are under 1 % of the work.
     """
     weights = {one.name: one for one in model.graph.initializer}
     following = {name: node for node in model.graph.node for name in node.input}
@@ -57,8 +54,7 @@ def find_layers(model: onnx.ModelProto) -> list[Layer]:
             if weight not in weights or weights[weight].dims[axis] < MIN_OUTPUTS:
                 continue
             name = _module(weight) or _module(_bias(following.get(node.output[0]), weights)) or node.name
-            cut_apart = node.output[0] in following and following[node.output[0]].op_type in ("Slice", "Split")
-            layers.append(Layer(node.name, name, source, weight, node.output[0], axis, cut_apart))
+            layers.append(Layer(node.name, name, source, weight, node.output[0], axis))
     return layers
 
 

@@ -2,7 +2,8 @@
 
 A pair stands on every activation that a quantised layer takes, rounded once for all who take it, and on what
 convolutions hand to a residual sum: ONNX Runtime runs a convolution in integers only between two pairs (OpenVINO would
-not need these; they cost it nothing in time and about 1.5 dB). Weights are int8, one scale an output. Activations that
+not need these; they cost it nothing in time and about 1.5 dB). What is pooled is rounded before, so that it passes
+through memory in 8 bits. Weights are int8, one scale an output. Activations that
 are never negative are uint8, others int8; zero is 0 in both.
 """
 
@@ -20,8 +21,8 @@ from psarm.export.precision.ranges import Histogram
 
 
 def rounded_activations(model: onnx.ModelProto, layers: Sequence[Layer]) -> list[str]:
-    """The activations that get a pair when `layers` are quantised."""
-    return list(_Placement(model, layers).rounded)
+    """The activations that decide on the grids when `layers` are quantised."""
+    return list(dict.fromkeys(_Placement(model, layers).rounded.values()))
 
 
 def insert_pairs(
@@ -38,31 +39,41 @@ class _Placement:
         self.layers = {layer.node: layer for layer in layers}
         self.producers = {name: node for node in model.graph.node for name in node.output}
         self.takers = {layer.node for layer in layers}
-        self.rounded: dict[str, None] = {}
+        self.rounded: dict[str, str] = {}
+        """Activation → the one whose values its grid is made for: what is left of it, where it is pooled."""
         for node in model.graph.node:
             if node.name in self.layers:
                 self._round(self.layers[node.name].source)
             elif node.op_type == "Add" and any(self._is_convolution(name) for name in node.input):
                 self._join(node)
+            elif node.op_type == "ReduceMax" and self._is_joined(node.input[0]):
+                self.takers.add(node.name)
+                self.rounded.setdefault(node.input[0], node.output[0])
 
     def _round(self, name: str) -> None:
         """Round an activation; one that is pooled is rounded before, so that the pooling is on integers."""
         producer = self.producers.get(name)
-        self.rounded[name] = None
+        self.rounded[name] = name
         if producer is not None and producer.op_type == "MaxPool":
             self.takers.add(producer.name)
-            self.rounded[producer.input[0]] = None
+            self.rounded.setdefault(producer.input[0], name)
 
     def _join(self, node: onnx.NodeProto) -> None:
         """A residual sum takes its terms rounded: those from convolutions, and others that are rounded anyway."""
         self.takers.add(node.name)
-        self.rounded |= {name: None for name in node.input if self._is_convolution(name)}
+        self.rounded |= {name: name for name in node.input if self._is_convolution(name)}
+
+    def _is_joined(self, name: str) -> bool:
+        """Whether it is a residual sum of convolutions after its ReLU: res5's end, which is far larger than what is
+        left after the pooling."""
+        producer = self.producers.get(name)
+        if producer is None or producer.op_type != "Relu":
+            return False
+        return self.producers[producer.input[0]].name in self.takers
 
     def _is_convolution(self, name: str) -> bool:
         producer = self.producers.get(name)
-        if producer is None or producer.op_type != "Conv" or producer.name not in self.layers:
-            return False
-        return not self.layers[producer.name].keeps_weight
+        return producer is not None and producer.op_type == "Conv" and producer.name in self.layers
 
 
 class _Insertion:
@@ -98,7 +109,7 @@ class _Insertion:
     def _round(self, name: str) -> None:
         if name not in self.placement.rounded:
             return
-        histogram = self.histograms[name]
+        histogram = self.histograms[self.placement.rounded[name]]
         dtype = np.int8 if histogram.negative else np.uint8
         levels = np.iinfo(dtype).max
         self._pair(name, np.asarray(histogram.limit(levels) / levels, np.float32), dtype)
@@ -116,8 +127,6 @@ class _Insertion:
         layer = self.placement.layers.get(node.name)
         for position, name in enumerate(node.input):
             if layer is not None and name == layer.weight:
-                if layer.keeps_weight:
-                    continue
                 node.input[position] = self._rounded_weight(layer)
             elif name in self.placement.rounded:
                 node.input[position] = _rounded(name)

@@ -68,15 +68,20 @@ class Observer:
 
 
 def _with_samples(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    """The graph with every `_STEP`-th value of some activations: whole ones fill the memory."""
+    """The graph with every `_STEP`-th value of some activations, which whole would fill the memory.
+
+    Of what pooling leaves of a map nothing is skipped: it is little.
+    """
+    pooled = {node.output[0] for node in model.graph.node if node.op_type == "ReduceMax"}
     sampled = onnx.ModelProto()
     sampled.CopyFrom(model)
     graph = sampled.graph
-    constants = {"flat": [-1], "start": [0], "end": [np.iinfo(np.int64).max], "axis": [0], "step": [_STEP]}
+    constants = {"flat": [-1], "start": [0], "end": [np.iinfo(np.int64).max], "axis": [0], "step": [_STEP], "each": [1]}
     for key, value in constants.items():
         graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.int64), f"sampling.{key}"))
     for name in names:
-        slicing = [f"sampling.{key}" for key in ("start", "end", "axis", "step")]
+        step = "each" if name in pooled else "step"
+        slicing = [f"sampling.{key}" for key in ("start", "end", "axis", step)]
         graph.node.append(helper.make_node("Reshape", [name, "sampling.flat"], [f"{name}.flat"]))
         graph.node.append(helper.make_node("Slice", [f"{name}.flat", *slicing], [_sample(name)]))
     return sampled

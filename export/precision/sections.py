@@ -7,7 +7,7 @@ RoIs as float32 has them. Boxes are looked at as shifts from where they came, in
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,6 @@ from psarm.export.precision.session import Feed, Session
 
 Signals = dict[str, NDArray[np.float64]]
 
-_MAPS = ("objectness", "deltas", "features")
 _CHOICE = ("proposals", "counts", "image_sizes")
 """What the head's part takes beside the RoIs."""
 _LOGITS = 12.0
@@ -33,26 +32,35 @@ class Section:
     name: str
     """`map`, `head`, `refine` or `reid`."""
     model: onnx.ModelProto
-    outputs: tuple[str, ...]
+    signals: Mapping[str, str]
+    """What is looked at → the value of the graph that holds it."""
     feeds: Sequence[Feed]
 
     def answers(self, model: onnx.ModelProto) -> list[Signals]:
         """What is looked at, of `model`, this part or a quantised form of it, for every picture."""
-        session = Session(model, self.outputs)
-        return [_signals(session.run(feed), feed) for feed in self.feeds]
+        session = Session(model, list(self.signals.values()))
+        answers = []
+        for feed in self.feeds:
+            values = session.run(feed)
+            answers.append(_signals({signal: values[name] for signal, name in self.signals.items()}, feed))
+        return answers
 
 
 def inner_values(detect: onnx.ModelProto) -> tuple[str, ...]:
     """What `cut_detect` wants to know of a run of the detect graph."""
-    return (_rois(detect), "proposals", "counts")
+    return (_roi_align(detect).output[0], "proposals", "counts")
 
 
 def cut_detect(detect: onnx.ModelProto, feeds: Sequence[Feed]) -> Iterator[Section]:
     """The map's and the head's part; `feeds` hold the inputs of the graph and its `inner_values`."""
     extractor = onnx.utils.Extractor(onnx.shape_inference.infer_shapes(detect))
-    rois = _rois(detect)
-    yield Section("map", extractor.extract_model(["images"], list(_MAPS)), _MAPS, feeds)
-    yield Section("head", extractor.extract_model([rois, *_CHOICE], ["boxes", "scores"]), ("boxes", "scores"), feeds)
+    align = _roi_align(detect)
+    maps = {name: name for name in ("objectness", "deltas", "features")}
+    if align.input[0] not in maps:
+        maps["head_features"] = align.input[0]
+    answers = {name: name for name in ("boxes", "scores")}
+    yield Section("map", extractor.extract_model(["images"], list(maps.values())), maps, feeds)
+    yield Section("head", extractor.extract_model([align.output[0], *_CHOICE], list(answers)), answers, feeds)
 
 
 def snr(expected: Sequence[Signals], actual: Sequence[Signals]) -> dict[str, float]:
@@ -85,9 +93,8 @@ def _shifts(boxes: NDArray[np.float64], origins: NDArray[np.float64]) -> NDArray
     return shifts
 
 
-def _rois(detect: onnx.ModelProto) -> str:
-    """The value that RoIAlign hands to the head."""
-    found: list[str] = [node.output[0] for node in detect.graph.node if node.op_type == "RoiAlign"]
+def _roi_align(detect: onnx.ModelProto) -> onnx.NodeProto:
+    found: list[onnx.NodeProto] = [node for node in detect.graph.node if node.op_type == "RoiAlign"]
     if len(found) != 1:
         raise ExportError(f"The detect graph has {len(found)} RoiAlign; int8 needs one: quantise the graphs as traced.")
     return found[0]

@@ -15,7 +15,8 @@ from psarm.export.precision.ranges import Histogram
 from psarm.export.precision.sections import Section, snr
 
 TARGET = 20.0
-"""dB that every signal must keep. On a trained model 37 dB and more cost no accuracy; see docs."""
+"""dB that every signal must keep. With coarser and coarser grids, the shipped ResNet-18 lost 0.3 points of mAP where
+the worst signal had 17 dB and 2 points where it had 12."""
 
 
 @dataclass(frozen=True)
