@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -104,12 +107,18 @@ class OnnxRuntimeBackend(Backend):
 class OnnxRuntimeTensorRTBackend(OnnxRuntimeBackend):
     """ONNX Runtime's TensorRT provider: it builds an engine at the first call of every range of shapes, and keeps it.
 
-    It leaves what TensorRT does not take to CUDA. It has no option against TF32, which NVIDIA_TF32_OVERRIDE=0 in the
-    environment switches off.
+    It leaves what TensorRT does not take to CUDA. It has no option against TF32: psarm sets NVIDIA_TF32_OVERRIDE=0 for
+    the process, and `device` says where the user has set it to something else.
     """
 
     name = "onnxruntime_tensorrt"
     title = "ONNX Runtime with TensorRT"
+
+    def __init__(self, bundle: Bundle, precision: str, threads: int | None = None) -> None:
+        """As of ONNX Runtime."""
+        super().__init__(bundle, precision, threads)
+        if (override := os.environ.get(ort_providers.TF32_OVERRIDE)) != "0":
+            self.device += f", TF32 as {ort_providers.TF32_OVERRIDE}={override} says"
 
     @classmethod
     def provider(cls) -> str:
@@ -123,8 +132,13 @@ class OnnxRuntimeTensorRTBackend(OnnxRuntimeBackend):
         return works, f"{_version()}: {detail}" if works else detail
 
     def _providers(self, bundle: Bundle, provider: str) -> list[Any]:
-        fingerprint = bundle.manifest.embedding.fingerprint[:16]
-        return ort_providers.tensorrt_options(self.precision, f"{fingerprint}-{_version().replace(' ', '-')}")
+        return ort_providers.tensorrt_options(f"{self._key(bundle)}-{_version().replace(' ', '-')}")
+
+    def _key(self, bundle: Bundle) -> str:
+        """Names the graphs themselves: ONNX Runtime does not see that an engine is of a graph with other weights."""
+        files = bundle.manifest.precisions[self.precision]
+        hashes = {graph: bundle.manifest.files[file].sha256 for graph, file in files.items()}
+        return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class OrtTensor:

@@ -8,6 +8,7 @@ import ctypes
 import functools
 import importlib
 import io
+import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
 TITLES = {CPU: "CPU", CUDA: "CUDA", TENSORRT: "TensorRT"}
+TF32_OVERRIDE = "NVIDIA_TF32_OVERRIDE"
+"""Variable of the environment that CUDA's libraries and TensorRT obey; the TensorRT provider has no option for it."""
 # fp32 means fp32: TF32 keeps ten bits of the mantissa. The number of boxes differs from call to call: an exhaustive
 # search for the best convolution would run again for each.
 CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
@@ -43,6 +46,8 @@ def probe(provider: str) -> tuple[bool, str]:
     title = TITLES[provider]
     if not is_built_in(provider):
         return False, f"this build has no {title}, onnxruntime-gpu has"
+    if provider == TENSORRT:
+        os.environ.setdefault(TF32_OVERRIDE, "0")  # before its libraries are loaded
     if provider != CPU and (missing := _missing_library(title.lower())):
         return False, f"{title} is built in but does not load: {missing}; {_remedy(provider)}"
     try:
@@ -86,11 +91,15 @@ def cuda_options() -> list[Any]:
     return [(CUDA, CUDA_OPTIONS), CPU]
 
 
-def tensorrt_options(precision: str, fingerprint: str) -> list[Any]:
-    """Providers to run on TensorRT, CUDA for what it lacks; engines are kept in a cache folder named `fingerprint`."""
-    options = {"trt_fp16_enable": str(int(precision == "fp16")), "trt_int8_enable": str(int(precision == "int8"))}
+def tensorrt_options(key: str) -> list[Any]:
+    """Providers to run on TensorRT, CUDA for what it lacks; engines are kept in a cache folder named `key`.
+
+    No precision is enabled: the graphs carry their types, and with any such option networks are not strongly typed, so
+    that TensorRT would compute in half what a graph keeps in fp32.
+    """
+    options: dict[str, str] = {}
     if folder := cache_folder():
-        engines = str(folder / "onnxruntime_tensorrt" / f"{fingerprint}-{precision}")
+        engines = str(folder / "onnxruntime_tensorrt" / key)
         options |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": engines}
         options |= {"trt_timing_cache_enable": "1", "trt_timing_cache_path": engines}
     return [(TENSORRT, options), *cuda_options()]

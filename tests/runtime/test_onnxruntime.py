@@ -2,6 +2,7 @@
 
 import ctypes
 import dataclasses
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -37,6 +38,7 @@ def fresh_probe():
 @pytest.fixture
 def gpu_wheel(monkeypatch, tmp_path):
     """ONNX Runtime as onnxruntime-gpu has it, on a machine without CUDA's libraries."""
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")  # not to be left set by the probe
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [TENSORRT, CUDA, CPU])
     monkeypatch.setattr(onnxruntime, "__file__", str(tmp_path / "__init__.py"))
     monkeypatch.setattr(onnxruntime, "cuda_version", "13.0", raising=False)
@@ -113,11 +115,32 @@ def test_a_provider_that_drops_out_when_the_graphs_load_is_an_error(bundle, monk
 
 def test_what_tensorrt_is_told(bundle, tmp_path, monkeypatch):
     monkeypatch.setenv("PSARM_CACHE", str(tmp_path))
-    (provider, options), (cuda, cuda_options), cpu = ort_providers.tensorrt_options("fp16", "abc")
+    (provider, options), (cuda, cuda_options), cpu = ort_providers.tensorrt_options("abc")
     assert (provider, cuda, cpu) == (TENSORRT, CUDA, CPU) and cuda_options["use_tf32"] == "0"
-    assert options["trt_engine_cache_path"] == str(tmp_path / "onnxruntime_tensorrt" / "abc-fp16")
-    assert (options["trt_fp16_enable"], options["trt_int8_enable"]) == ("1", "0")
+    assert options["trt_engine_cache_path"] == str(tmp_path / "onnxruntime_tensorrt" / "abc")
+    assert not {"trt_fp16_enable", "trt_int8_enable"} & set(options), "networks would not be strongly typed"
     assert OnnxRuntimeTensorRTBackend.provider() == TENSORRT
+
+
+def test_tensorrt_engines_are_kept_by_the_graphs_they_are_of(bundle):
+    backend = object.__new__(OnnxRuntimeTensorRTBackend)
+    backend.precision = "fp32"
+    manifest = bundle.manifest
+    other = dataclasses.replace(manifest.files["detect.onnx"], sha256="0" * 64)
+    changed = dataclasses.replace(manifest, files=manifest.files | {"detect.onnx": other})
+    assert changed.embedding == manifest.embedding
+    assert backend._key(bundle) == backend._key(bundle) != backend._key(dataclasses.replace(bundle, manifest=changed))
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "0"), ("1", "1")])
+def test_tf32_is_off_before_tensorrt_starts(gpu_wheel, monkeypatch, before, after):
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", before or "")
+    if before is None:
+        monkeypatch.delenv("NVIDIA_TF32_OVERRIDE")
+    probe_backend("onnxruntime")
+    assert os.environ.get("NVIDIA_TF32_OVERRIDE") == before, "CUDA has an option of its own"
+    probe_backend("onnxruntime_tensorrt")
+    assert os.environ["NVIDIA_TF32_OVERRIDE"] == after
 
 
 def test_features_stay_where_they_are(bundle):
