@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from psarm.benchmarks.engines import SearchEngine
 from psarm.benchmarks.goals_contenders import PARITY, TIMES_AS_FAST, YARDSTICK, Contender
 from psarm.benchmarks.goals_parity import algebra_errors, compare, snr
 from psarm.benchmarks.model_cost import model_cost
+from psarm.benchmarks.paper.conditions import source_digest
 from psarm.benchmarks.timing import Timing, time_engines
 from psarm.benchmarks.torch_engine import TorchEngine
 from psarm.benchmarks.yardstick import Frame, Reference, draw_yardstick_frame, make_yardstick, scaled_config
@@ -23,6 +25,7 @@ from psarm.export import export_bundle
 from psarm.export.precision.calibration import MIN_FRAMES
 from psarm.export.precision.settings import PrecisionSettings
 from psarm.files import atomic_path
+from psarm.machine import package_versions
 from psarm.model import PersonSearchModel, load_model, save_model
 from psarm.runtime import Bundle, read_image
 
@@ -30,12 +33,15 @@ Row = dict[str, Any]
 
 
 class SpeedFolder:
-    """What a preset's measurement needs, made once and kept in a folder: frame, checkpoint and bundle."""
+    """What a preset's measurement needs, made once and kept in a folder: frame, checkpoint and bundle.
+
+    The folder is another one where psarm's source or a package is another: what those made is not measured again.
+    """
 
     def __init__(self, folder: Path, preset: str, size: tuple[int, int], people: int) -> None:
         """`size`: height and width of the frame."""
         self.preset, self.size, self.people = preset, size, people
-        self.folder = folder / f"{preset}_{size[1]}x{size[0]}_{people}"
+        self.folder = folder / f"{preset}_{size[1]}x{size[0]}_{people}_{_makers_digest()[:12]}"
         self.frame_file = self.folder / "frame.png"
         self.checkpoint = self.folder / "yardstick.safetensors"
         self.bundle = self.folder / "yardstick.psarm"
@@ -82,8 +88,15 @@ class SpeedFolder:
         return folder
 
 
+def _makers_digest() -> str:
+    """SHA-256 of psarm's source and the packages' versions."""
+    return hashlib.sha256(repr((source_digest(), package_versions())).encode()).hexdigest()
+
+
 def measure_preset(files: SpeedFolder, contenders: list[Contender], threads: int, rounds: int) -> dict[str, Any]:
     """Rows of the yardstick and of every contender, and what the graphs' algebra is off in float64.
+
+    Raises `BundleError` where the folder's bundle is of other weights than its checkpoint.
 
     Everybody's answers are compared with the model's in float64 on the very pixels they saw; `resizing` is what comes
     of the runtime's resizing instead of torch's.
@@ -95,6 +108,7 @@ def measure_preset(files: SpeedFolder, contenders: list[Contender], threads: int
     with ExitStack() as cleanup:
         yardstick = TorchEngine(model, threads)  # first: it sets torch's threads
         cleanup.callback(yardstick.close)
+        yardstick.check_exported_as(bundle)
         err.print(f"{files.preset}: the expected answers, in float64…")
         by_torch = _expect(Reference(model), frame)
         reference = Reference(model, bundle.manifest.preprocessing)

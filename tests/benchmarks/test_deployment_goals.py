@@ -16,7 +16,7 @@ from psarm.benchmarks.goals_parity import compare, match, snr
 from psarm.benchmarks.goals_report import accuracy_table, merged
 from psarm.benchmarks.goals_speed import SpeedFolder
 from psarm.console import out, print_whole
-from psarm.errors import UsageError
+from psarm.errors import BundleError, UsageError
 from psarm.evaluation.types import ImageDetections
 from psarm.model import load_model, save_model
 from psarm.model.fingerprint import embedding_fingerprint
@@ -98,6 +98,20 @@ def test_folder_makes_what_it_lacks(tmp_path, monkeypatch):
     assert settings.precisions == ("fp32", "int8") and len(list(settings.calibrate.iterdir())) == 2
     assert read_image(next(settings.calibrate.iterdir())).shape == files.frame().shape == (108, 192, 3)
     assert files.open_bundle(("fp32",)).path == bundle.path and len(exported) == 1
+
+
+def test_another_source_makes_everything_afresh(tmp_path, monkeypatch):
+    before = SpeedFolder(tmp_path, "tiny", (108, 192), 12)
+    assert before.folder == SpeedFolder(tmp_path, "tiny", (108, 192), 12).folder
+    monkeypatch.setattr(goals_speed, "source_digest", lambda: "of another psarm")
+    assert SpeedFolder(tmp_path, "tiny", (108, 192), 12).folder != before.folder
+
+
+def test_a_bundle_of_other_weights_is_refused(measured, tmp_path):
+    files = SpeedFolder(tmp_path, "tiny", (108, 192), 12)
+    shutil.copytree(SpeedFolder(measured[0], "tiny", (108, 192), 12).bundle, files.bundle)
+    with pytest.raises(BundleError, match="another model than the checkpoint"):
+        run("--work", tmp_path, "--only", "onnxruntime-fp32")
 
 
 def test_wrong_options(tmp_path):
