@@ -10,6 +10,8 @@ from psarm.runtime import Bundle, PersonSearch
 
 YARDSTICK = "yardstick"
 """Name of the yardstick's row."""
+ROUNDED = "fp16, rounded after every operator"
+"""Name of the row of what fp16 costs on a device that computes in half; CPU runtimes compute fp16 in float32."""
 TIMES_AS_FAST = {"fp32": 2.5, "bf16": 5.0, "int8": 8.0}
 """By precision: how many times as fast as the yardstick the fastest CPU backend should be."""
 PARITY = {"boxes": 1e-3, "scores": 1e-6, "embeddings": 1e-6}

@@ -4,12 +4,14 @@ import json
 import shutil
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
-from small_models import exported_once
+from small_models import exported_once, skip_tracing
+from tiny_prw import write_tiny_prw
 from toy_bundle import make_toy_bundle
 
-from psarm.benchmarks import deployment_goals, goals_speed
+from psarm.benchmarks import deployment_goals, goals_accuracy, goals_speed
 from psarm.benchmarks.goals_accuracy import add_losses
 from psarm.benchmarks.goals_contenders import CONTENDERS, chosen
 from psarm.benchmarks.goals_parity import compare, match, snr
@@ -20,7 +22,7 @@ from psarm.errors import BundleError, UsageError
 from psarm.evaluation.types import ImageDetections
 from psarm.model import load_model, save_model
 from psarm.model.fingerprint import embedding_fingerprint
-from psarm.runtime import read_image
+from psarm.runtime import PersonSearch, read_image
 
 TINY = ["--preset", "tiny", "--size", "108x192", "--people", "12", "--rounds", "1", "--threads", "1"]
 
@@ -170,17 +172,44 @@ def test_losses_against_fp32(capsys):
         row("yardstick", "fp32", 0.8, 0.9, 0.85),
         row("a-int8", "int8", 0.7955, 0.5, 0.8455),
         row("b-int8", "int8", 0.7955, 0.9, 0.84),
-        row("c-fp16", "fp16", 0.801, 0.8975, 0.85),
+        row("c-fp16", "fp16", 0.801, 0.8975, 0.85) | {"in_half": True},
+        row("f-fp16", "fp16", 0.8, 0.9, 0.85) | {"in_half": False},
         row("d-bf16", "bf16", 0.1, 0.1, 0.1),
         {"name": "e-int8", "precision": "int8", "failure": "it does not run"},
     ]
     add_losses(rows)
     assert rows[1]["points_lost"]["search"] == {"mAP": pytest.approx(0.45), "top1": pytest.approx(40)}
-    assert [r.get("reached") for r in rows] == [None, True, False, True, None, None]
+    assert [r.get("reached") for r in rows] == [None, True, False, True, None, None, None]
+    assert rows[4]["points_lost"]["search"] == {"mAP": 0, "top1": 0} and "goal" not in rows[4]
     part = {"checkpoint": "model.safetensors", "frames": 3, "queries": 2, "rows": rows}
     print_whole(accuracy_table(part), out)
     printed = capsys.readouterr().out
     assert "✅ mAP 0.5" in printed and "❌ it does not run" in printed and "+0.45" in printed
+
+
+def test_fp16_is_judged_by_its_rounded_form(tmp_path, tmp_path_factory, monkeypatch):
+    """On the CPU the runtimes' rows have no goal; the rounded form's graphs are those of the exporter."""
+    model, bundle = exported_once(tmp_path_factory, "paper")
+    skip_tracing(bundle, monkeypatch)
+    write_tiny_prw(tmp_path / "data")
+    save_model(model, tmp_path / "model.safetensors")
+    run_as = []
+
+    def metrics(engine, dataset, title):
+        if isinstance(engine, PersonSearch):
+            graphs = engine.bundle.graph_path(engine.precision, "detect")
+            run_as.append(any(".exact" in name for node in onnx.load(graphs).graph.node for name in node.output))
+        return row(title, "", 0.8, 0.9, 0.8)["metrics"]
+
+    monkeypatch.setattr(goals_accuracy, "_metrics", metrics)
+    part = goals_accuracy.measure_accuracy(
+        *(tmp_path / "model.safetensors", tmp_path / "data", tmp_path / "bundle"),
+        *(chosen(("onnxruntime-fp16",)), 1, lambda message: None),
+    )
+    yardstick, contender, rounded = part["rows"]
+    assert yardstick["name"] == "yardstick" and run_as == [False, True]
+    assert contender["name"] == "onnxruntime-fp16" and "reached" not in contender and not contender["in_half"]
+    assert rounded["name"] == "fp16, rounded after every operator" and rounded["reached"] and rounded["in_half"]
 
 
 def test_reports_of_different_settings_are_not_merged():
