@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from psarm.errors import MissingExtraError, PsarmError
+from psarm.errors import BundleError, MissingExtraError, PsarmError
 from psarm.runtime.backends.base import Backend, Tensors
 from psarm.runtime.bundle import Bundle
 from psarm.runtime.tensorrt.cache import find_engines, tensorrt_graphs
 from psarm.runtime.tensorrt.contexts import Contexts
-from psarm.runtime.tensorrt.device import CudaDevice, find_gpu
+from psarm.runtime.tensorrt.device import CudaDevice, Gpu, find_gpu
+from psarm.runtime.tensorrt.engine_files import Engines
 from psarm.runtime.tensorrt.flavour import TENSORRT, TENSORRT_RTX, Flavour
 from psarm.runtime.tensorrt.runner import EngineRunner, check_spec
 
@@ -50,12 +51,12 @@ class TensorRTBackend(Backend):
         with ExitStack() as stack:
             device = CudaDevice()
             stack.callback(device.close)
-            engines = find_engines(bundle, self.flavour, precision, device.gpu)
+            engines, plans = self._read_plans(bundle, device.gpu)
             self._runners: dict[str, EngineRunner] = {}
             specs = {}
             for graph, described in self.graphs.items():
                 compiled = engines.path / f"{graph}.compiled"
-                contexts = Contexts(self.flavour, graph, engines.read_plan(graph), compiled)
+                contexts = Contexts(self.flavour, graph, plans.pop(graph), compiled)
                 runner = EngineRunner(graph, contexts, device, frozenset({FEATURES}))
                 stack.callback(runner.close)
                 specs[graph] = check_spec(graph, runner.spec, described, FEATURES)
@@ -88,6 +89,15 @@ class TensorRTBackend(Backend):
         """Free the engines and all device memory."""
         self._runners.clear()
         self._stack.close()
+
+    def _read_plans(self, bundle: Bundle, gpu: Gpu) -> tuple[Engines, dict[str, bytes]]:
+        """The engines and all their plans, of one build: found anew where another one takes their place meanwhile."""
+        engines = find_engines(bundle, self.flavour, self.precision, gpu)
+        try:
+            return engines, {graph: engines.read_plan(graph) for graph in self.graphs}
+        except BundleError:
+            engines = find_engines(bundle, self.flavour, self.precision, gpu)
+            return engines, {graph: engines.read_plan(graph) for graph in self.graphs}
 
     def _run(self, graph: str, feeds: Tensors) -> Tensors:
         if graph not in self._runners:

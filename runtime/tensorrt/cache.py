@@ -14,16 +14,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from psarm.errors import BundleError, UsageError
+from psarm.errors import BundleError, PsarmError, UsageError
 from psarm.files import cache_folder
 from psarm.runtime.bundle import Bundle
 from psarm.runtime.tensorrt.build import BuildSettings, build_plan, check_settings
 from psarm.runtime.tensorrt.device import Gpu, find_gpu
-from psarm.runtime.tensorrt.engine_files import Engines, Target, read_engines, write_engines
+from psarm.runtime.tensorrt.engine_files import Engines, Target, read_engines, renew, write_engines
 from psarm.runtime.tensorrt.flavour import Flavour
 from psarm.runtime.tensorrt.profiles import FrameShapes, default_frames, graph_profiles
 
 LOCK = ".lock"
+FORM_PRECISIONS = ("fp32", "fp16")
+"""Precisions in which psarm exports TensorRT's form of the graphs."""
 Say = Callable[[str], None]
 OnPhase = Callable[[str, str], None]
 """Told the graph and the phase of its build."""
@@ -39,19 +41,23 @@ def make_target(
     """The target for this machine; `frames` None for the bundle's default profiles.
 
     Raises `UsageError` where the bundle has no TensorRT graphs of `precision`, or where the flavour does not build for
-    the `compute_capabilities` (RTX only; none: those of the GPU that is here).
+    the `compute_capabilities` (RTX only; none: those of the GPU that is here), `PsarmError` where it builds for the GPU
+    that is here and none works.
     """
-    graphs = tensorrt_graphs(bundle, precision)
+    graphs = _graph_hashes(bundle, precision)
     check_settings(flavour, BuildSettings(compute_capabilities=compute_capabilities))
-    gpu, _ = find_gpu()
+    version = flavour.load().__version__
+    gpu, why = find_gpu()
+    if gpu is None and not flavour.ahead_of_time:
+        raise PsarmError(f"{flavour.title} cannot build here, it builds for the GPU of this machine: {why}.")
     capabilities = compute_capabilities or (() if gpu is None else (gpu.compute_capability,))
     return Target(
         flavour.name,
-        flavour.load().__version__,
+        version,
         None if gpu is None or flavour.ahead_of_time else gpu.name,
         tuple(sorted(capabilities, key=float)),
         precision,
-        {name: bundle.manifest.files[file].sha256 for name, file in graphs.items()},
+        graphs,
         tuple(default_frames(bundle.manifest) if frames is None else frames),
         bundle.manifest.thresholds.detections_per_image,
     )
@@ -62,11 +68,16 @@ def tensorrt_graphs(bundle: Bundle, precision: str) -> Mapping[str, str]:
     known = bundle.manifest.tensorrt
     if precision not in known:
         found = f"only {', '.join(known)}" if known else "none at all"
-        raise UsageError(
-            f"The bundle {bundle.path} holds no TensorRT graphs in {precision}, {found}; "
-            f"export it with --trt --precision {precision}."
-        )
+        advice = f"export it with --trt --precision {precision}"
+        if precision not in FORM_PRECISIONS:
+            advice = f"TensorRT's form of the graphs exists in {' and '.join(FORM_PRECISIONS)} only"
+        raise UsageError(f"The bundle {bundle.path} holds no TensorRT graphs in {precision}, {found}; {advice}.")
     return known[precision]
+
+
+def _graph_hashes(bundle: Bundle, precision: str) -> dict[str, str]:
+    """Graph → SHA-256 of its file; raises as `tensorrt_graphs`."""
+    return {name: bundle.manifest.files[file].sha256 for name, file in tensorrt_graphs(bundle, precision).items()}
 
 
 def build_engines(
@@ -80,20 +91,21 @@ def build_engines(
 ) -> tuple[Engines, bool]:
     """The engines of `target`, built unless they are there; returns them and whether they were built now.
 
-    `say` is told why they are built. Builds of one bundle wait for each other; one that is interrupted leaves nothing.
-    Raises as `build_plan` does.
+    They are then the newest of their precision: those that `find_engines` takes. `say` is told why they are built.
+    Builds of one bundle wait for each other; one that is interrupted leaves nothing. Raises as `build_plan` does.
     """
     named = target.compute_capabilities if flavour.ahead_of_time else ()
     settings = dataclasses.replace(settings or BuildSettings(), compute_capabilities=named)
     check_settings(flavour, settings)
+    if not rebuild and (there := _find_whole(bundle, target)) and _is_newest(bundle, there):
+        return there, False
     folder = _writable_folder(bundle, say)
     with _lock(folder, say):
-        for leftover in folder.glob(".*.tmp"):  # of a build that was killed while it wrote: nobody else has the lock
-            shutil.rmtree(leftover)
-        found = next((one for one in read_engines([folder]) if one.target == target), None)
-        if found is not None and not rebuild and found.whole:
-            return found, False
-        say(f"Building engines: {_reason(bundle, target, found, rebuild)}.")
+        for leftover in [*folder.glob(".*.tmp"), *folder.glob(".*.old")]:
+            shutil.rmtree(leftover)  # of a build that was killed while it wrote: nobody else has the lock
+        if not rebuild and (there := _find_whole(bundle, target)):
+            return there if _is_newest(bundle, there) else renew(there, folder), False
+        say(f"Building engines: {_reason(bundle, target, rebuild)}.")
         plans = {}
         for graph, file in tensorrt_graphs(bundle, target.precision).items():
             profiles = graph_profiles(graph, target.frames, target.people)
@@ -108,10 +120,10 @@ def find_engines(bundle: Bundle, flavour: Flavour, precision: str, gpu: Gpu) -> 
 
     Raises `BundleError` in one sentence where there are none: what there is instead, and the command to build them.
     """
-    target = make_target(bundle, flavour, precision)
+    version, graphs = flavour.load().__version__, _graph_hashes(bundle, precision)
     there = [one for one in read_engines(_folders(bundle)) if one.target.flavour == flavour.name]
     there = [one for one in there if one.target.precision == precision]
-    fitting = [one for one in there if _obstacle(one.target, target, gpu) is None]
+    fitting = [one for one in there if _obstacle(one.target, version, graphs, gpu) is None]
     if fitting:
         return max(fitting, key=lambda one: one.created)
     command = f"psarm engines {bundle.path} --flavour {flavour.name} --precision {precision}"
@@ -120,28 +132,41 @@ def find_engines(bundle: Bundle, flavour: Flavour, precision: str, gpu: Gpu) -> 
             f"The bundle {bundle.path} has no {precision} engines of {flavour.title}; build them with: {command}."
         )
     newest = max(there, key=lambda one: one.created)
-    why = _obstacle(newest.target, target, gpu)
+    why = _obstacle(newest.target, version, graphs, gpu)
     raise BundleError(f"The engines in {newest.path} were built for {why}; build them again with: {command}.")
 
 
-def _obstacle(built: Target, wanted: Target, gpu: Gpu) -> str | None:
+def _obstacle(built: Target, version: str, graphs: Mapping[str, str], gpu: Gpu) -> str | None:
     """Why engines cannot be used here, as the end of `were built for …`; None where they can."""
-    if built.version != wanted.version:
-        return f"version {built.version} of the library and {wanted.version} is installed"
+    if built.version != version:
+        return f"version {built.version} of the library and {version} is installed"
     if not built.fits(gpu):
         return f"{built.place()} and this GPU is {gpu.name} (compute capability {gpu.compute_capability})"
-    if built.graphs != wanted.graphs:
+    if built.graphs != graphs:
         return "other graphs than the bundle holds now"
     return None
 
 
-def _reason(bundle: Bundle, target: Target, found: Engines | None, rebuild: bool) -> str:
+def _find_whole(bundle: Bundle, target: Target) -> Engines | None:
+    """Undamaged engines of `target`, wherever they lie."""
+    return next((one for one in read_engines(_folders(bundle)) if one.target == target and one.whole), None)
+
+
+def _is_newest(bundle: Bundle, engines: Engines) -> bool:
+    """Whether no others of its flavour and precision are as new."""
+    kind = (engines.target.flavour, engines.target.precision)
+    others = [one for one in read_engines(_folders(bundle)) if (one.target.flavour, one.target.precision) == kind]
+    return all(one.created < engines.created for one in others if one.path != engines.path)
+
+
+def _reason(bundle: Bundle, target: Target, rebuild: bool) -> str:
     """Why a build is needed, in words."""
     if rebuild:
         return "as asked"
-    if found is not None:
-        return f"{found.path} is damaged"
-    others = [one.target for one in read_engines(_folders(bundle)) if one.target.flavour == target.flavour]
+    there = read_engines(_folders(bundle))
+    if damaged := next((one for one in there if one.target == target), None):
+        return f"{damaged.path} is damaged"
+    others = [one.target for one in there if one.target.flavour == target.flavour]
     others = [one for one in others if one.precision == target.precision]
     if not others:
         return f"the bundle has none of {target.precision} for {target.flavour} yet"

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from psarm import __version__
 from psarm.errors import BundleError, UsageError
-from psarm.files import atomic_directory, sha256, write_json
+from psarm.files import atomic_directory, write_json
 from psarm.runtime.tensorrt.build import Plan
 from psarm.runtime.tensorrt.device import Gpu
 from psarm.runtime.tensorrt.profiles import FrameShapes
@@ -84,12 +85,13 @@ class Engines:
     def read_plan(self, graph: str) -> bytes:
         """The plan of a graph; raises `BundleError` where it is not what `engine.json` says."""
         expected, path = self.files[graph], self.path / self.files[graph].file
-        if not path.is_file() or sha256(path) != expected.sha256:
-            raise BundleError(
-                f"{path} is missing or damaged (its SHA-256 is not that of {INFO}); delete {self.path} and build the "
-                "engines again with psarm engines."
-            )
-        return path.read_bytes()
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise self._damaged(path, error.strerror or str(error)) from error
+        if hashlib.sha256(data).hexdigest() != expected.sha256:
+            raise self._damaged(path, f"its SHA-256 is not that of {INFO}")
+        return data
 
     @property
     def whole(self) -> bool:
@@ -100,6 +102,11 @@ class Engines:
         except BundleError:
             return False
         return True
+
+    def _damaged(self, path: Path, why: str) -> BundleError:
+        return BundleError(
+            f"{path} is missing or damaged ({why}); delete {self.path} and build the engines again with psarm engines."
+        )
 
 
 def write_engines(path: Path, target: Target, plans: Mapping[str, Plan]) -> Engines:
@@ -115,7 +122,7 @@ def write_engines(path: Path, target: Target, plans: Mapping[str, Plan]) -> Engi
         )
         for graph, plan in plans.items()
     }
-    engines = Engines(path, target, files, datetime.now(UTC).isoformat(timespec="microseconds"))
+    engines = Engines(path, target, files, _now())
     with atomic_directory(path) as temporary:
         for graph, plan in plans.items():
             (temporary / files[graph].file).write_bytes(plan.data)
@@ -132,14 +139,33 @@ def write_engines(path: Path, target: Target, plans: Mapping[str, Plan]) -> Engi
     return engines
 
 
+def renew(engines: Engines, folder: Path) -> Engines:
+    """Make engines the newest; those that do not lie in `folder` are copied there, theirs may be read-only."""
+    value = json.loads((engines.path / INFO).read_text(encoding="utf-8"))
+    path = folder / engines.target.key
+    renewed = replace(engines, path=path, created=_now())
+    if engines.path == path:
+        write_json(path / INFO, value | {"created": renewed.created})
+        return renewed
+    with atomic_directory(path) as temporary:
+        for file in engines.files.values():
+            shutil.copyfile(engines.path / file.file, temporary / file.file)
+        write_json(temporary / INFO, value | {"created": renewed.created})
+    return renewed
+
+
 def read_engines(folders: Sequence[Path]) -> list[Engines]:
     """All engines in `folders`, of every target."""
     paths = [path for folder in folders for path in sorted(folder.glob(f"*/{INFO}")) if path.parent.name[0] != "."]
     return [one for one in map(_read, paths) if one is not None]
 
 
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
 def _read(path: Path) -> Engines | None:
-    """None for what a later psarm wrote, and for what is no description of engines: it is built anew."""
+    """None for what a later psarm wrote, and for what is no readable description of engines: it is built anew."""
     try:
         value: Any = json.loads(path.read_text(encoding="utf-8"))
         if value["schema"] != SCHEMA:
@@ -149,7 +175,8 @@ def _read(path: Path) -> Engines | None:
             FrameShapes(*(tuple(one[name]) for name in ("minimum", "optimum", "maximum"))) for one in facts["frames"]
         )
         facts["compute_capabilities"] = tuple(facts["compute_capabilities"])
-        files = {graph: EngineFile(**file) for graph, file in value["files"].items()}
-        return Engines(path.parent, Target(**facts), files, str(value["created"]))
-    except (KeyError, TypeError, ValueError, UsageError):
+        target = Target(**facts)
+        files = {graph: EngineFile(**value["files"][graph]) for graph in target.graphs}
+        return Engines(path.parent, target, files, str(value["created"]))
+    except (OSError, AttributeError, KeyError, TypeError, ValueError, UsageError):
         return None

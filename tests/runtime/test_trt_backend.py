@@ -200,6 +200,21 @@ def test_images_whose_proposals_are_not_exact_are_told(world, monkeypatch):
             engine.run_detect(*images(count=2))
 
 
+def test_a_build_that_takes_their_place_while_they_are_read(world, monkeypatch):
+    read = []
+
+    def read_plan(graph):
+        read.append(graph)
+        if read == ["detect", "reid"]:
+            raise BundleError("reid.plan is missing or damaged.")
+        return b"plan"
+
+    engines = types.SimpleNamespace(path=world.bundle, read_plan=read_plan)
+    monkeypatch.setattr(backend, "find_engines", lambda *_: engines)
+    opened(world).close()
+    assert read == ["detect", "reid"] * 2
+
+
 def test_engines_of_other_graphs_are_refused(world):
     world.half = ("scores",)
     with pytest.raises(

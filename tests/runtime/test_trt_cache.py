@@ -6,19 +6,21 @@ import re
 import signal
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 from tiny_engines import make_trt_bundle
 
-from psarm.errors import BundleError, UsageError
+from psarm.errors import BundleError, PsarmError, UsageError
 from psarm.runtime.bundle import Bundle
 from psarm.runtime.manifest import describe_files, read_manifest, write_manifest
 from psarm.runtime.tensorrt import cache
+from psarm.runtime.tensorrt.build import Plan
 from psarm.runtime.tensorrt.cache import build_engines, find_engines, make_target
 from psarm.runtime.tensorrt.device import Gpu
-from psarm.runtime.tensorrt.flavour import TENSORRT_RTX
-from psarm.runtime.tensorrt.profiles import default_frames
+from psarm.runtime.tensorrt.flavour import TENSORRT, TENSORRT_RTX, Flavour
+from psarm.runtime.tensorrt.profiles import default_frames, frames_of_sizes
 
 pytest.importorskip("tensorrt_rtx_bindings")
 
@@ -153,8 +155,81 @@ def test_engines_that_do_not_fit_are_refused_with_the_command(bundle):
 
 
 def test_a_precision_the_bundle_lacks(bundle):
-    with pytest.raises(UsageError, match=r"holds no TensorRT graphs in int8, only fp32, fp16; export it with --trt"):
+    with pytest.raises(UsageError, match=r"graphs in int8, only fp32, fp16; TensorRT's form .* in fp32 and fp16 only"):
         make_target(bundle, TENSORRT_RTX, "int8")
+
+
+def test_the_advice_for_a_precision_that_can_be_exported(bundle):
+    only = {"fp32": bundle.manifest.tensorrt["fp32"]}
+    plain = dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, tensorrt=only))
+    with pytest.raises(UsageError, match=r"in fp16, only fp32; export it with --trt --precision fp16\.$"):
+        make_target(plain, TENSORRT_RTX, "fp16")
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Plans that no library built."""
+    monkeypatch.setattr(cache, "build_plan", lambda *_: Plan(b"plan", {"fp32": 1}, (), 0.1))
+
+
+def used(bundle):
+    return find_engines(bundle, TENSORRT_RTX, "fp32", ADA)
+
+
+def test_what_was_asked_for_last_is_used(bundle, quick):
+    small = frames_of_sizes(bundle.manifest, ["64x96"], 1)
+    first, _, _ = build(bundle)
+    second, _, _ = build(bundle, frames=small)
+    assert used(bundle) == second
+    again, built, said = build(bundle)
+    assert (built, said) == (False, []) and again.path == first.path and again.created > second.created
+    assert used(bundle) == again
+    assert build(bundle, frames=small)[0] == used(bundle) and used(bundle).path == second.path
+
+
+def test_engines_of_a_bundle_that_is_read_only_now_are_not_built_again(bundle, quick, monkeypatch, tmp_path):
+    monkeypatch.setenv("PSARM_CACHE", str(tmp_path / "cache"))
+    first, _, _ = build(bundle)
+    away = tmp_path / "cache" / "engines" / "elsewhere"
+    away.mkdir(parents=True)
+    monkeypatch.setattr(cache, "_writable_folder", lambda bundle, say: away)
+    monkeypatch.setattr(cache, "_folders", lambda bundle: [bundle.path / "engines", away])
+    assert build(bundle) == (first, False, [])
+    assert engines_in(away) == []
+    build(bundle, frames=frames_of_sizes(bundle.manifest, ["64x96"], 1))
+    copied, built, said = build(bundle)
+    assert (built, said) == (False, []) and copied.path == away / first.target.key and copied.whole
+    assert used(bundle) == copied
+
+
+def test_tensorrt_builds_for_nothing_without_a_gpu(bundle, monkeypatch):
+    monkeypatch.setattr(Flavour, "load", lambda self: types.SimpleNamespace(__version__="10.4.0"))
+    monkeypatch.setattr(cache, "find_gpu", lambda: (None, "the NVIDIA driver sees no GPU"))
+    with pytest.raises(PsarmError, match=r"TensorRT cannot build here, .*: the NVIDIA driver sees no GPU\.$"):
+        make_target(bundle, TENSORRT, "fp32")
+
+
+@pytest.mark.parametrize("change", [{"files": []}, {"files": {}}, {"target": []}, {"created": None}, None])
+def test_an_engine_json_that_says_nothing_is_not_there(bundle, quick, change):
+    engines, _, _ = build(bundle)
+    info = engines.path / "engine.json"
+    if change == {"created": None}:
+        info.unlink()
+        info.mkdir()  # cannot be read, whoever asks
+    elif change is None:
+        info.write_bytes(b"\xff\xfe\x00")
+    else:
+        info.write_text(json.dumps(json.loads(info.read_text()) | change))
+    with pytest.raises(BundleError, match="has no fp32 engines of TensorRT for RTX"):
+        used(bundle)
+    assert build(bundle)[1] and used(bundle).whole
+
+
+def test_what_a_killed_replacement_left_is_removed(bundle, quick):
+    engines, _, _ = build(bundle)
+    (engines.path.parent / f".{engines.path.name}.abc.old" / engines.path.name).mkdir(parents=True)
+    build(bundle, rebuild=True)
+    assert engines_in(engines.path.parent) == [engines.path.name]
 
 
 def test_engine_json_of_a_later_psarm_is_left_alone(bundle):
