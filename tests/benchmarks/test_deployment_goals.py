@@ -61,9 +61,11 @@ def test_report(measured):
     assert contender["times_as_fast"] == ratio and contender["reached"] == (ratio >= 2.5)
     assert contender["parity"]["match_rate"] == 1 and contender["parity"]["boxes"] < 1e-3
     assert contender["parity"]["snr_db"] > 80
-    assert part["algebra"]["reached"] and part["algebra"]["errors"]["boxes"] < 1e-9
+    assert contender["parity_reached"] == (contender["parity"]["embeddings"] <= 1e-6)
+    assert contender["yardstick_parity"]["boxes"] == yardstick["parity"]["boxes"] < 1e-3
+    assert part["algebra"]["boxes"] < 1e-9
     assert part["resizing"]["match_rate"] == 1
-    assert "onnxruntime-fp32" in printed and "✅ the graphs in float64" in printed
+    assert "onnxruntime-fp32" in printed and "The graphs in float64" in printed and "parity" in printed
 
 
 def test_one_contender_again(measured):
@@ -145,6 +147,23 @@ def test_people_are_matched_by_their_boxes():
     assert parity.to_dict()["match_rate"] == pytest.approx(2 / 3)
     ours, theirs = match(found.boxes, expected.boxes)
     assert dict(zip(ours.tolist(), theirs.tolist(), strict=True)) == {0: 2, 1: 0}
+
+
+@pytest.mark.parametrize(
+    ("change", "reached"),
+    [({}, True), ({"boxes": 2e-3}, False), ({"embeddings": 2e-6}, False), ({"match_rate": 0.9}, False)],
+)
+def test_parity_is_judged_row_by_row(change, reached):
+    near = {"boxes": 1e-4, "scores": 1.0, "embeddings": 5e-7, "snr_db": 120.0, "match_rate": 1.0}
+    rows = [
+        {"precision": "fp32", "parity": {**near, "boxes": 3e-4}},
+        {"precision": "fp32", "parity": near | change},
+        {"precision": "bf16", "parity": near},
+        {"precision": "fp32", "failure": "it does not run"},
+    ]
+    goals_speed.add_parity(rows)
+    assert [one.get("parity_reached") for one in rows] == [None, reached, None, None]
+    assert rows[1]["yardstick_parity"]["boxes"] == 3e-4
 
 
 def test_nobody():
