@@ -5,7 +5,8 @@ n people of a frame, Q queries, M gallery people, D embedding dimensions. Boxes 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -82,13 +83,12 @@ class Drift:
 
 def compare(precision: str, expected: Answers, actual: Answers) -> Drift:
     """The drift of `actual`; raises `ExportError` where it holds what is no number."""
-    for tensors in actual.tensors:
-        for name, values in tensors.items():
-            if not np.isfinite(values).all():
-                raise ExportError(
-                    f"The {precision} graphs leave its range: {name} holds values that are no numbers where fp32 has "
-                    f"some; export without {precision}."
-                )
+    for name, values in _named_values(actual):
+        if not np.isfinite(values).all():
+            raise ExportError(
+                f"The {precision} graphs leave its range: {name} holds values that are no numbers where fp32 has "
+                f"some; export without {precision}."
+            )
     snr = {
         name: decibels((a[name], b[name]) for a, b in zip(expected.tensors, actual.tensors, strict=True) if name in b)
         for name in MAPS
@@ -99,13 +99,29 @@ def compare(precision: str, expected: Answers, actual: Answers) -> Drift:
     return Drift(snr, people_drift(expected.people, actual.people, rows), _rank_drift(expected, actual, rows))
 
 
+def _named_values(answers: Answers) -> Iterator[tuple[str, NDArray[Any]]]:
+    """All that a precision says, with its name for people."""
+    for tensors in answers.tensors:
+        yield from tensors.items()
+    for vectors in answers.embeddings:
+        yield "embeddings", vectors
+    for found in answers.people:  # whose boxes are finite, or they would not be `Detections`
+        yield "people's scores", found.scores
+        yield "people's embeddings", found.embeddings
+
+
 def decibels(pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]]) -> float | None:
-    """Signal to noise of (expected, actual) tensors together; None where they hold nothing."""
+    """Signal to noise of (expected, actual) tensors together; None where they hold nothing.
+
+    Raises `ValueError` where the noise is no number.
+    """
     signal = noise = 0.0
     for expected, actual in pairs:
         exact = expected.astype(np.float64)
         signal += float(np.square(exact).sum())
         noise += float(np.square(exact - actual).sum())
+    if not math.isfinite(noise):
+        raise ValueError(f"The noise is {noise}; needed tensors of finite numbers.")
     if signal == 0:
         return None
     return MOST_DECIBELS if noise == 0 else min(MOST_DECIBELS, float(10 * np.log10(signal / noise)))

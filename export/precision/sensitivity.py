@@ -5,6 +5,7 @@ The noises of the blocks nearly add up, so the loudest of them alone is the loud
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -58,16 +59,21 @@ def choose_layers(
 
     chosen = list(layers)
     measured = ratios(chosen)
-    if min(measured.values()) >= target:
+    if _all_reach(measured, target):
         return Choice(chosen, [], measured)
     say(f"{section.name}: {min(measured.values()):.1f} dB with all layers in int8; finding the sensitive ones…")
     ranking = _rank(section, layers, ratios)
     sensitive: list[Sensitive] = []
-    while min(measured.values()) < target and ranking:
+    while not _all_reach(measured, target) and ranking:
         sensitive.append(ranking.pop(0))
         chosen = [layer for layer in chosen if layer.block != sensitive[-1].block]
         measured = ratios(chosen)
     return Choice(chosen, sensitive, measured)
+
+
+def _all_reach(ratios: Mapping[str, float], target: float) -> bool:
+    """A ratio that is no number does not, wherever it stands."""
+    return all(ratio >= target for ratio in ratios.values())
 
 
 def _rank(
@@ -80,6 +86,11 @@ def _rank(
     found = []
     for block, members in track(blocks.items(), f"sensitivity of the {section.name}", total=len(blocks)):
         alone = ratios(members)
-        worst = min(alone, key=alone.__getitem__)
+        worst = min(alone, key=lambda signal: _sorted_first(alone[signal]))
         found.append(Sensitive(block, worst, alone[worst]))
-    return sorted(found, key=lambda one: one.snr)
+    return sorted(found, key=lambda one: _sorted_first(one.snr))
+
+
+def _sorted_first(ratio: float) -> float:
+    """A ratio by which the worst come first, those that are no numbers before all."""
+    return -math.inf if math.isnan(ratio) else ratio

@@ -166,6 +166,9 @@ def test_decibels():
     assert decibels([(signal, signal + 1)]) == pytest.approx(20)
     assert decibels([(signal, signal), (signal, signal)]) == 200
     assert decibels([]) is None and decibels([(np.zeros(3), np.ones(3))]) is None
+    for noise in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="finite"):
+            decibels([(signal, signal + noise)])
 
 
 def test_people_are_matched_one_to_one():
@@ -210,6 +213,23 @@ def test_values_that_are_no_numbers_fail():
     assert drift.snr["features"] == pytest.approx(10 * np.log10(4)) and drift.snr["embeddings"] is None
     with pytest.raises(ExportError, match="fp16 graphs leave its range: features holds values that are no numbers"):
         compare("fp16", answers(1.0), answers(np.inf))
+
+
+@pytest.mark.parametrize("tensor", ["embeddings", "people's scores", "people's embeddings"])
+def test_people_that_are_no_numbers_fail(tensor):
+    def answers(value):
+        score, own, vector = (
+            value if name == tensor else 0.5 for name in ("people's scores", "people's embeddings", "embeddings")
+        )
+        found = people([[0, 0, 10, 10]], [score], [[1, own]])
+        tensors = {"boxes": np.zeros((1, 0, 4), np.float32), "scores": np.zeros((1, 0), np.float32)}
+        tensors["counts"] = np.zeros(1, np.int64)
+        return Answers([tensors], [found], [np.array([[1, vector]], np.float32)])
+
+    assert compare("int8", answers(0.5), answers(0.5)).people.matched == 1
+    for value in (np.nan, np.inf):
+        with pytest.raises(ExportError, match=f"The int8 graphs leave its range: {tensor} holds values"):
+            compare("int8", answers(0.5), answers(value))
 
 
 def test_threshold_where_nobody_is_sure_enough():
