@@ -7,7 +7,8 @@ measures all of it (`psarm data synth street --frames 600 --identities 60 --size
 without `--checkpoint` and `--data-root` speed and rounding only. Nothing else should run on the machine. Every backend
 has two threads; the yardstick (`psarm.benchmarks.yardstick`) and they take turns on one frame, and ratios are those of
 the medians in one run. `--only openvino-bf16` measures one again, beside the yardstick, and replaces its row in the
-report. Frame, weights and bundle stay in the folder `--work`.
+report; every row says when, of which commit and with which packages it was `measured`. Frame, weights and
+bundle stay in the folder `--work`.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ import cv2
 
 import psarm
 from psarm.benchmarks.facts import git_commit
-from psarm.benchmarks.goals_accuracy import measure_accuracy
+from psarm.benchmarks.goals_accuracy import AccuracySubject, measure_accuracy
 from psarm.benchmarks.goals_contenders import PARITY, POINTS_LOST, TIMES_AS_FAST, chosen
-from psarm.benchmarks.goals_report import accuracy_table, algebra_line, merged, speed_table
+from psarm.benchmarks.goals_report import accuracy_table, algebra_line, check_same, merged, speed_table
 from psarm.benchmarks.goals_speed import SpeedFolder, measure_preset
 from psarm.benchmarks.script import run
 from psarm.benchmarks.yardstick import FRAME, PEOPLE, PRESETS
@@ -77,17 +78,23 @@ def main(
         raise UsageError("Accuracy needs both a trained model and data; give --checkpoint and --data-root together.")
     contenders = chosen(only)
     before = read_json_object(json_path, "a report") if json_path is not None and json_path.exists() else None
+    settings = {"frame": list(size), "people": people, "threads": threads, "machine": _machine()}
+    subject = None
+    if checkpoint is not None and data_root is not None:
+        subject = AccuracySubject.read(checkpoint, data_root)
+    if before is not None:  # now: once everything is measured it would be lost
+        check_same(before, {**settings, "accuracy": subject and subject.to_dict()})
     cv2.setNumThreads(threads)
     load = [_load_average()]
     speed: dict[str, Any] = {}
     for preset in () if no_speed else presets or ("released",):
         speed[preset] = measure_preset(SpeedFolder(work, preset, size, people), contenders, threads, rounds)
     accuracy = None
-    if checkpoint is not None and data_root is not None:
-        bundle = work / f"{checkpoint.stem}.psarm"
-        accuracy = measure_accuracy(checkpoint, data_root, bundle, contenders, threads, err.print)
+    if subject is not None:
+        bundle = work / f"{subject.checkpoint.stem}.psarm"
+        accuracy = measure_accuracy(subject, bundle, contenders, threads, err.print)
     load.append(_load_average())
-    report = _report(speed, accuracy, load, {"frame": list(size), "people": people, "threads": threads})
+    report = _report(speed, accuracy, load, settings)
     if json_path is not None:
         report = merged(before, report) if before is not None else report
         write_json(json_path, report)
@@ -102,19 +109,22 @@ def _report(
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": git_commit(Path(psarm.__file__).resolve().parents[1]),
         "load_average": load,  # before and after
+        "packages": package_versions(),
     }
     for row in [row for part in (*speed.values(), accuracy) if part is not None for row in part["rows"]]:
         row["measured"] = measured  # rows of several runs may stand in one report
-    machine = asdict(describe_machine())
     return {
         **measured,
-        "machine": {**machine, "gpus": list(machine["gpus"])},  # as it is read again
-        "packages": package_versions(),
         **settings,
         "goals": {"times_as_fast": TIMES_AS_FAST, "parity": PARITY, "points_lost": POINTS_LOST},
         "presets": speed,
         "accuracy": accuracy,
     }
+
+
+def _machine() -> dict[str, Any]:
+    machine = asdict(describe_machine())
+    return {**machine, "gpus": list(machine["gpus"])}  # as it is read again
 
 
 def _show(report: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ rounded form of the same graphs is (`psarm.export.precision.half`).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from psarm.export import export_bundle
 from psarm.export.precision.answers import BACKEND, runnable
 from psarm.export.precision.settings import PrecisionSettings
 from psarm.export.tracing import TracedGraph
+from psarm.files import sha256
 from psarm.runtime import Bundle
 
 WAYS = ("search", "search_cbgm")
@@ -30,20 +32,45 @@ WAYS = ("search", "search_cbgm")
 Row = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class AccuracySubject:
+    """What accuracy is measured of, and on what."""
+
+    checkpoint: Path
+    data_root: Path
+    dataset: PersonSearchDataset
+
+    @classmethod
+    def read(cls, checkpoint: Path, data_root: Path) -> AccuracySubject:
+        """Raises `DataError` for data that cannot be read."""
+        return cls(checkpoint, data_root, read_dataset("prw", data_root))
+
+    def to_dict(self) -> dict[str, Any]:
+        """What figures of one report have in common, plain values for JSON."""
+        return {
+            "checkpoint": self.checkpoint.name,
+            "sha256": sha256(self.checkpoint),
+            "frames": len(self.dataset.gallery),
+            "queries": len(self.dataset.queries),
+        }
+
+
 def measure_accuracy(
-    checkpoint: Path, data_root: Path, bundle: Path, contenders: list[Contender], threads: int, say: Any
+    subject: AccuracySubject, bundle: Path, contenders: list[Contender], threads: int, say: Any
 ) -> dict[str, Any]:
     """Metrics of the PyTorch model and of every contender, and what each loses to PyTorch.
 
     The bundle is exported to `bundle`, its int8 graphs calibrated on the data set's training frames. Raises `DataError`
     or `ImageError` for data that cannot be read and `CheckpointError` for a checkpoint that cannot.
     """
-    dataset = read_dataset("prw", data_root)
+    dataset, data_root = subject.dataset, subject.data_root
     precisions = ("fp32", *(p for p in ("fp16", "int8") if any(c.precision == p for c in contenders)))
     settings = PrecisionSettings(precisions, calibrate=data_root if "int8" in precisions else None)
-    export_bundle(checkpoint, bundle, verify=False, overwrite=True, say=say, settings=settings, torch_weights=True)
+    export_bundle(
+        subject.checkpoint, bundle, verify=False, overwrite=True, say=say, settings=settings, torch_weights=True
+    )
     opened = Bundle.open(bundle)
-    yardstick = load_engine(checkpoint, threads)
+    yardstick = load_engine(subject.checkpoint, threads)
     try:
         rows = [{"name": YARDSTICK, "precision": "fp32", "metrics": _metrics(yardstick, dataset, YARDSTICK)}]
     finally:
@@ -53,12 +80,7 @@ def measure_accuracy(
     if "fp16" in precisions:
         rows.append(_rounded_row(opened, dataset, threads))
     add_losses(rows)
-    return {
-        "checkpoint": checkpoint.name,
-        "frames": len(dataset.gallery),
-        "queries": len(dataset.queries),
-        "rows": rows,
-    }
+    return {**subject.to_dict(), "rows": rows}
 
 
 def add_losses(rows: list[Row]) -> None:

@@ -15,21 +15,40 @@ from psarm.runtime.timing import STAGES
 
 SAME = ("frame", "people", "threads", "machine")
 """What two runs must share for their rows to stand in one report."""
+SAME_ACCURACY = ("checkpoint", "sha256", "frames", "queries")
+"""The same of their accuracy parts."""
 PARITY_TITLES = ("people", "matched", "px", "score", "embedding", "SNR dB", "parity")
 Report = dict[str, Any]
 
 
+def check_same(old: Report, new: Report) -> None:
+    """Raise `UsageError` where rows of the two cannot stand in one report.
+
+    Only settings and the accuracy's subject are looked at, which are known before anything is measured.
+    """
+    for key in SAME:
+        if old.get(key) != new[key]:
+            raise UsageError(
+                f"The report was measured with {key} {old.get(key)}, this run with {new[key]}; give another --json."
+            )
+    if not (old.get("accuracy") and new["accuracy"]):
+        return
+    for key in SAME_ACCURACY:
+        before, now = old["accuracy"].get(key), new["accuracy"][key]
+        if before != now:
+            raise UsageError(f"The report's accuracy is of {key} {before}, this run's of {now}; give another --json.")
+
+
 def merged(old: Report, new: Report) -> Report:
     """`new` with the rows and parts of `old` that it has none of its own for; raises `UsageError` where they differ."""
-    for key in SAME:
-        if old[key] != new[key]:
-            raise UsageError(
-                f"The report was measured with {key} {old[key]}, this run with {new[key]}; give another --json."
-            )
+    check_same(old, new)
     presets = {**old["presets"], **new["presets"]}
     for name in old["presets"].keys() & new["presets"].keys():
         presets[name] = {**new["presets"][name], "rows": _rows(old["presets"][name], new["presets"][name])}
-    return {**new, "presets": presets, "accuracy": new["accuracy"] or old["accuracy"]}
+    accuracy = new["accuracy"] or old["accuracy"]
+    if new["accuracy"] and old["accuracy"]:
+        accuracy = {**new["accuracy"], "rows": _rows(old["accuracy"], new["accuracy"])}
+    return {**new, "presets": presets, "accuracy": accuracy}
 
 
 def _rows(old: Report, new: Report) -> list[Report]:

@@ -222,7 +222,8 @@ def test_fp16_is_judged_by_its_rounded_form(tmp_path, tmp_path_factory, monkeypa
 
     monkeypatch.setattr(goals_accuracy, "_metrics", metrics)
     part = goals_accuracy.measure_accuracy(
-        *(tmp_path / "model.safetensors", tmp_path / "data", tmp_path / "bundle"),
+        goals_accuracy.AccuracySubject.read(tmp_path / "model.safetensors", tmp_path / "data"),
+        tmp_path / "bundle",
         *(chosen(("onnxruntime-fp16",)), 1, lambda message: None),
     )
     yardstick, contender, rounded = part["rows"]
@@ -236,3 +237,23 @@ def test_reports_of_different_settings_are_not_merged():
     assert merged(old, {**old, "accuracy": None})["accuracy"] == {"rows": []}
     with pytest.raises(UsageError, match="threads 1, this run with 2"):
         merged(old, {**old, "threads": 2})
+
+
+def test_accuracy_is_merged_row_by_row():
+    settings = {"frame": [1, 2], "people": 3, "threads": 1, "machine": {}, "presets": {}}
+    of = {"checkpoint": "a.safetensors", "sha256": "1", "frames": 3, "queries": 2}
+    old = {**settings, "accuracy": {**of, "rows": [{"name": "a", "is": "old"}, {"name": "b", "is": "old"}]}}
+    new = {**settings, "accuracy": {**of, "rows": [{"name": "b", "is": "new"}]}}
+    assert [one["is"] for one in merged(old, new)["accuracy"]["rows"]] == ["old", "new"]
+    for key, other in (("checkpoint", "b.safetensors"), ("sha256", "2"), ("frames", 4)):
+        with pytest.raises(UsageError, match=f"accuracy is of {key}"):
+            merged(old, {**new, "accuracy": {**new["accuracy"], key: other}})
+
+
+def test_reports_are_compared_before_anything_is_measured(measured, tmp_path, monkeypatch):
+    monkeypatch.setattr(deployment_goals, "measure_preset", lambda *arguments: pytest.fail("measured"))
+    report = json.loads((measured[0] / "report.json").read_text())
+    assert report["presets"]["tiny"]["rows"][1]["measured"]["packages"]["torch"]
+    (tmp_path / "report.json").write_text(json.dumps({**report, "people": 13}))
+    with pytest.raises(UsageError, match="people 13, this run with 12"):
+        run("--work", tmp_path, "--json", tmp_path / "report.json")
