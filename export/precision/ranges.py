@@ -18,7 +18,9 @@ from psarm.export.precision.session import Feed, Session, Tensors
 _SHIFT = 17  # of a float32's 23 bits of fraction, those that are dropped
 _BINS = 0x7F800000 >> _SHIFT  # infinity's bin and those of nan are behind
 _CENTRES = ((np.arange(_BINS, dtype=np.uint32) << _SHIFT) + (1 << (_SHIFT - 1))).view(np.float32).astype(np.float64)
-_STEP = 7  # every how manieth value is counted; no power of 2, which channels and cells are
+_STEP = 11
+"""Every how manieth value is counted. Sides of RoIs and maps and their cells are multiples of 2, 3, 5 and 7: of such a
+step some columns would never be counted."""
 _LIMITS = np.linspace(0.1, 1, 91)
 """Shares of the largest value that are tried as the largest one represented."""
 

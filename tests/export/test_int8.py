@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -12,7 +13,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from small_models import exported_once
 
+from psarm.config import load_config
 from psarm.errors import ExportError
+from psarm.export.precision import ranges, sensitivity
 from psarm.export.precision.calibration import MIN_FRAMES, read_calibration
 from psarm.export.precision.int8 import quantise
 from psarm.export.precision.layers import Layer, find_layers
@@ -25,6 +28,8 @@ from psarm.runtime.bundle import Bundle
 from psarm.runtime.engine import PersonSearch
 from psarm.runtime.images import read_image
 from psarm.runtime.manifest import describe_files, write_manifest
+
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +86,7 @@ def test_grids(int8):
 
 
 def test_what_is_quantised(int8):
-    """Convolutions and ARM's products; not the predictors, what is behind them, nor what is cut apart."""
+    """Convolutions and ARM's products; neither the predictors nor what is behind them."""
     for name, model in int8.quantised.models.items():
         weights = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
         taking = [node for node in model.graph.node if node.op_type in ("Conv", "MatMul", "Gemm")]
@@ -199,7 +204,8 @@ def observed(model, layers, xs):
     return observer.histograms
 
 
-def test_pairs_of_a_toy_graph():
+def test_pairs_of_a_toy_graph(monkeypatch):
+    monkeypatch.setattr(ranges, "_STEP", 1)  # the noise's few peaks, which are all that is left here, are counted too
     rng = np.random.default_rng(0)
     model, weights = toy_graph(rng)
     layers = find_layers(model)
@@ -320,3 +326,28 @@ def test_sensitive_blocks_are_left_out():
     nothing = choose_layers(section, layers, histograms, target=500)
     assert nothing.layers == []
     assert len(nothing.sensitive) == len(layers)
+
+
+def test_ratios_that_are_no_numbers_are_not_enough(monkeypatch):
+    """Wherever they stand among the signals."""
+    model, _ = toy_graph(np.random.default_rng(5))
+    layers = find_layers(model)
+    x = np.random.default_rng(6).normal(0, 1, (1, 8, 9, 9)).astype(np.float32)
+    histograms = observed(model, layers, [x])
+    section = Section("toy", model, {"y": "y"}, [{"x": x}])
+    for ratios in ({"a": 30.0, "b": np.nan}, {"a": np.nan, "b": 30.0}):
+        monkeypatch.setattr(sensitivity, "snr", lambda expected, actual, ratios=ratios: ratios)
+        choice = choose_layers(section, layers, histograms)
+        assert choice.layers == []
+        assert {one.signal for one in choice.sensitive} == {name for name, ratio in ratios.items() if np.isnan(ratio)}
+
+
+def test_samples_come_from_every_column():
+    """Of a map of RoIs in each preset's size, as it is and halved by res5, every cell is counted."""
+    sizes = {load_config(path).model.roi_shape for path in sorted(CONFIGS.glob("*.yaml"))}
+    assert len(sizes) > 4
+    for height, width in sizes | {(-(-height // 2), -(-width // 2)) for height, width in sizes}:
+        cells = height * width
+        assert height % ranges._STEP and width % ranges._STEP
+        counted = np.arange(0, cells * ranges._STEP, ranges._STEP) % cells
+        assert len(set(counted)) == cells
