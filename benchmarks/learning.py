@@ -22,7 +22,7 @@ import click
 import psarm
 from psarm.benchmarks.demo import RELEASE
 from psarm.benchmarks.facts import git_commit
-from psarm.benchmarks.learning_front import plot_front
+from psarm.benchmarks.learning_front import check_plot, plot_front
 from psarm.benchmarks.learning_mixers import MixersExperiment, print_mixers
 from psarm.benchmarks.learning_pets import PetsExperiment, print_pets
 from psarm.benchmarks.learning_sizes import SIZES, SizesExperiment, print_sizes
@@ -120,14 +120,16 @@ def sizes(
     """The presets for CPU boxes and a ResNet-50 on drawn frames, equal budgets."""
     if plot is not None and not measure:
         raise UsageError("--plot draws what --measure measures; give both.")
+    if plot is not None:
+        check_plot(plot)
     wanted = tuple(size for size in SIZES if size in (chosen or SIZES))
     report = SizesExperiment(folder, wanted, runs, recipe, frames, identities, seeds, measure).run()
     print_sizes(report)
-    if plot is not None:
-        plot_front(report["sizes"], plot)
     only = "".join(f"--size {size} " for size in wanted) if chosen else ""
     amount = f"{only}--seeds {seeds} --frames {frames} --identities {identities}"
     _write(f"sizes {amount} --config {recipe}{' --measure' if measure else ''}", runs, report, json_path)
+    if plot is not None:
+        plot_front(report["sizes"], plot)
 
 
 def _write(arguments: str, runs: Path | None, report: dict[str, Any], path: Path | None) -> None:

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from psarm.benchmarks.runs import run_psarm
-from psarm.errors import PsarmError
+from psarm.errors import PsarmError, UsageError
 from psarm.extras import require
 from psarm.files import atomic_path
 
 PRECISIONS = ("fp32", "bf16", "int8")
 THREADS = 2
+PLOTS = (".svg", ".png", ".pdf")
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,15 @@ def measure_size(folder: Path, data: Path) -> list[Measured]:
     return [_measured(row) for row in json.loads(result.read_text(encoding="utf-8"))["rows"]]
 
 
-def plot_front(sizes: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """Draw mAP over milliseconds, a line a precision, to `path` (svg, png, pdf); raises `MissingExtraError`."""
+def check_plot(path: Path) -> None:
+    """Whether a plot can be drawn to `path`; raises `UsageError` for its suffix and `MissingExtraError`."""
+    if path.suffix not in PLOTS:
+        raise UsageError(f"--plot {path}: a plot is one of {', '.join(PLOTS)}; give the file such a name.")
     require("matplotlib", feature="A plot", extra="paper")
+
+
+def plot_front(sizes: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+    """Draw mAP over milliseconds, a line a precision, to `path`, which `check_plot` accepts."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
@@ -65,7 +72,7 @@ def plot_front(sizes: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     axes.grid(visible=True, alpha=0.3)
     axes.legend()
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format=path.suffix.removeprefix(".") or "svg")
+        figure.savefig(temporary, format=path.suffix.removeprefix("."))
 
 
 def _measured(row: Mapping[str, Any]) -> Measured:

@@ -40,6 +40,8 @@ SIZES = ("nano", "tiny", "small", "medium", REFERENCE)
 FRAME_SIZE, PEOPLE_PER_FRAME = "768x576", 7
 DATA_SEED = 768576
 TEST_FRACTION = 0.4
+SEPARATE_RUNS = "Every size is timed in a run of its own: precisions of a size took turns, sizes did not."
+"""What milliseconds can be compared with."""
 OF_THE_RECIPE = ("roi_batch_size", "num_identities", "queue_size")
 """Keys of the model that only training knows; the recipe's are everybody's."""
 
@@ -121,10 +123,11 @@ class SizesExperiment:
                     "model": list(model_overrides(size, self._model)),
                     **summary(of_size),
                     "share_of_resnet50": share(of_size, by_size.get(REFERENCE, [])),
-                    "measured": [dataclasses.asdict(row) for row in measured.get(size, [])],
+                    "measured": measured_rows(measured.get(size, []), measured.get(REFERENCE, [])),
                 }
                 for size, of_size in by_size.items()
             },
+            "milliseconds": SEPARATE_RUNS,
             "runs": reports,
         }
 
@@ -142,11 +145,22 @@ def model_overrides(size: str, recipe: ModelConfig) -> tuple[str, ...]:
 
 
 def share(ours: Sequence[dict[str, Any]], reference: Sequence[dict[str, Any]]) -> dict[str, float | None] | None:
-    """mAP as a share of the ResNet-50's, seed by seed; None where that was not trained."""
+    """mAP as a share of the ResNet-50's, seed by seed; None where that was not trained or learned nothing."""
     if not reference:
         return None
-    pairs = zip(ours, reference, strict=True)
+    pairs = list(zip(ours, reference, strict=True))
+    if not all(_map(other) > 0 for _, other in pairs):
+        return None
     return mean_and_deviation([_map(one) / _map(other) for one, other in pairs])
+
+
+def measured_rows(ours: Sequence[Measured], reference: Sequence[Measured]) -> list[dict[str, Any]]:
+    """A size's bundle in every precision, its mAP also as a share of that of the ResNet-50's bundle in fp32.
+
+    The share is None where the ResNet-50 was not measured or has a mAP of 0.
+    """
+    whole = next((row.mAP for row in reference if row.precision == "fp32"), 0.0)
+    return [{**dataclasses.asdict(row), "share_of_resnet50": row.mAP / whole if whole > 0 else None} for row in ours]
 
 
 def _map(report: dict[str, Any]) -> float:
@@ -171,10 +185,13 @@ def print_sizes(report: Mapping[str, Any]) -> None:
     if not rows:
         return
     front = Table("size", "precision", title=f"Bundles, {FRAME_SIZE} frames, OpenVINO", title_justify="left")
-    for title in ("ms a frame", "mAP", "top-1"):
+    for title in ("ms a frame", "mAP", "of ResNet-50's fp32", "top-1"):
         front.add_column(title, justify="right")
     for size, row in rows:
+        share_of = row["share_of_resnet50"]
         front.add_row(
-            size, row["precision"], f"{row['ms']:.1f}", *(f"{100 * row[name]:.1f}" for name in ("mAP", "top1"))
+            *(size, row["precision"], f"{row['ms']:.1f}", f"{100 * row['mAP']:.1f}"),
+            *(DASH if share_of is None else f"{100 * share_of:.1f}", f"{100 * row['top1']:.1f}"),
         )
     out.print(front)
+    out.print(SEPARATE_RUNS, soft_wrap=True)

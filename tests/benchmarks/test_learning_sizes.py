@@ -84,7 +84,11 @@ def test_every_size_is_trained_once_measured_and_drawn(tmp_path, commands):
     report = json.loads(path.read_text())
     assert list(report["sizes"]) == list(SIZES)
     assert report["sizes"]["nano"]["share_of_resnet50"]["mean"] == pytest.approx(0.75)
-    assert report["sizes"]["small"]["measured"][2] == {"precision": "int8", "ms": 10.0, "mAP": 0.43, "top1": 0.6}
+    assert report["sizes"]["small"]["measured"][2] == {
+        **{"precision": "int8", "ms": 10.0, "mAP": 0.43, "top1": 0.6},
+        "share_of_resnet50": pytest.approx(0.43 / 0.4),
+    }
+    assert "run of its own" in report["milliseconds"] and "run of its own" in result.output
     assert "112.5" in result.output and "43.0" in result.output
     text = picture.read_text()
     assert "<svg" in text and all(f"<!-- {size} -->" in text for size in SIZES)
@@ -109,6 +113,31 @@ def test_some_sizes_at_a_time(tmp_path, commands):
 def test_a_plot_without_measuring_is_refused(tmp_path):
     result = run_sizes("--out", tmp_path, "--plot", tmp_path / "a.svg")
     assert isinstance(result.exception, UsageError)
+
+
+def test_a_plot_that_cannot_be_drawn_is_refused_before_training(tmp_path, commands):
+    result = run_sizes("--out", tmp_path, "--measure", "--plot", tmp_path / "front.xyz")
+    assert isinstance(result.exception, UsageError) and ".svg" in str(result.exception) and not commands
+
+
+def test_figures_are_written_before_the_plot(tmp_path, commands, monkeypatch):
+    def plot(sizes, path):
+        raise PsarmError("it cannot be drawn")
+
+    monkeypatch.setattr(learning, "plot_front", plot)
+    path = tmp_path / "results.json"
+    result = run_sizes("--out", tmp_path, "--measure", "--plot", tmp_path / "a.svg", "--json", path)
+    assert isinstance(result.exception, PsarmError) and json.loads(path.read_text())["sizes"]
+
+
+def test_a_reference_that_learned_nothing(tmp_path, commands, monkeypatch):
+    monkeypatch.setitem(MAPS, REFERENCE, 0.0)
+    monkeypatch.setattr(learning_front, "PRECISIONS", ("fp32",))
+    path = tmp_path / "results.json"
+    result = run_sizes("--out", tmp_path, "--measure", "--json", path)
+    assert result.exit_code == 0, result.output
+    nano = json.loads(path.read_text())["sizes"]["nano"]
+    assert nano["share_of_resnet50"] is None and nano["measured"][0]["share_of_resnet50"] is None
 
 
 def test_a_precision_that_does_not_run_ends_it(tmp_path, commands, monkeypatch):
