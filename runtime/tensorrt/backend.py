@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from psarm.errors import BundleError, MissingExtraError, PsarmError
 from psarm.runtime.backends.base import Backend, Tensors
 from psarm.runtime.bundle import Bundle
-from psarm.runtime.tensorrt.cache import find_engines, tensorrt_graphs
+from psarm.runtime.tensorrt.cache import build_command, find_engines, tensorrt_graphs
 from psarm.runtime.tensorrt.contexts import Contexts
 from psarm.runtime.tensorrt.device import CudaDevice, Gpu, find_gpu
 from psarm.runtime.tensorrt.engine_files import Engines
@@ -52,11 +52,12 @@ class TensorRTBackend(Backend):
             device = CudaDevice()
             stack.callback(device.close)
             engines, plans = self._read_plans(bundle, device.gpu)
+            command = build_command(bundle, self.flavour, precision)
             self._runners: dict[str, EngineRunner] = {}
             specs = {}
             for graph, described in self.graphs.items():
                 compiled = engines.path / f"{graph}.compiled"
-                contexts = Contexts(self.flavour, graph, plans.pop(graph), compiled)
+                contexts = Contexts(self.flavour, graph, plans.pop(graph), compiled, command)
                 runner = EngineRunner(graph, contexts, device, frozenset({FEATURES}))
                 stack.callback(runner.close)
                 specs[graph] = check_spec(graph, runner.spec, described, FEATURES)

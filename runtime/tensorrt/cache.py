@@ -126,7 +126,7 @@ def find_engines(bundle: Bundle, flavour: Flavour, precision: str, gpu: Gpu) -> 
     fitting = [one for one in there if _obstacle(one.target, version, graphs, gpu) is None]
     if fitting:
         return max(fitting, key=lambda one: one.created)
-    command = f"psarm engines {bundle.path} --flavour {flavour.name} --precision {precision}"
+    command = build_command(bundle, flavour, precision)
     if not there:
         raise BundleError(
             f"The bundle {bundle.path} has no {precision} engines of {flavour.title}; build them with: {command}."
@@ -134,6 +134,11 @@ def find_engines(bundle: Bundle, flavour: Flavour, precision: str, gpu: Gpu) -> 
     newest = max(there, key=lambda one: one.created)
     why = _obstacle(newest.target, version, graphs, gpu)
     raise BundleError(f"The engines in {newest.path} were built for {why}; build them again with: {command}.")
+
+
+def build_command(bundle: Bundle, flavour: Flavour, precision: str) -> str:
+    """What a user types to build engines."""
+    return f"psarm engines {bundle.path} --flavour {flavour.name} --precision {precision}"
 
 
 def _obstacle(built: Target, version: str, graphs: Mapping[str, str], gpu: Gpu) -> str | None:

@@ -6,6 +6,7 @@ held against the members that TensorRT for RTX's bindings have.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,10 @@ Limits = tuple[Shape, Shape]  # least and largest
 class Contexts:
     """An engine that was loaded, and the maker of its execution contexts."""
 
-    def __init__(self, flavour: Flavour, graph: str, plan: bytes, compiled: Path) -> None:
-        """Load `plan`. `compiled`: where TensorRT for RTX keeps the kernels it finished on this machine.
+    def __init__(self, flavour: Flavour, graph: str, plan: bytes, compiled: Path, command: str) -> None:
+        """Load `plan`.
 
-        Raises `BundleError` where the library or the GPU does not take the plan.
+        `compiled`: where TensorRT for RTX keeps the kernels it finished here; `command`: what builds engines. Raises `BundleError` where the library or the GPU does not take the plan.
         """
         self._flavour, self._library, self._log = flavour, flavour.load(), flavour.logger()
         self._log.clear()
@@ -36,7 +37,7 @@ class Contexts:
         if engine is None:
             raise BundleError(
                 f"{flavour.title_version()} does not take the engine of the {graph} graph ({self.reason()}); build it "
-                f"again here with: psarm engines BUNDLE --flavour {flavour.name} --rebuild."
+                f"again here with: {command} --rebuild."
             )
         self._engine: Engine = engine
         self.records = not flavour.ahead_of_time
@@ -92,14 +93,18 @@ class Contexts:
         return next(reversed(self._log.errors()), "it gave no reason")
 
     def close(self) -> None:
-        """Keep the kernels that were finished here, for the next start."""
-        if self._cache is None:
+        """Keep the kernels that were finished here, for the next start; a warning where they cannot be written."""
+        if self._cache is None or not self._compiled.parent.is_dir():  # the engines were deleted meanwhile
             return
         try:
             with atomic_path(self._compiled) as temporary:
                 temporary.write_bytes(self._cache.serialize())
-        except PermissionError:
-            return  # somebody else's engines: the kernels will be finished again
+        except OSError as error:
+            warnings.warn(
+                f"The kernels finished on this GPU are not kept, {self._compiled.parent} cannot be written to "
+                f"({error.strerror}): the next start finishes them again.",
+                stacklevel=2,
+            )
 
     def _runtime_config(self) -> Any:
         library: Any = self._library

@@ -80,9 +80,15 @@ class Device(Protocol):
 def find_gpu() -> tuple[Gpu | None, str]:
     """The first GPU, or None and why there is none that works; raises nothing."""
     try:
-        runtime = _runtime()
+        return _find_gpu(_runtime())
     except PsarmError as error:
         return None, str(error).rstrip(".")
+    except (OSError, RuntimeError) as error:  # cuda-bindings raise them for what the driver's library lacks
+        return None, f"CUDA does not start ({error})"
+
+
+def _find_gpu(runtime: Any) -> tuple[Gpu | None, str]:
+    """As `find_gpu`; raises `PsarmError` where a call fails that usually does not."""
     code, driver = runtime.cudaDriverGetVersion()
     if code != runtime.cudaError_t.cudaSuccess or driver == 0:
         return None, "no NVIDIA driver is installed"
@@ -182,7 +188,7 @@ class CudaGraph:
 def _runtime() -> Any:
     try:
         return importlib.import_module("cuda.bindings.runtime")
-    except ImportError as error:
+    except (ImportError, OSError, RuntimeError) as error:  # one of CUDA's libraries does not load
         raise MissingExtraError("Running TensorRT engines", "trt", f"cuda-bindings: {error}") from error
 
 

@@ -86,7 +86,7 @@ class MessageLog:
         """First lines of the errors, in the order they came."""
         return [
             text.strip().splitlines()[0]
-            for level, text in self.messages
+            for level, text in self.messages.copy()  # the library adds some from its threads
             if level in ("ERROR", "INTERNAL_ERROR") and text.strip() and "catchCudaError" not in text
         ]
 

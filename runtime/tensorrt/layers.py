@@ -14,7 +14,9 @@ from psarm.runtime.tensorrt.library import Network
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-NAMES = {"half": "fp16", "fp16": "fp16", "float": "fp32", "fp32": "fp32", "bfloat16": "bf16", "bf16": "bf16"}
+NAMES = {"half": "fp16", "fp16": "fp16", "float": "fp32", "fp32": "fp32", "bfloat16": "bf16", "bf16": "bf16"} | {
+    name: name for name in ("int8", "int32", "int64")
+}
 DATA_TYPE = re.compile(r"Datatype: ([^,}]+)")
 WORD = re.compile(r"[A-Za-z]+\d*")
 HEAVY = ("CONVOLUTION", "MATRIX_MULTIPLY")

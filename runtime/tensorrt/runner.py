@@ -113,11 +113,12 @@ class EngineRunner:
 
     def close(self) -> None:
         """Free all device memory; it cannot run afterwards."""
-        for run in self._runs.values():
-            run.free()
-        self._runs.clear()
-        self._contexts.close()
-        self._device.free(self._scratch)
+        with ExitStack() as stack:  # all of it, also where one thing fails
+            stack.callback(self._device.free, self._scratch)
+            stack.callback(self._contexts.close)
+            for run in self._runs.values():
+                stack.callback(run.free)
+            self._runs.clear()
 
     def _no_profile(self, shapes: Mapping[str, Shape]) -> UsageError:
         """Names the first input that no profile takes, or all where each is taken by some."""

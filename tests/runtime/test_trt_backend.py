@@ -1,5 +1,8 @@
 """The TensorRT backends around doubles of the GPU and the engines: what they do with shapes, buffers and results."""
 
+import errno
+import os
+import tempfile
 import types
 
 import numpy as np
@@ -13,6 +16,7 @@ from psarm.runtime import PersonSearch
 from psarm.runtime.bundle import Bundle
 from psarm.runtime.tensorrt import backend, runner
 from psarm.runtime.tensorrt.backend import TensorRTBackend, usual_rows
+from psarm.runtime.tensorrt.contexts import Contexts
 from psarm.runtime.tensorrt.runner import DeviceArray
 
 RED, GREEN = (200, 20, 20), (20, 200, 20)
@@ -41,7 +45,7 @@ def world(tmp_path, monkeypatch):
         device=DeviceDouble(), engines={}, half=(), bundle=make_trt_bundle(tmp_path / "toy.psarm")
     )
 
-    def contexts(flavour, graph, plan, compiled):
+    def contexts(flavour, graph, plan, compiled, command):
         made.engines[graph] = ContextsDouble(
             made.bundle / f"{graph}.onnx", DETECT if graph == "detect" else REID, made.half
         )
@@ -249,10 +253,42 @@ def test_embeddings_have_the_bundles_size(world):
 
 def test_contexts_refuse_a_plan_nobody_can_load(tmp_path):
     pytest.importorskip("tensorrt_rtx_bindings")
-    from psarm.runtime.tensorrt.contexts import Contexts
     from psarm.runtime.tensorrt.flavour import TENSORRT_RTX
 
     with pytest.raises(
         (BundleError, PsarmError), match=r"TensorRT for RTX 1\.\S+ does not take the engine of the reid graph"
     ):
-        Contexts(TENSORRT_RTX, "reid", b"no plan", tmp_path / "compiled")
+        Contexts(TENSORRT_RTX, "reid", b"no plan", tmp_path / "compiled", "psarm engines b")
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.ENOSPC, errno.EACCES])
+def test_kernels_that_cannot_be_kept_are_told(tmp_path, monkeypatch, code):
+    made = object.__new__(Contexts)
+    made._cache, made._compiled = (
+        types.SimpleNamespace(serialize=lambda: b"kernels"),
+        tmp_path / "key" / "reid.compiled",
+    )
+    made.close()
+    assert not made._compiled.parent.exists(), "engines that were deleted stay so"
+    made._compiled.parent.mkdir()
+    made.close()
+    assert made._compiled.read_bytes() == b"kernels"
+
+    def refuse(**_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    with pytest.warns(UserWarning, match=rf"key cannot be written to \({os.strerror(code)}\): the next start"):
+        made.close()
+
+
+def test_what_fails_on_closing_keeps_no_memory(world):
+    def fail():
+        raise PsarmError("It cannot be closed.")
+
+    engine = opened(world)
+    engine.run_detect(*images())
+    world.engines["reid"].close = fail
+    with pytest.raises(PsarmError, match=r"^It cannot be closed"):
+        engine.close()
+    assert world.device.memory == {} and world.device.closed

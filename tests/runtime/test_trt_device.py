@@ -72,6 +72,17 @@ def test_no_gpu_is_told(monkeypatch, answers, reason):
         CudaDevice()
 
 
+def test_calls_that_fail_are_told(monkeypatch):
+    monkeypatch.setattr(device, "_runtime", lambda: Recorded(cudaGetDeviceProperties=(OLD, None)))
+    assert find_gpu()[1].startswith("CUDA failed: CUDA driver version is")
+
+    def lacking():
+        raise RuntimeError('Function "cudaDriverGetVersion" not found')
+
+    monkeypatch.setattr(device, "_runtime", lambda: types.SimpleNamespace(cudaDriverGetVersion=lacking))
+    assert find_gpu() == (None, 'CUDA does not start (Function "cudaDriverGetVersion" not found)')
+
+
 def test_this_machine_is_told_in_one_line():
     gpu, why = find_gpu()
     assert (gpu is None) == bool(why)

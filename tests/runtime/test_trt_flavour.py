@@ -106,7 +106,9 @@ def test_layers_are_counted_by_the_type_of_their_outputs():
             "Name: c, LayerType: conv, Inputs: [], Outputs: [ { Name: y, Format/Datatype: Float }], Metadata: ",
             "Name: d, LayerType: conv, Inputs: [], Outputs: [ { Name: y, Datatype: Int8, Format: x }], Metadata: ",
             "Name: e, LayerType: shape_call, Inputs: [], Outputs: [], Metadata: ",
+            "Name: f, LayerType: conv, Inputs: [], Outputs: [ { Name: y, Format/Datatype: Row major INT8 format }]",
+            "Name: g, LayerType: cast, Inputs: [], Outputs: [ { Name: y, Datatype: Row major linear Int64 format }]",
             " Name: y, IOMode: Output, DataType: Float, Dimensions: [-1]",
         ]
     )
-    assert layers.count(text) == {"fp16": 2, "fp32": 1, "int8": 1}
+    assert layers.count(text) == {"fp16": 2, "fp32": 1, "int8": 2, "int64": 1}
