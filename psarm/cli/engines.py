@@ -92,7 +92,9 @@ def command(bundle: Path, precision: str | None, as_json: bool, **options: Any) 
     from psarm.runtime.bundle import Bundle
 
     opened = Bundle.open(bundle)
-    precisions = [name.strip() for name in precision.split(",") if name.strip()] if precision else None
+    precisions = None if precision is None else [name.strip() for name in precision.split(",") if name.strip()]
+    if precisions == []:
+        raise UsageError(f"--precision {precision!r} names none; give a comma list, fp32,fp16 say, or leave it out.")
     results = build(opened, precisions, BuildOptions(**options))
     if as_json:
         click.echo(json.dumps([_to_dict(engines, built) for engines, built in results], indent=2))

@@ -41,10 +41,11 @@ class FrameShapes:
 
 
 def default_frames(manifest: Manifest, max_batch: int = 1) -> tuple[FrameShapes, ...]:
-    """Landscape and portrait frames of any size up to 4:1, in batches of 1 to `max_batch`.
+    """Landscape and portrait frames of any size up to 4:1, in batches of 1 to `max_batch`, which may hold both.
 
-    The resizing rule keeps the long side between min_size and max_size and the short one up to min_size, so that these
-    two profiles take every such frame; kernels are chosen for 16:9.
+    The resizing rule keeps the long side between min_size and max_size and the short one up to min_size, so that two
+    profiles take every such frame; kernels are chosen for 16:9. A batch that holds both is padded to the long side of
+    either, which a third profile takes where there are batches.
     """
     rule = manifest.preprocessing
     short, long = (_round_up(size, rule.size_divisor) for size in (rule.min_size, rule.max_size))
@@ -53,7 +54,9 @@ def default_frames(manifest: Manifest, max_batch: int = 1) -> tuple[FrameShapes,
     usual = min(short, _round_up(rule.max_size * 9 // 16, rule.size_divisor))
     landscape = FrameShapes((1, flat, least), (1, usual, long), (max_batch, short, long))
     portrait = FrameShapes((1, least, flat), (1, long, usual), (max_batch, long, short))
-    return landscape, portrait
+    if max_batch == 1:
+        return landscape, portrait
+    return landscape, portrait, FrameShapes((2, least, least), (2, long, long), (max_batch, long, long))
 
 
 def frames_of_sizes(manifest: Manifest, sizes: Sequence[str], max_batch: int) -> tuple[FrameShapes, ...]:

@@ -6,7 +6,10 @@ import pytest
 from tiny_engines import make_trt_bundle
 from toy_bundle import make_toy_bundle
 
-from psarm.cli import engines, run
+from psarm.cli import engines, export_engines, run
+from psarm.errors import UsageError
+from psarm.runtime.tensorrt import cache
+from psarm.runtime.tensorrt.device import Gpu
 
 pytest.importorskip("tensorrt_rtx_bindings")
 
@@ -63,6 +66,8 @@ def test_sizes(bundle, capsys):
         (["--min-shapes", "2x3x64x64", "--opt-shapes", "1x3x64x64", "--max-shapes", "2x3x64x64"], "are no range"),
         (["--min-shapes", "1x3x64x64", "--max-batch", "2"], "leave out --sizes, --max-batch"),
         (["--cc", "9.0"], "does not build for compute capability '9.0'; it knows 7.5"),
+        (["--precision", ","], "--precision ',' names none; give a comma list"),
+        (["--precision", ""], "--precision '' names none"),
         (["--precision", "int8"], "no TensorRT graphs in int8, only fp32, fp16"),
         (["--flavour", "rtx"], "no TensorRT flavour 'rtx'; choose tensorrt or tensorrt_rtx"),
         (["--timing-cache", "times"], "TensorRT for RTX has no timing cache"),
@@ -88,6 +93,20 @@ def test_a_graph_that_was_tampered_with(bundle, capsys):
     graph.write_bytes(content)
     assert run(["engines", str(bundle)]) == 1
     assert "SHA-256 differs" in capsys.readouterr().err
+
+
+def test_an_export_is_good_where_its_engines_cannot_be_built(bundle, capsys, monkeypatch):
+    hopper = Gpu("NVIDIA H200", "9.0")
+    monkeypatch.setattr(cache, "find_gpu", lambda: (hopper, ""))
+    monkeypatch.setattr(export_engines, "_obstacle", lambda: None)
+    export_engines.build_where_possible(bundle, engines.BuildOptions(), show_table=True)
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith("No engines were built (TensorRT for RTX 1.")
+    assert "does not build for compute capability '9.0'" in said.err and f"psarm engines {bundle}\n" in said.err
+    with pytest.raises(UsageError, match=r"capability '9\.0'"):
+        export_engines.build_where_possible(bundle, engines.BuildOptions("tensorrt_rtx"), show_table=True)
+    with pytest.raises(UsageError, match="no multiple of 32"):
+        export_engines.build_where_possible(bundle, engines.BuildOptions(sizes=("65x96",)), show_table=True)
 
 
 def test_ctrl_c_leaves_nothing(bundle, capsys, monkeypatch):

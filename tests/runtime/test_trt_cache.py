@@ -1,6 +1,7 @@
 """The engine cache, with real builds by TensorRT for RTX: what is built when, kills, and two builds at once."""
 
 import dataclasses
+import itertools
 import json
 import re
 import signal
@@ -15,6 +16,7 @@ from tiny_engines import make_trt_bundle
 from psarm.errors import BundleError, PsarmError, UsageError
 from psarm.runtime.bundle import Bundle
 from psarm.runtime.manifest import describe_files, read_manifest, write_manifest
+from psarm.runtime.preprocess import resized_size
 from psarm.runtime.tensorrt import cache
 from psarm.runtime.tensorrt.build import Plan
 from psarm.runtime.tensorrt.cache import build_engines, find_engines, make_target
@@ -293,8 +295,25 @@ def test_of_two_builds_at_once_one_waits(bundle, tmp_path):
     assert (first_end.splitlines()[-1], second_end.splitlines()[-1]) == ("True", "False")
 
 
+@pytest.mark.parametrize("rule", [(900, 1500), (288, 512), (96, 160), (480, 640)])
+def test_default_profiles_take_batches_of_both_orientations(bundle, rule):
+    preprocessing = dataclasses.replace(bundle.manifest.preprocessing, min_size=rule[0], max_size=rule[1])
+    profiles = default_frames(dataclasses.replace(bundle.manifest, preprocessing=preprocessing), 3)
+    shapes = [(60, 90), (90, 60), (40, 150), (150, 40), (77, 77), (108, 192), (64, 48)]
+    for chosen in itertools.product(shapes, repeat=3):
+        sizes = [resized_size(*shape, *rule) for shape in set(chosen)]
+        height, width = (-(-max(side) // 32) * 32 for side in zip(*sizes, strict=True))
+        batch = (len(sizes), height, width)
+        assert any(
+            all(a <= b <= c for a, b, c in zip(one.minimum, batch, one.maximum, strict=True)) for one in profiles
+        ), chosen
+
+
 def test_default_profiles_take_every_size_of_the_rule(bundle):
     rule = dataclasses.replace(bundle.manifest.preprocessing, min_size=900, max_size=1500)
-    landscape, portrait = default_frames(dataclasses.replace(bundle.manifest, preprocessing=rule), 4)
+    manifest = dataclasses.replace(bundle.manifest, preprocessing=rule)
+    landscape, portrait, mixed = default_frames(manifest, 4)
+    assert (mixed.minimum, mixed.optimum, mixed.maximum) == ((2, 896, 896), (2, 1504, 1504), (4, 1504, 1504))
+    assert len(default_frames(manifest)) == 2
     assert (landscape.minimum, landscape.optimum, landscape.maximum) == ((1, 352, 896), (1, 864, 1504), (4, 928, 1504))
     assert (portrait.minimum, portrait.optimum, portrait.maximum) == ((1, 896, 352), (1, 1504, 864), (4, 1504, 928))
