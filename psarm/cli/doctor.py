@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from psarm.machine import Machine
     from psarm.runtime.backends import BackendStatus
 
+Runs = dict[str, str | None]
+"""Precision → what must be made before a backend runs the bundle in it, None where nothing."""
+
 
 @click.command()
 @click.argument("bundle", required=False, type=click.Path(exists=True, path_type=Path))
@@ -31,7 +34,7 @@ def command(bundle: Path | None, as_json: bool) -> None:
     versions, machine, backends = package_versions(), describe_machine(), probe_backends()
     runs, auto = ({}, "") if bundle is None else _what_runs(bundle, backends)
     if as_json:
-        rows = [dataclasses.asdict(one) | ({"precisions": runs[one.name]} if runs else {}) for one in backends]
+        rows = [dataclasses.asdict(one) | (_to_dict(runs[one.name]) if runs else {}) for one in backends]
         report = {"versions": versions, "machine": dataclasses.asdict(machine), "backends": rows}
         out.print_json(json.dumps(report | ({"auto": auto} if auto else {})))
     else:
@@ -42,24 +45,41 @@ def command(bundle: Path | None, as_json: bool) -> None:
         raise PsarmError("No backend loads on this machine; install one with: pip install onnxruntime.")
 
 
-def _what_runs(path: Path, backends: list[BackendStatus]) -> tuple[dict[str, tuple[str, ...]], str]:
-    """The precisions in which each backend runs the bundle, and what auto takes and why; empty where nothing runs."""
+def _what_runs(path: Path, backends: list[BackendStatus]) -> tuple[dict[str, Runs], str]:
+    """What each backend runs the bundle in, and what auto takes and why; empty where nothing runs."""
     from psarm.runtime import Bundle, PersonSearch
     from psarm.runtime.backends import load_backend
 
     bundle = Bundle.open(path)
-    runs = {one.name: load_backend(one.name).precisions(bundle) if one.loads else () for one in backends}
-    if not any(runs.values()):
+    runs: dict[str, Runs] = {one.name: {} for one in backends}
+    for one in backends:
+        if one.loads:
+            kind = load_backend(one.name)
+            runs[one.name] = {precision: kind.lacks(bundle, precision) for precision in kind.precisions(bundle)}
+    if not any(lacks is None for found in runs.values() for lacks in found.values()):
         return runs, ""
     with PersonSearch(bundle) as engine:
         return runs, engine.reason
+
+
+def _to_dict(runs: Runs) -> dict[str, object]:
+    return {"precisions": list(runs), "lacks": {name: what for name, what in runs.items() if what is not None}}
+
+
+def _to_text(runs: Runs) -> str:
+    """A line for what runs and one for each thing that must be made first."""
+    ready = ", ".join(name for name, what in runs.items() if what is None)
+    lines = [ready] if ready else []
+    for lacks in dict.fromkeys(what for what in runs.values() if what is not None):
+        lines.append(f"{', '.join(name for name, what in runs.items() if what == lacks)}: {lacks}")
+    return "\n".join(lines) or "–"
 
 
 def _print_tables(
     versions: dict[str, str | None],
     machine: Machine,
     backends: list[BackendStatus],
-    runs: dict[str, tuple[str, ...]],
+    runs: dict[str, Runs],
 ) -> None:
     from rich.table import Table
     from rich.text import Text
@@ -83,6 +103,6 @@ def _print_tables(
     table = Table(*columns, title="Backends", title_justify="left")
     for backend in backends:
         loads = Text("yes", style="green") if backend.loads else Text("no", style="red")
-        precisions = [", ".join(runs[backend.name]) or "–"] if runs else []
+        precisions = [Text(_to_text(runs[backend.name]))] if runs else []
         table.add_row(backend.name, loads, *precisions, Text(backend.detail))
     out.print(table)

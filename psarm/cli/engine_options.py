@@ -113,12 +113,17 @@ def check_bundle_first(bundle: Path, paths: tuple[Path, ...]) -> None:
 
 
 def open_engine(bundle: Path, backend: str, precision: str, threads: int | None, conf: float | None) -> PersonSearch:
-    """Open the bundle and say on stderr what runs it, and why where that was left to psarm."""
+    """Open the bundle and say on stderr what runs it, and why where that was left to psarm or is not what was meant."""
     from psarm.console import err
     from psarm.runtime import PersonSearch
+    from psarm.runtime.backends.ort_providers import cuda_obstacle
 
     engine = PersonSearch(bundle, backend, precision, threads, conf)
-    why = f": {engine.why}" if backend == "auto" else ""
+    why = ""
+    if backend == "auto":
+        why = f": {engine.why}"
+    elif backend == "onnxruntime" and (obstacle := cuda_obstacle()):
+        why = f": {obstacle}"
     err.print(f"Running on {engine.summary}{why}.", markup=False, soft_wrap=True)
     return engine
 

@@ -61,7 +61,10 @@ def probe_backends() -> list[BackendStatus]:
 
 
 def runnable(bundle: Bundle, name: str) -> tuple[str, ...]:
-    """Precisions in which the backend `name` runs `bundle` on this machine; none where it does not load."""
+    """Precisions the backend `name` can run `bundle` in on this machine; none where it does not load.
+
+    TensorRT's may lack engines yet: `Backend.lacks`.
+    """
     return load_backend(name).precisions(bundle) if probe_backend(name).loads else ()
 
 
@@ -93,8 +96,8 @@ def open_backend(
 
 def _open_fastest(bundle: Bundle, precision: str, threads: int | None) -> tuple[Backend, str]:
     passed_over: list[BackendStatus] = []
-    if ort_providers.is_built_in(ort_providers.CUDA) and not (cuda := ort_providers.probe(ort_providers.CUDA))[0]:
-        passed_over.append(BackendStatus("onnxruntime on a GPU", *cuda))
+    if why := ort_providers.cuda_obstacle():
+        passed_over.append(BackendStatus("onnxruntime on a GPU", False, why))
     failures: list[PsarmError] = []
     for name in _fastest_first():
         status = probe_backend(name)

@@ -96,7 +96,15 @@ class Backend(ABC):
     @staticmethod
     @abstractmethod
     def precisions(bundle: Bundle) -> tuple[str, ...]:
-        """Those of `psarm.runtime.backends.PRECISIONS` in which it runs `bundle` here; its library is there."""
+        """Those of `psarm.runtime.backends.PRECISIONS` it can run `bundle` in; its library is there.
+
+        What `lacks` names has to be made first.
+        """
+
+    @classmethod
+    def lacks(cls, bundle: Bundle, precision: str) -> str | None:
+        """What must be made here before it runs `bundle` in one of its `precisions`, and how; None where nothing."""
+        return None
 
     @abstractmethod
     def close(self) -> None:

@@ -69,6 +69,14 @@ def is_built_in(provider: str) -> bool:
     return provider in onnxruntime.get_available_providers()
 
 
+def cuda_obstacle() -> str | None:
+    """Why the CPU runs what an ONNX Runtime with CUDA was installed for; None where CUDA loads or is not built in."""
+    if not is_built_in(CUDA):
+        return None
+    works, why = probe(CUDA)
+    return None if works else why
+
+
 def open_session(model: str | bytes, providers: list[Any], threads: int) -> onnxruntime.InferenceSession:
     """A session of an ONNX file or its bytes on the first of `providers` that takes a node, with `threads` CPU threads.
 

@@ -83,8 +83,19 @@ class TensorRTBackend(Backend):
 
     @staticmethod
     def precisions(bundle: Bundle) -> tuple[str, ...]:
-        """Those of the bundle's TensorRT graphs; whether engines of them are there, the constructor says."""
+        """Those of the bundle's TensorRT graphs; whether engines of them are there, `lacks` says."""
         return tuple(bundle.manifest.tensorrt)
+
+    @classmethod
+    def lacks(cls, bundle: Bundle, precision: str) -> str | None:
+        """The engines, where none are there for this GPU."""
+        gpu, _ = find_gpu()
+        try:
+            if gpu is not None:
+                find_engines(bundle, cls.flavour, precision, gpu)
+        except BundleError:
+            return f"no engines yet: psarm engines {bundle.path} --flavour {cls.flavour.name}"
+        return None
 
     def close(self) -> None:
         """Free the engines and all device memory."""

@@ -28,7 +28,8 @@ class Contexts:
     def __init__(self, flavour: Flavour, graph: str, plan: bytes, compiled: Path, command: str) -> None:
         """Load `plan`.
 
-        `compiled`: where TensorRT for RTX keeps the kernels it finished here; `command`: what builds engines. Raises `BundleError` where the library or the GPU does not take the plan.
+        `compiled`: where TensorRT for RTX keeps the kernels it finished here; `command`: what builds engines.
+        Raises `BundleError` where the library or the GPU does not take the plan.
         """
         self._flavour, self._library, self._log = flavour, flavour.load(), flavour.logger()
         self._log.clear()

@@ -1,14 +1,21 @@
 """What `psarm doctor` prints and exits with, on machines with and without working backends."""
 
 import json
+import types
 
 import pytest
+from tiny_engines import make_trt_bundle
 from toy_bundle import make_toy_bundle
 
 from psarm.cli import run
+from psarm.cli.doctor import _to_text
 from psarm.machine import PACKAGES, package_versions
 from psarm.runtime import backends
-from psarm.runtime.backends import BACKENDS, BackendStatus
+from psarm.runtime.backends import BACKENDS, BackendStatus, probe_backend
+from psarm.runtime.tensorrt import backend as trt_backend
+from psarm.runtime.tensorrt.backend import TensorRTForRTXBackend
+from psarm.runtime.tensorrt.device import Gpu
+from psarm.runtime.tensorrt.flavour import Flavour
 
 
 @pytest.fixture
@@ -52,6 +59,23 @@ def test_what_runs_a_bundle(bundle, capsys):
     assert run(["doctor", str(bundle)]) == 0
     shown = capsys.readouterr().out
     assert "runs the bundle in" in shown and f"auto takes {report['auto']}.\n" in shown
+
+
+def test_engines_that_are_not_there_yet(tmp_path, capsys, monkeypatch):
+    bundle = make_trt_bundle(tmp_path / "toy.psarm")
+    monkeypatch.setattr(TensorRTForRTXBackend, "probe", classmethod(lambda cls: (True, "a double")))
+    monkeypatch.setattr(Flavour, "load", lambda self: types.SimpleNamespace(__version__="1.7"))
+    monkeypatch.setattr(trt_backend, "find_gpu", lambda: (Gpu("NVIDIA L4", "8.9"), ""))
+    statuses = [probe_backend(name) for name in ("onnxruntime", "tensorrt_rtx")]
+    monkeypatch.setattr(backends, "probe_backends", lambda: statuses)
+    assert run(["doctor", str(bundle), "--json"]) == 0
+    plain, rtx = json.loads(capsys.readouterr().out)["backends"]
+    text = f"no engines yet: psarm engines {bundle} --flavour tensorrt_rtx"
+    assert (plain["precisions"], plain["lacks"]) == (["fp32"], {})
+    assert (rtx["precisions"], rtx["lacks"]) == (["fp32", "fp16"], {"fp32": text, "fp16": text})
+    assert _to_text({"fp32": None, "fp16": text, "bf16": None}) == f"fp32, bf16\nfp16: {text}"
+    assert run(["doctor", str(bundle)]) == 0
+    assert "fp32, fp16: no" in capsys.readouterr().out
 
 
 def test_a_bundle_that_is_none(tmp_path, capsys):

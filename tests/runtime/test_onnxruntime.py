@@ -14,6 +14,7 @@ import pytest
 import toy_bundle as toy
 from onnx import TensorProto, helper
 
+from psarm.cli.engine_options import open_engine
 from psarm.errors import PsarmError, UsageError
 from psarm.runtime import Bundle
 from psarm.runtime.backends import onnxruntime as ort_backend
@@ -88,6 +89,13 @@ def test_a_wheel_of_another_cuda_says_so_and_the_cpu_runs(bundle, gpu_wheel, cap
     assert capfd.readouterr() == ("", "")
     _, reason = open_backend(bundle, threads=1)
     assert "passed over: onnxruntime on a GPU: CUDA is built in but does not load: libcublasLt.so.13" in reason
+
+
+def test_a_command_says_that_cuda_fell_back_where_onnxruntime_was_asked_for(bundle, gpu_wheel, capsys):
+    open_engine(bundle.path, "onnxruntime", "auto", 1, None).close()
+    assert "fp32: CUDA is built in but does not load: libcublasLt.so.13" in capsys.readouterr().err
+    open_engine(bundle.path, "openvino", "auto", 1, None).close()
+    assert "CUDA" not in capsys.readouterr().err
 
 
 def test_tensorrt_is_only_used_when_it_loads(bundle, gpu_wheel):
