@@ -46,7 +46,7 @@ def describe(flavour: Flavour, plan: bytes, log: MessageLog) -> str:
     loaded once.
     """
     if flavour.ahead_of_time:
-        return next((text for _, text in reversed(log.messages) if text.startswith("Layers:")), "")
+        return next((text for _, text in reversed(log.messages.copy()) if text.startswith("Layers:")), "")
     library = flavour.load()
     engine = library.Runtime(log.handle).deserialize_cuda_engine(plan)
     if engine is None:
