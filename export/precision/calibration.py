@@ -38,22 +38,25 @@ class Calibration:
         return len(self.frames)
 
 
-def read_calibration(root: str | Path, rule: Preprocessing, limit: int = MAX_FRAMES) -> Calibration:
+def read_calibration(
+    root: str | Path, rule: Preprocessing, limit: int = MAX_FRAMES, least: int = MIN_FRAMES
+) -> Calibration:
     """At most `limit` pictures, spread evenly over the training frames of a data set or over all pictures of a folder.
 
-    `rule` is the bundle's preprocessing. Raises `UsageError` where there are fewer than `MIN_FRAMES`, `DataError` for a
-    data set that cannot be read.
+    `rule` is the bundle's preprocessing. Raises `UsageError` where there are fewer than `least` (`MIN_FRAMES` for
+    int8, 1 to compare precisions on), `DataError` for a data set that cannot be read.
     """
     root = Path(root)
     if not root.is_dir():
         raise UsageError(f"There is no folder {root} to calibrate int8 on; give a folder of pictures or a data set.")
     kind, files = _find(root)
-    if len(files) < MIN_FRAMES:
+    if len(files) < least:
         found = f"only {len(files)}" if files else "no"
         noun = kind if len(files) != 1 else kind.removesuffix("s")
+        needed = f"int8 is calibrated on at least {least} pictures" if least > 1 else "precisions are compared on some"
         raise UsageError(
-            f"{root} holds {found} {noun}; int8 is calibrated on at least {MIN_FRAMES} pictures of the scenes it will "
-            "see, so give a folder with more of them or a data set."
+            f"{root} holds {found} {noun}; {needed} of the scenes it will see, so give a folder with more of them or a "
+            "data set."
         )
     chosen = np.unique(np.linspace(0, len(files) - 1, min(limit, len(files))).round().astype(int))
     frames = tuple(files[position] for position in chosen)

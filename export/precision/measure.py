@@ -96,14 +96,15 @@ def measure_precisions(
     Raises `ExportError` where a precision's answers are no numbers, or keep less of fp32's mAP than asked for.
     """
     bundle = Bundle.open(directory)
+    reports = [PrecisionReport("fp32", None, _accuracy(bundle, "fp32", data.dataset))]
+    if not settings.reduced:
+        return reports
     frames = data.frames(bundle.manifest.preprocessing)
     say(f"comparing {', '.join(settings.reduced)} with fp32 on {len(frames)} frames…")
     tensors = run_tensors(bundle, "fp32", frames)
     threshold = people_threshold(tensors, bundle.manifest.thresholds.score)
     exact = Answers(tensors, *run_people(bundle, "fp32", frames, threshold))
     boxes = [found.boxes for found in exact.people]
-    accuracy = _accuracy(bundle, "fp32", data.dataset)
-    reports = [PrecisionReport("fp32", None, accuracy)]
     for precision in settings.reduced:
         with runnable(bundle, precision, graphs) as form:
             rough_tensors = run_tensors(form, precision, frames)

@@ -34,7 +34,7 @@ class Session:
             )
         except Exception as error:  # onnxruntime's exceptions share no base class but Exception
             raise ExportError(
-                f"ONNX Runtime {onnxruntime.__version__} cannot load a graph that is being quantised "
+                f"ONNX Runtime {onnxruntime.__version__} cannot load a graph of the bundle in the making "
                 f"({first_line(error)}); this is a fault of psarm."
             ) from error
         self._outputs = list(outputs)

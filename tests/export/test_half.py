@@ -13,6 +13,7 @@ from torch import nn
 from psarm.errors import ExportError
 from psarm.export.precision.half import FLOAT_OWNERS, HALF_OWNERS, half_graph, owner_of, rounded_graph
 from psarm.export.tracing import TracedGraph
+from psarm.export.verify_half import verify_half
 from psarm.runtime.bundle import Bundle
 
 ISLANDS = {"DetectGraph", "ProposalGraph", "RefineGraph", "ReidGraph", "SimAMGraph", "DetectionHeadGraph"}
@@ -175,3 +176,22 @@ def test_weights_beyond_half_are_refused(tmp_path_factory):
     weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * 1e6, weight.name))
     with pytest.raises(ExportError, match="beyond half's largest number 65504"):
         half_graph(graph)
+
+
+@pytest.mark.parametrize("graph, output", [("detect", "features"), ("reid", "embeddings"), ("reid", "refined_boxes")])
+@pytest.mark.parametrize("fault, phrase", [("nan", "are no numbers"), ("half of it", r"dB of fp32's, less than 20")])
+def test_written_graphs_are_run(graphs, graph, output, fault, phrase):
+    """A fault that only running a graph shows."""
+    exact = {name: one.model for name, one in graphs.items()}
+    half = {name: half_graph(one) for name, one in graphs.items()}
+    verify_half(exact, half)
+    factor = np.float32(np.nan if fault == "nan" else 0.5)
+    broken = half[graph].graph
+    for node in broken.node:
+        for names in (node.input, node.output):
+            for position, name in enumerate(names):
+                names[position] = f"{name}.right" if name == output else name
+    broken.initializer.append(onnx.numpy_helper.from_array(np.asarray(factor), "factor"))
+    broken.node.append(onnx.helper.make_node("Mul", [f"{output}.right", "factor"], [output]))
+    with pytest.raises(ExportError, match=f"fp16 form of {graph} leaves half's range or precision: {output}.*{phrase}"):
+        verify_half(exact, half)
