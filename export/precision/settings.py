@@ -30,6 +30,11 @@ class PrecisionSettings:
     """Whether to write the graphs that TensorRT builds engines from, too."""
 
     def __post_init__(self) -> None:
+        if self.precisions != (needed := parse_precisions(self.precisions)):
+            raise UsageError(
+                f"The precisions are {', '.join(self.precisions) or 'none'}; needed {', '.join(needed)} in this order, "
+                "as parse_precisions gives them."
+            )
         if "int8" in self.precisions and self.calibrate is None:
             raise UsageError(
                 "int8 is calibrated on pictures of the scenes it will see; give them with --calibrate DATA."
@@ -51,9 +56,6 @@ class PrecisionSettings:
         return self.precisions[1:]
 
 
-FP32_ONLY = PrecisionSettings()
-
-
 def parse_precisions(names: Sequence[str]) -> tuple[str, ...]:
     """Names in any order, with or without fp32, as `PrecisionSettings` has them; raises `UsageError`."""
     unknown = [name for name in names if name not in PRECISIONS]
@@ -63,3 +65,6 @@ def parse_precisions(names: Sequence[str]) -> tuple[str, ...]:
             advice = "; bf16 needs no file, a runtime takes the fp32 graphs in it (psarm detect --precision bf16)"
         raise UsageError(f"There is no precision {unknown[0]!r}; needed some of {', '.join(PRECISIONS)}{advice}.")
     return tuple(name for name in PRECISIONS if name == "fp32" or name in names)
+
+
+FP32_ONLY = PrecisionSettings()

@@ -63,6 +63,8 @@ def test_unknown_precisions(names, sentence):
         ({"precisions": ("fp32", "fp16"), "min_map_ratio": 0.9}, "--data-root DIR"),
         ({"precisions": ("fp32", "fp16"), "min_map_ratio": 99.0, "data_root": "x"}, "at most 1"),
         ({"min_map_ratio": 0.9, "data_root": "x"}, "another one with --precision"),
+        ({"precisions": ("fp16",)}, "The precisions are fp16; needed fp32, fp16 in this order"),
+        ({"precisions": ("fp32", "fp16", "fp16")}, "needed fp32, fp16 in this order"),
     ],
 )
 def test_settings_that_do_not_go_together(values, sentence):
@@ -83,7 +85,7 @@ def test_fp16_bundle(quick, tmp_path):
     )
     assert report.sizes.keys() == report.nodes.keys() == {"detect", "reid", "detect.fp16", "reid.fp16"}
     assert report.sizes["detect.fp16"] < 0.55 * report.sizes["detect"]
-    assert said[-2:] == ["converting to fp16…", "comparing fp16 with fp32 on 4 frames…"]
+    assert said[-3:] == ["converting to fp16…", "running the fp16 graphs…", "comparing fp16 with fp32 on 4 frames…"]
     fp32, fp16 = report.precisions
     assert (fp32.precision, fp32.drift, fp16.precision, fp16.accuracy) == ("fp32", None, "fp16", None)
     assert all(50 < value < 120 for value in fp16.drift.snr.values())
@@ -98,9 +100,12 @@ def test_fp16_bundle(quick, tmp_path):
 def test_without_verification_nothing_is_measured(quick, tmp_path):
     report = export_bundle(quick, tmp_path / "b", verify=False, settings=FP16)
     assert report.precisions == [] and (tmp_path / "b" / "reid.fp16.onnx").exists()
-    with pytest.raises(UsageError, match="--no-verify"):
-        settings = PrecisionSettings(("fp32", "fp16"), data_root=tmp_path, min_map_ratio=0.9)
-        export_bundle(quick, tmp_path / "c", verify=False, settings=settings)
+    for settings in (
+        PrecisionSettings(data_root=tmp_path),
+        PrecisionSettings(("fp32", "fp16"), data_root=tmp_path, min_map_ratio=0.9),
+    ):
+        with pytest.raises(UsageError, match="--data-root is to measure accuracy on, which --no-verify leaves out"):
+            export_bundle(quick, tmp_path / "c", verify=False, settings=settings)
 
 
 def test_accuracy_on_a_data_set(quick, tmp_path, monkeypatch):
@@ -111,6 +116,26 @@ def test_accuracy_on_a_data_set(quick, tmp_path, monkeypatch):
     for one in report.precisions:
         assert {"detection", "search", "search_cbgm"} <= one.accuracy.keys()
         assert 0 <= one.accuracy["search"]["mAP"] <= 1
+
+
+def test_accuracy_of_fp32_alone(quick, tmp_path, monkeypatch):
+    root = measured_as({"fp32": 0.25}, tmp_path, monkeypatch)
+    [report] = export_bundle(quick, tmp_path / "b", settings=PrecisionSettings(data_root=root)).precisions
+    assert (report.precision, report.drift, report.accuracy) == ("fp32", None, {"search": {"mAP": 0.25}})
+
+
+def test_few_pictures_are_enough_without_int8(quick, tmp_path, monkeypatch):
+    import cv2
+
+    monkeypatch.setattr(exporter, "verify_bundle", lambda *arguments: [])
+    (tmp_path / "pictures").mkdir()
+    settings = PrecisionSettings(("fp32", "fp16"), calibrate=tmp_path / "pictures")
+    with pytest.raises(UsageError, match="holds no pictures; precisions are compared on some of the scenes"):
+        export_bundle(quick, tmp_path / "b", settings=settings)
+    cv2.imwrite(str(tmp_path / "pictures" / "a.png"), np.full((90, 120, 3), 99, np.uint8))
+    said = []
+    export_bundle(quick, tmp_path / "b", settings=settings, say=said.append)
+    assert said[-1] == "comparing fp16 with fp32 on 1 frames…"
 
 
 @pytest.mark.parametrize("found, kept", [(0.5, False), (0.61, True)])

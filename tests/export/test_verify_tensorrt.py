@@ -7,7 +7,7 @@ from onnx import TensorProto
 from small_models import exported_once, skip_tracing
 
 from psarm.errors import ExportError
-from psarm.export import export_bundle
+from psarm.export import export_bundle, exporter
 from psarm.export.precision.settings import PrecisionSettings
 from psarm.export.verify_graphs import GraphRunner
 from psarm.export.verify_tensorrt import verify_tensorrt
@@ -76,6 +76,34 @@ def test_a_wrong_answer_is_found(exported, monkeypatch, graph, output):
     monkeypatch.setattr(GraphRunner, "run", tampered)
     with pytest.raises(ExportError, match=f"tensorrt/{graph}, one image"):
         verify_tensorrt(folder, ["detect", "reid"])
+
+
+def test_nothing_settled_is_found(exported, monkeypatch):
+    folder, _ = exported
+    run = GraphRunner.run
+
+    def unsettled(self, **inputs):
+        outputs = run(self, **inputs)
+        return outputs | {"exact": torch.zeros_like(outputs["exact"])} if "exact" in outputs else outputs
+
+    monkeypatch.setattr(GraphRunner, "run", unsettled)
+    with pytest.raises(ExportError, match="tensorrt/detect, one image: no image's proposals are settled"):
+        verify_tensorrt(folder, ["detect", "reid"])
+
+
+def test_fp16_is_run_in_both_roundings(small_bundle, tmp_path, monkeypatch):
+    """As it is written and with every value rounded; the features that pass between the graphs are half."""
+    runs = []
+    monkeypatch.setattr(exporter, "verify_half", lambda exact, half, form="": runs.append((form, exact, half)))
+    skip_tracing(small_bundle.bundle, monkeypatch)
+    ordinary = [exporter.trace_detect(None), exporter.trace_heads("reid", None, 0)]
+    monkeypatch.setattr(exporter, "trace_tensorrt", lambda model: ordinary)
+    for step in ("verify_bundle", "verify_tensorrt", "measure_precisions"):
+        monkeypatch.setattr(exporter, step, lambda *arguments: [])
+    export_bundle(small_bundle.model, tmp_path / "b", settings=PrecisionSettings(("fp32", "fp16"), tensorrt=True))
+    assert [form for form, _, _ in runs] == ["", "tensorrt/", "tensorrt/"]
+    features = [half["reid"].graph.input[0].type.tensor_type.elem_type for _, _, half in runs]
+    assert features == [TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.FLOAT]
 
 
 def test_only_what_was_asked_for(small_bundle, monkeypatch, tmp_path):
