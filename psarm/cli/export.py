@@ -34,7 +34,7 @@ DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
     metavar="DATA",
     help="Data set or folder of pictures to learn int8's ranges from; precisions are compared on some of them too.",
 )
-@click.option("--data-root", type=DIRECTORY, metavar="DIR", help="Data set to measure every precision on.")
+@click.option("--data-root", type=DIRECTORY, metavar="DIR", help="Data set to measure every precision on, fp32 too.")
 @click.option("--dataset", type=click.Choice(DATASETS), help="Format of --data-root  [default: prw].")
 @click.option(
     "--min-map-ratio",
@@ -59,8 +59,9 @@ def command(checkpoint: Path, out: Path, trt: bool, as_json: bool, **options: An
     or embeddings by more than 0.0001.
 
     What another precision costs beside fp32 is measured and shown: on a few frames (of --data-root or --calibrate, else
-    made up), and with --data-root as mAP and top-1 of the whole data set. That runs on the CPU; fp16 is computed there
-    with half's rounding after every operator, as a GPU would at worst.
+    made up), and with --data-root as mAP and top-1 of the whole data set, fp32's own too. That runs on the CPU; fp16 is
+    computed there with half's rounding after every operator, as a GPU would at worst, and what int8 leaves in float is
+    computed in fp32. On CPUs with bf16, OpenVINO runs that rest in bf16.
 
     With --trt, engines are built once the bundle is in place: with TensorRT where there is a GPU, with TensorRT for RTX
     where there is one or --cc names some. Options from --flavour to --rebuild are those of psarm engines, which builds

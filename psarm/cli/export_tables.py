@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from psarm.export import ExportReport
     from psarm.export.comparison import Comparison
     from psarm.export.precision.drift import Drift
+    from psarm.export.precision.int8 import Quantised
     from psarm.export.precision.measure import PrecisionReport
 
 NOTHING = "–"
@@ -27,6 +29,8 @@ def show_export(report: ExportReport) -> None:
         print_whole(_errors(report.comparisons), out)
     else:
         out.print("Not compared with the PyTorch model (--no-verify).")
+    if report.quantised is not None:
+        out.print(_quantised(report.quantised), soft_wrap=True, markup=False, highlight=False)
     drifts = {one.precision: one.drift for one in report.precisions if one.drift is not None}
     if drifts:
         print_whole(_drifts(drifts), out)
@@ -54,6 +58,19 @@ def _errors(comparisons: list[Comparison]) -> Table:
     return table
 
 
+def _quantised(quantised: Quantised) -> str:
+    """What became int8, by what pictures, and what did not and why: two lines."""
+    layers = ", ".join(f"{count} layers of {graph}" for graph, count in quantised.layers.items())
+    worst = min(quantised.snr, key=quantised.snr.__getitem__)
+    blocks = Counter(f"{one.graph}: {one.reason}" for one in quantised.kept)
+    kept = [f"{reason} ({count} layer{'s' if count > 1 else ''})" for reason, count in blocks.items()]
+    ratio = f"the worst signal, {worst}, has {quantised.snr[worst]:.1f} dB"
+    return (
+        f"int8: {layers}; calibrated on {quantised.source}; {ratio}.\n"
+        f"Left in float for accuracy: {'; '.join(kept) or 'nothing'}."
+    )
+
+
 def _drifts(drifts: dict[str, Drift]) -> Table:
     """A column a precision."""
     table = _table("against fp32", list(drifts), "What the precisions change")
@@ -76,7 +93,7 @@ def _drifts(drifts: dict[str, Drift]) -> Table:
 
 
 def _accuracy(reports: list[PrecisionReport]) -> Table:
-    """A row a precision, percent, with the difference to fp32."""
+    """A row a precision, percent, with the difference to fp32 of the others."""
     columns = {
         "AP": ("detection", "ap"),
         "mAP": ("search", "mAP"),
@@ -84,7 +101,8 @@ def _accuracy(reports: list[PrecisionReport]) -> Table:
         "mAP CBGM": ("search_cbgm", "mAP"),
         "top-1 CBGM": ("search_cbgm", "top1"),
     }
-    table = _table("precision", list(columns), "Accuracy, percent, and difference to fp32")
+    title = "Accuracy, percent" + (", and difference to fp32" if len(reports) > 1 else "")
+    table = _table("precision", list(columns), title)
     first = reports[0].accuracy
     for report in reports:
         if report.accuracy is None or first is None:

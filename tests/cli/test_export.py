@@ -135,9 +135,38 @@ def test_accuracy_of_precisions(quick, checkpoint, tmp_path, capsys):
     assert (tmp_path / "b" / "model.safetensors").exists()
 
 
+def test_accuracy_of_fp32_alone(quick, checkpoint, tmp_path, capsys, monkeypatch):
+    from psarm.export import exporter
+
+    monkeypatch.setattr(exporter, "verify_bundle", lambda *arguments: [])
+    root = write_tiny_prw(tmp_path / "prw", train=1, test=2)
+    assert run(["export", str(checkpoint), "--out", str(tmp_path / "b"), "--data-root", str(root)]) == 0
+    shown = capsys.readouterr().out
+    assert "Accuracy, percent" in shown and "top-1 CBGM" in shown
+    assert "difference to fp32" not in shown and "What the precisions change" not in shown
+
+
+def test_what_int8_left_in_float_is_said():
+    from psarm.cli.export_tables import _quantised
+    from psarm.export.precision.int8 import KeptLayer, Quantised
+
+    layers, signals = {"detect": 30, "reid": 9}, {"map.features": 31.0, "head.scores": 20.4}
+    assert _quantised(Quantised({}, layers, [], signals, "16 of the 20 pictures of x")).splitlines() == [
+        "int8: 30 layers of detect, 9 layers of reid; calibrated on 16 of the 20 pictures of x; the worst signal, "
+        "head.scores, has 20.4 dB.",
+        "Left in float for accuracy: nothing.",
+    ]
+    kept = [
+        KeptLayer("detect", f"head.res5.0.conv{n}", "head.res5.0 alone leaves scores 18.2 dB", 18.2) for n in (1, 2)
+    ]
+    said = _quantised(Quantised({}, layers, kept, signals, "x")).splitlines()[1]
+    assert said == "Left in float for accuracy: detect: head.res5.0 alone leaves scores 18.2 dB (2 layers)."
+
+
 @pytest.mark.parametrize(
     "arguments, sentence",
     [
+        (["--data-root", ".", "--no-verify"], "which --no-verify leaves out"),
         (["--precision", "fp16,int4"], "There is no precision 'int4'"),
         (["--precision", "fp16", "--min-map-ratio", "0.9"], "--data-root DIR"),
         (["--precision", "int8"], "--calibrate DATA"),
