@@ -73,7 +73,7 @@ def usable_cores() -> int:
 
 
 def default_threads() -> int:
-    """CPU threads to measure with where none are asked for: OMP_NUM_THREADS, as torch has it, or all usable cores."""
+    """CPU threads where none are asked for: OMP_NUM_THREADS, as torch has it, or all usable cores."""
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     return int(wanted) if wanted.isdecimal() and int(wanted) > 0 else usable_cores()
 

@@ -33,7 +33,11 @@ def engine_options(command: Command) -> Command:
         [
             click.option("--backend", default="auto", show_default=True, metavar="NAME", help=BACKEND_HELP),
             click.option("--precision", default="auto", show_default=True, metavar="NAME", help=PRECISION_HELP),
-            click.option("--threads", type=click.IntRange(min=1), help="CPU threads  [default: every usable core]."),
+            click.option(
+                "--threads",
+                type=click.IntRange(min=1),
+                help="CPU threads  [default: OMP_NUM_THREADS, or every usable core].",
+            ),
             click.option("--conf", type=click.FloatRange(0, 1), help="Drop people scored lower  [default: bundle's]."),
             click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Frames at a time."),
             click.option(
@@ -115,10 +119,11 @@ def check_bundle_first(bundle: Path, paths: tuple[Path, ...]) -> None:
 def open_engine(bundle: Path, backend: str, precision: str, threads: int | None, conf: float | None) -> PersonSearch:
     """Open the bundle and say on stderr what runs it, and why where that was left to psarm or is not what was meant."""
     from psarm.console import err
+    from psarm.machine import default_threads
     from psarm.runtime import PersonSearch
     from psarm.runtime.backends.ort_providers import cuda_obstacle
 
-    engine = PersonSearch(bundle, backend, precision, threads, conf)
+    engine = PersonSearch(bundle, backend, precision, threads or default_threads(), conf)
     why = ""
     if backend == "auto":
         why = f": {engine.why}"

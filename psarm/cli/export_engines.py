@@ -35,7 +35,8 @@ def build_where_possible(path: Path, options: BuildOptions, show_table: bool) ->
             obstacle = str(error).rstrip(".")
     if obstacle is not None:
         err.print(
-            f"No engines were built ({obstacle}); on the machine that will run them: psarm engines {path}",
+            f"No engines were built ({obstacle}); with the same options for shapes, on the machine that will run them: "
+            f"psarm engines {path}",
             markup=False,
             soft_wrap=True,
         )

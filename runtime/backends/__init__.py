@@ -116,8 +116,8 @@ def _open_fastest(bundle: Bundle, precision: str, threads: int | None) -> tuple[
             passed_over.append(BackendStatus(name, True, str(error).rstrip(".")))
             continue
         others = "; ".join(f"{one.name}: {one.brief}" for one in passed_over)
-        why = "the fastest that loads for this bundle and precision" + (f"; passed over: {others}" if others else "")
-        return backend, f"{why}; {status.brief}"
+        why = f"the fastest that loads for this bundle and precision, {status.brief}"
+        return backend, why + (f"; passed over: {others}" if others else "")
     if failures:
         raise failures[0]
     if any(status.loads for status in passed_over) and precision != "bf16":

@@ -50,9 +50,8 @@ def test_a_table_of_a_folder(bundle, frames, capfd, monkeypatch):
 def test_what_auto_takes_and_why(bundle, frames, capfd):
     _, _, err = psarm(capfd, "detect", bundle, frames / "a.png", "--threads", 1)
     title = "OpenVINO, CPU, 1 thread, fp32"
-    assert err.startswith(
-        f"Running on {title}: the fastest that loads for this bundle and precision; passed over: tens"
-    )
+    assert err.startswith(f"Running on {title}: the fastest that loads for this bundle and precision, openvino 20")
+    assert "; passed over: tensorrt: " in err
     assert err.count("\n") == 1 and err.endswith(".\n")
 
 

@@ -81,9 +81,9 @@ def test_auto_takes_the_first_that_runs_and_names_what_was_passed_over(bundle, p
     backend, why = open_backend(bundle)
     assert isinstance(backend, Fake) and backend.precision == "fp32"
     assert why == (
-        "the fastest that loads for this bundle and precision; passed over: "
+        "the fastest that loads for this bundle and precision, fake 1.0; passed over: "
         "tensorrt: it is not installed; tensorrt_rtx: the bundle holds nothing for it; "
-        "openvino: runs this bundle in fp16, int8 only; onnxruntime: No engine was built for this GPU; fake 1.0"
+        "openvino: runs this bundle in fp16, int8 only; onnxruntime: No engine was built for this GPU"
     )
     backend, why = open_backend(bundle, "torch", "bf16")
     assert backend.precision == "bf16" and why == "as asked; fake 1.0"
@@ -92,7 +92,7 @@ def test_auto_takes_the_first_that_runs_and_names_what_was_passed_over(bundle, p
 def test_auto_goes_by_precision_too(bundle, put):
     put(Absent, Fake, Other)
     assert open_backend(bundle, precision="bf16")[0].precision == "bf16"
-    assert "tensorrt_rtx: runs this bundle in fp32, bf16 only;" in open_backend(bundle, precision="int8")[1]
+    assert "tensorrt_rtx: runs this bundle in fp32, bf16 only" in open_backend(bundle, precision="int8")[1]
     put(Absent, Useless, Absent, Other)
     with pytest.raises(
         UsageError, match=r"No backend runs the bundle .* in bf16 here: tensorrt: it is not installed; "
