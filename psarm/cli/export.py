@@ -75,7 +75,6 @@ def command(checkpoint: Path, out: Path, trt: bool, as_json: bool, **options: An
     require(
         "torch", "torchvision", "safetensors", "onnx", "onnxscript", "onnxslim", feature="psarm export", extra="export"
     )
-    from psarm.export import export_bundle
     from psarm.export.precision.settings import PrecisionSettings, parse_precisions
 
     if options["dataset"] is not None and options["data_root"] is None:
@@ -91,6 +90,8 @@ def command(checkpoint: Path, out: Path, trt: bool, as_json: bool, **options: An
         min_map_ratio=options.pop("min_map_ratio"),
         tensorrt=trt,
     )
+    from psarm.export import export_bundle  # here: torch takes seconds, and what was typed is checked by now
+
     report = export_bundle(checkpoint, out, say=err.print, settings=settings, **options)
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=2))
