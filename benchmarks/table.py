@@ -149,7 +149,7 @@ def _failures(report: BenchReport) -> list[str]:
 
 def _fact_lines(facts: Facts, frames: int) -> list[str]:
     machine, data = facts.machine, facts.dataset
-    versions = [f"{name} {facts.versions[name]}" for name in VERSIONS if facts.versions[name]]
+    versions = [f"{name} {facts.versions[name]}" for name in VERSIONS if facts.versions.get(name)]
     threads = f"{facts.threads} CPU thread{'s' if facts.threads > 1 else ''} each"
     commit = f", commit {facts.commit}" if facts.commit else ""
     return [

@@ -21,7 +21,10 @@ OTHER_RECIPES = {
     "nae_prw": NAE,
     "nae_cuhk": NAE,
 }
-PRESETS = {preset.name: preset.config for preset in load_presets()}
+SIZES = ("psarm_nano_prw", "psarm_tiny_prw", "psarm_small_prw", "psarm_medium_prw")
+"""Ours for CPU boxes, with recipes of their own."""
+ALL_PRESETS = {preset.name: preset.config for preset in load_presets()}
+PRESETS = {name: config for name, config in ALL_PRESETS.items() if name not in SIZES}
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
@@ -66,6 +69,14 @@ def test_models(name):
     if "convnext" in name:
         changes["backbone"] = "convnext_base"
     assert model == replace(ModelConfig(), **changes)
+
+
+def test_sizes_grow():
+    """From nano to medium nothing that costs time gets less."""
+    models = [ALL_PRESETS[name].model for name in SIZES]
+    costs = [(model.width, model.max_size, model.roi_size[0], model.post_nms_top_n_test) for model in models]
+    assert costs == sorted(costs) and len(set(costs)) == len(costs)
+    assert all(model.variant == "psarm" and model.backbone == "resnet18" for model in models)
 
 
 def test_the_demo_fine_tunes_the_model_that_ships():
