@@ -39,6 +39,8 @@ class PrecisionSettings:
             raise UsageError(
                 "int8 is calibrated on pictures of the scenes it will see; give them with --calibrate DATA."
             )
+        if self.calibrate is not None and self.precisions == ("fp32",):
+            raise UsageError("--calibrate has nothing to do for fp32; ask for int8 or fp16 with --precision.")
         if self.min_map_ratio is None:
             return
         if not 0 < self.min_map_ratio <= 1:

@@ -170,6 +170,7 @@ def test_what_int8_left_in_float_is_said():
         (["--precision", "fp16,int4"], "There is no precision 'int4'"),
         (["--precision", "fp16", "--min-map-ratio", "0.9"], "--data-root DIR"),
         (["--precision", "int8"], "--calibrate DATA"),
+        (["--calibrate", "."], "--calibrate has nothing to do for fp32"),
         (["--dataset", "prw"], "--data-root, which is not given"),
         (["--max-batch", "2"], "they go with --trt"),
         (["--precision", "fp16", "--data-root", "nowhere"], "does not exist"),
