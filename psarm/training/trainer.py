@@ -106,13 +106,19 @@ def train(config: Config, resume: bool = False, overwrite: bool = False, allow_c
             _open(run, changes, overwrite, allow_changes)
         accelerator.wait_for_everyone()
         seconds = run.fit()
+    epochs, means, history = run.epoch, run.means, run.history
+    # The evaluation can use its memory. And it must be gone before the process group is: torch waits for Gloo's threads
+    # when the group goes, and while its last owner is DistributedDataParallel it does so holding the interpreter's
+    # lock, which one of these threads may need for its last work. Then the process hangs (pytorch issue 56297).
+    del run
+    accelerator.free_memory()
     checkpoint = agreed_checkpoint(output)
     try:
         metrics = evaluate_checkpoint(checkpoint, dataset, config, accelerator) if config.train.evaluate else None
     except (DataError, ProcessFault) as error:
         raise type(error)(f"{error} {checkpoint} is written; psarm train --eval-only evaluates it.") from error
     accelerator.end_training()
-    return TrainingResult(checkpoint, run.epoch, run.means, run.history, metrics, seconds)
+    return TrainingResult(checkpoint, epochs, means, history, metrics, seconds)
 
 
 def _begin(

@@ -3,6 +3,7 @@
 The tests do the same alone, with all the images, and compare.
 """
 
+import gc
 import sys
 from pathlib import Path
 
@@ -157,6 +158,7 @@ def main(rank, world, folder):
     found = {"exchange": exchange(rank), "norms": norms(rank)}
     found |= {name: train(*training, rank, world) for name, training in TRAININGS.items()}
     torch.save(found, folder / f"{rank}.pt")
+    gc.collect()  # DistributedDataParallel has to go before the process group (see psarm.training.trainer)
     dist.destroy_process_group()
 
 

@@ -1,9 +1,11 @@
 import dataclasses
 import json
 import os
+import weakref
 
 import pytest
 import torch
+from accelerate import Accelerator
 from tiny_runs import assert_equal, state_of, tiny
 
 from psarm.data.loader import TrainingFrames, training_loader
@@ -242,6 +244,25 @@ def test_bf16_trains(prw, tmp_path, fresh_accelerator):
     state = state_of(tmp_path)
     assert all(value.dtype != torch.bfloat16 for value in state.model.values())
     assert result.losses["total"] == pytest.approx(sum(v for k, v in result.losses.items() if k != "total"), rel=1e-6)
+
+
+def test_the_model_is_gone_before_the_process_group_is(prw, tmp_path, fresh_accelerator, monkeypatch):
+    """The other way round Gloo's threads and the interpreter wait for each other in one training of five or so."""
+    made, left = [], []
+    begin, end = Stepper.__init__, Accelerator.end_training
+
+    def remember(stepper, *arguments):
+        begin(stepper, *arguments)
+        made.extend((weakref.ref(stepper), weakref.ref(stepper.losses)))
+
+    def look(accelerator):
+        left.append([one() for one in made])
+        end(accelerator)
+
+    monkeypatch.setattr(Stepper, "__init__", remember)
+    monkeypatch.setattr(Accelerator, "end_training", look)
+    train(tiny(prw, tmp_path, epochs=1, ema=0.9))
+    assert left == [[None, None]]
 
 
 def test_what_cannot_start_says_why(prw, tmp_path):
