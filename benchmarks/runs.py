@@ -1,8 +1,8 @@
 """Trainings of an experiment: one folder a run, each by a `psarm train` of its own, and what came out of several seeds.
 
 An experiment can be stopped and started again: a run that has its metrics and its record is not repeated, one that was
-cut short begins anew, so that its seconds are those of a whole training. The record says what the run was made of, not
-only by which command, and a run or a data set made of something else is refused.
+cut short goes on after its last epoch (how many seconds it took is not known then). The record says what the run was
+made of, not only by which command, and a run or a data set made of something else is refused.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from psarm.presets import find_config
 
 METRICS_FILE = "metrics.json"
 """What `psarm train` writes after its evaluation."""
+STATE_FILE = "last.pt"
+"""What it goes on from."""
 FIGURES = {"AP": ("detection", "ap"), "mAP": ("search", "mAP"), "top-1": ("search", "top1")}
 """What is compared, by the name it goes under, and where a run's metrics have it."""
 
@@ -157,8 +159,9 @@ def train_missing(trainings: Sequence[Training]) -> None:
         training.record_path.unlink(missing_ok=True)  # of a run that is about to be replaced
         record = {"command": training.command, "commit": git_commit(Path(psarm.__file__).resolve().parents[1])}
         record |= training.made_of()  # now, as the recipe may be edited while this trains
-        summary = json.loads(run_psarm([*training.words, "--overwrite", "--json"]))
-        write_json(training.record_path, record | {"seconds": summary["seconds"]})
+        goes_on = (training.folder / STATE_FILE).exists()
+        summary = json.loads(run_psarm([*training.words, "--resume" if goes_on else "--overwrite", "--json"]))
+        write_json(training.record_path, record | {"seconds": None if goes_on else summary["seconds"]})
 
 
 def require_measured(trainings: Sequence[Training]) -> None:

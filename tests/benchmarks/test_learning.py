@@ -97,6 +97,15 @@ def test_mixers_trains_every_variant_with_every_seed_once(tmp_path, commands):
     [again] = [words for words in commands if words[0] == "train"]
     assert output_of(again).name == "psarm-1" and "--overwrite" in again
     assert json.loads(path.read_text())["runs"] == report["runs"]
+    # One that was cut short after an epoch goes on.
+    (tmp_path / "out/runs/psarm-1/metrics.json").unlink()
+    (tmp_path / "out/runs/psarm-1/last.pt").touch()
+    commands.clear()
+    assert run_mixers(*arguments).exit_code == 0
+    [on] = [words for words in commands if words[0] == "train"]
+    assert output_of(on).name == "psarm-1" and "--resume" in on and "--overwrite" not in on
+    [run] = [run for run in json.loads(path.read_text())["runs"] if run["name"] == "psarm" and run["seed"] == 1]
+    assert run["seconds"] is None
 
 
 @pytest.fixture
