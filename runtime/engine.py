@@ -22,7 +22,6 @@ from psarm.runtime.backends.base import DetectOutputs, Features, ReidOutputs
 from psarm.runtime.bundle import Bundle
 from psarm.runtime.detections import Detections
 from psarm.runtime.postprocess import Kept
-from psarm.runtime.preprocess import make_batch
 from psarm.runtime.timing import StageTimer
 from psarm.runtime.validators import check_frame, check_person_boxes
 
@@ -174,7 +173,7 @@ class PersonSearch:
     def _detect_stage(self, frames: list[Frame], timer: StageTimer) -> tuple[DetectOutputs, list[Size]]:
         with timer.stage("preprocess"):
             try:
-                batch = make_batch(frames, self.bundle.manifest.preprocessing)
+                batch = self._backend.make_batch(frames, self.bundle.manifest.preprocessing)
             except MemoryError as error:
                 raise PsarmError(
                     f"The memory does not hold a batch of {len(frames)} frames ({error}); use a smaller batch."

@@ -6,6 +6,7 @@ N images, P proposals an image, R boxes of all images together, D embedding dime
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from psarm.errors import BundleError, PsarmError, UsageError
 from psarm.runtime.backends.checks import check_tensors, first_line, is_out_of_memory
 from psarm.runtime.bundle import Bundle
+from psarm.runtime.manifest import Preprocessing
+from psarm.runtime.preprocess import make_batch
 
 Tensors = dict[str, Any]
 """By name: arrays, and `features` as the `DeviceTensor` of a backend that keeps it where it is."""
@@ -32,6 +35,13 @@ class DeviceTensor(Protocol):
 
 Features = NDArray[np.float32] | DeviceTensor
 """The feature map [N,C,h,w] as a backend's own graphs take it."""
+
+
+class DetectInputs(NamedTuple):
+    """Frames as the detection stage takes them."""
+
+    images: NDArray[np.float32] | DeviceTensor  # [N,3,H,W] normalised, padded at the right and the bottom
+    image_sizes: NDArray[np.int64]  # [N,2] valid height and width
 
 
 class DetectOutputs(NamedTuple):
@@ -66,7 +76,15 @@ class Backend(ABC):
         self.graphs = bundle.manifest.graphs
         self.precision = precision
 
-    def run_detect(self, images: NDArray[np.float32], image_sizes: NDArray[np.int64]) -> DetectOutputs:
+    def make_batch(self, frames: Sequence[NDArray[np.uint8]], rule: Preprocessing) -> DetectInputs:
+        """Frames uint8 [h,w,3] BGR → what `run_detect` takes, made on the host; a backend may have a faster way.
+
+        Raises `MemoryError` where they do not fit.
+        """
+        batch = make_batch(frames, rule)
+        return DetectInputs(batch.images, batch.image_sizes)
+
+    def run_detect(self, images: NDArray[np.float32] | DeviceTensor, image_sizes: NDArray[np.int64]) -> DetectOutputs:
         """Detection stage: `images` [N,3,H,W] normalised and padded, `image_sizes` [N,2] valid height and width."""
         outputs = self._checked("detect", {"images": images, "image_sizes": image_sizes})
         return DetectOutputs(**{"regions": outputs["boxes"], **outputs})

@@ -177,7 +177,7 @@ def test_out_of_memory_before_the_graphs(bundle, name, monkeypatch):
     def full(*_):
         raise MemoryError("Unable to allocate 8.00 PiB for an array")
 
-    monkeypatch.setattr("psarm.runtime.engine.make_batch", full)
+    monkeypatch.setattr("psarm.runtime.backends.base.make_batch", full)
     with PersonSearch(bundle, name, threads=1) as engine, pytest.raises(PsarmError, match=r"3 frames .* smaller batch"):
         engine.detect([toy.draw_scene({})] * 3)
 
