@@ -53,9 +53,10 @@ class PersonSearch:
         if score_thresh is not None and not 0 <= score_thresh <= 1:
             raise UsageError(f"score_thresh is {score_thresh}; needed a number between 0 and 1.")
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        self._thresholds = self.bundle.manifest.thresholds
+        self.thresholds = self.bundle.manifest.thresholds
         if score_thresh is not None:
-            self._thresholds = dataclasses.replace(self._thresholds, score=score_thresh)
+            self.thresholds = dataclasses.replace(self.thresholds, score=score_thresh)
+        """Of the steps between and after the graphs; another value holds from the next call on."""
         self._backend, self.why = open_backend(self.bundle, backend, precision, threads)
         """Why this backend runs: as asked, or what `auto` passed over for it."""
         self.last_timings: dict[str, float] = StageTimer().seconds
@@ -135,7 +136,7 @@ class PersonSearch:
         with timer.stage("reid"):
             embedding = self._backend.run_reid(outputs.features, resized, np.zeros(1, np.int64)).embeddings[0]
         with timer.stage("post"):
-            kept = postprocess.final_nms(postprocess.put_first(people, resized[0], embedding), self._thresholds)
+            kept = postprocess.final_nms(postprocess.put_first(people, resized[0], embedding), self.thresholds)
             boxes = postprocess.scale_boxes(kept.boxes, sizes[0], original)
             boxes[0] = given[0]  # not its rounded image after two resizes
             result = Detections(boxes, kept.scores, kept.embeddings)
@@ -162,7 +163,7 @@ class PersonSearch:
         proposals = self._proposals(outputs, timer)
         people = self._reid_stage(outputs, proposals, sizes, timer)
         with timer.stage("post"):
-            kept = [postprocess.final_nms(postprocess.weight_embeddings(p), self._thresholds) for p in people]
+            kept = [postprocess.final_nms(postprocess.weight_embeddings(p), self.thresholds) for p in people]
             results = [
                 Detections(postprocess.scale_boxes(k.boxes, size, frame.shape[:2]), k.scores, k.embeddings)
                 for k, size, frame in zip(kept, sizes, frames, strict=True)
@@ -190,7 +191,7 @@ class PersonSearch:
         with timer.stage("nms"):
             for image, count in enumerate(outputs.counts):
                 boxes, scores = outputs.boxes[image, :count], outputs.scores[image, :count]
-                rows = postprocess.select_proposals(boxes, scores, self._thresholds)
+                rows = postprocess.select_proposals(boxes, scores, self.thresholds)
                 chosen.append((outputs.regions[image, rows], scores[rows]))
         return chosen
 
@@ -219,7 +220,7 @@ class PersonSearch:
                     np.split(refined, ends), proposals, np.split(embeddings, ends), sizes, strict=True
                 )
             ]
-            return [postprocess.sift(p, self._thresholds) for p in people]
+            return [postprocess.sift(p, self.thresholds) for p in people]
 
     def _reid(self, features: Features, boxes: NDArray[np.float32], indices: NDArray[np.int64]) -> ReidOutputs:
         if len(boxes) == 0:  # the graph cannot run on nobody
