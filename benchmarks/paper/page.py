@@ -6,11 +6,11 @@ import base64
 import html
 from collections.abc import Sequence
 
-from psarm import __version__
-from psarm.benchmarks.paper import page_template as template
+from psarm.benchmarks.page import template
+from psarm.benchmarks.page.parts import facts_list, table, whole_page
 from psarm.benchmarks.paper.examples import Example, ShownHit
 from psarm.benchmarks.paper.page_plots import boxes_section, galleries_section, speed_section
-from psarm.benchmarks.paper.page_tables import accuracy_section, table
+from psarm.benchmarks.paper.page_tables import accuracy_section
 from psarm.benchmarks.paper.published import title_of
 from psarm.benchmarks.paper.report import PaperReport
 
@@ -29,24 +29,12 @@ def paper_page(report: PaperReport) -> str:
         ("how", "How it was measured", _how(report)),
     ]
     names = ", ".join(result.contender.name for result in report.results)
-    return template.PAGE.format(
-        style=template.STYLE,
-        title=html.escape(f"Person search on {title_of(data['name'])}: {names}"),
-        subtitle=html.escape(
-            f"{data['gallery_frames']:,} gallery frames, {data['queries']:,} queries, default gallery "
-            f"{data['default_gallery']}; the experiments of PS-ARM (Fiaz et al., ACCV 2022)."
-        ),
-        warning=f'<p class="warning" role="note"><b>Not comparable.</b> {html.escape(report.warning)}</p>'
-        if report.warning
-        else "",
-        links=" ".join(f'<a href="#{key}">{html.escape(title)}</a>' for key, title, _ in sections),
-        sections="\n".join(
-            template.SECTION.format(id=key, title=html.escape(title), content=content)
-            for key, title, content in sections
-        ),
-        version=html.escape(__version__),
-        date=html.escape(report.facts["date"]),
+    subtitle = (
+        f"{data['gallery_frames']:,} gallery frames, {data['queries']:,} queries, default gallery "
+        f"{data['default_gallery']}; the experiments of PS-ARM (Fiaz et al., ACCV 2022)."
     )
+    title = f"Person search on {title_of(data['name'])}: {names}"
+    return whole_page(title, subtitle, report.warning, sections, report.facts["date"])
 
 
 def _examples(report: PaperReport) -> str:
@@ -109,11 +97,10 @@ def _how(report: PaperReport) -> str:
         "Report": f"made {facts['date']}",
         "Versions": versions + (f"; commit {facts['commit']}" if facts["commit"] else ""),
     }
-    listed = "\n".join(f"<dt>{key}</dt><dd>{html.escape(text)}</dd>" for key, text in entries.items())
     head = [("checkpoint", "file", "SHA-256", "accuracy measured")]
     body = [
         (r.contender.name, [str(r.contender.path), r.contender.sha256[:16], str(r.measured)]) for r in report.results
     ]
     files = table("Checkpoint files", head, body)
     command = f"<p>Again: <code>{html.escape(report.settings.command())}</code></p>"
-    return f'<dl class="facts">\n{listed}\n</dl>\n{files}\n{command}'
+    return f"{facts_list(entries)}\n{files}\n{command}"

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
 
 from psarm.benchmarks.notation import speed
-from psarm.benchmarks.paper import page_template as template
-from psarm.benchmarks.paper.charts import Curve, Pair, Point, boxes_chart, gallery_chart, speed_chart
-from psarm.benchmarks.paper.page_tables import table
+from psarm.benchmarks.page.charts import Curve, Pair, Point, boxes_chart, gallery_chart, speed_chart
+from psarm.benchmarks.page.parts import plots, table
 from psarm.benchmarks.paper.published import SPEEDS, title_of
 from psarm.benchmarks.paper.report import PaperReport, Result
 from psarm.benchmarks.paper.scores import GT_BOXES
@@ -34,7 +32,7 @@ def speed_section(report: PaperReport) -> str:
         (f"{p.title} (published, {p.gpu})", [f"{p.mAP:.1f}", speed(p.fps), f"{1000 / p.fps:.1f}"]) for p in published
     ]
     numbers = table("Accuracy and speed", [["checkpoint", "mAP with CBGM, %", "FPS", "ms an image"]], rows)
-    return _plots([(speed_chart(points, published, alt), caption)], numbers)
+    return plots([(speed_chart(points, published, alt), caption)], numbers)
 
 
 def galleries_section(report: PaperReport) -> str:
@@ -62,18 +60,18 @@ def galleries_section(report: PaperReport) -> str:
             values = [f"{result.percent(f'{g.group}{suffix}', 'mAP'):.1f}" for g in report.galleries]
             rows.append((f"{result.contender.name}: {title}", values))
     chart = gallery_chart(curves, f"mAP over the number of frames in the gallery. {spoken}.")
-    return _plots([(chart, caption)], table("Accuracy by gallery size", head, rows))
+    return plots([(chart, caption)], table("Accuracy by gallery size", head, rows))
 
 
 def boxes_section(report: PaperReport) -> str:
     """Fig. 8: search among detected and among annotated boxes."""
-    plots = []
+    figures = []
     for key, title in (("mAP", "mAP"), ("top1", "top-1")):
         pairs = [_pair(result, key) for result in report.results]
         spoken = "; ".join(f"{p.name} {p.detected:.1f} % detected, {p.annotated:.1f} % annotated" for p in pairs)
         alt = f"{title} with detected and with ground-truth boxes. {spoken}."
         caption = f"{title} with CBGM. Filled: the checkpoint's own boxes; hatched: ground-truth boxes."
-        plots.append((boxes_chart(pairs, title, alt), caption))
+        figures.append((boxes_chart(pairs, title, alt), caption))
     note = (
         "<p>What the re-identification alone reaches: every annotated person is found, with score 1. "
         "The paper gives Fig. 8 as a plot only; its figures are not quoted.</p>"
@@ -89,14 +87,8 @@ def boxes_section(report: PaperReport) -> str:
         for r in report.results
         for group, title in ways.items()
     ]
-    return note + _plots(plots, table("Detected and ground-truth boxes", [["boxes", "mAP, %", "top-1, %"]], rows))
+    return note + plots(figures, table("Detected and ground-truth boxes", [["boxes", "mAP, %", "top-1, %"]], rows))
 
 
 def _pair(result: Result, key: str) -> Pair:
     return Pair(result.contender.name, result.percent(CBGM, key), result.percent(f"{GT_BOXES}_cbgm", key))
-
-
-def _plots(plots: Sequence[tuple[str, str]], numbers: str) -> str:
-    figures = "\n".join(template.FIGURE.format(svg=svg, caption=html.escape(caption)) for svg, caption in plots)
-    details = template.DETAILS.format(summary="The numbers", content=numbers)
-    return f'<div class="plots">\n{figures}\n</div>\n{details}'

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from psarm.benchmarks.model_cost import FRAME, PEOPLE, PROPOSALS
 from psarm.benchmarks.notation import DASH, speed
-from psarm.benchmarks.paper import page_template as template
+from psarm.benchmarks.page import template
+from psarm.benchmarks.page.parts import table_row
 from psarm.benchmarks.paper.published import CONTEXT_NOTE, PAPER, PublishedRow
 from psarm.benchmarks.paper.report import PaperReport, Result
 
@@ -22,7 +23,7 @@ def accuracy_section(report: PaperReport) -> str:
         '<tr><th scope="col" rowspan="2">checkpoint</th><th colspan="2" scope="colgroup">search, %</th>'
         '<th colspan="2" scope="colgroup">search with CBGM, %</th><th colspan="2" scope="colgroup">detection, %</th>'
         '<th colspan="2" scope="colgroup">model</th><th colspan="1" scope="colgroup">speed</th></tr>\n'
-        + _row("th", ["mAP", "top-1", "mAP", "top-1", "recall", "AP", "parameters, M", "GMACs", "FPS"])
+        + table_row("th", ["mAP", "top-1", "mAP", "top-1", "recall", "AP", "parameters, M", "GMACs", "FPS"])
     )
     body = "\n".join(_group(row, results) for row, results in _grouped(report.results))
     measured = template.TABLE.format(label="Accuracy, size and work", head=head, body=body)
@@ -32,16 +33,6 @@ def accuracy_section(report: PaperReport) -> str:
     )
     notes += f"\n<p>{CONTEXT_NOTE}</p>" if report.published else ""
     return f"{measured}\n{notes}\n{_all_published(report)}"
-
-
-def table(label: str, head: Sequence[Sequence[str]], body: Sequence[tuple[str, Sequence[str]]]) -> str:
-    """A table whose first column names the rows; texts are escaped here."""
-    heads = "\n".join(_row("th", [html.escape(cell) for cell in cells]) for cells in head)
-    rows = "\n".join(
-        f'<tr><th scope="row">{html.escape(name)}</th>{"".join(f"<td>{html.escape(cell)}</td>" for cell in cells)}</tr>'
-        for name, cells in body
-    )
-    return template.TABLE.format(label=html.escape(label), head=heads, body=f"<tbody>\n{rows}\n</tbody>")
 
 
 def _grouped(results: Sequence[Result]) -> list[tuple[PublishedRow | None, list[Result]]]:
@@ -87,7 +78,7 @@ def _all_published(report: PaperReport) -> str:
         + "</tr>"
         for row in report.published
     ]
-    head = _row("th", [f"{TAG} row", "source", "mAP", "top-1", "recall", "AP"])
+    head = table_row("th", [f"{TAG} row", "source", "mAP", "top-1", "recall", "AP"])
     content = template.TABLE.format(
         label="Published rows", head=head, body="<tbody>\n" + "\n".join(lines) + "\n</tbody>"
     )
@@ -101,8 +92,3 @@ def _figures(row: PublishedRow) -> list[float | None]:
 
 def _figure(value: float | None) -> str:
     return DASH if value is None else f"{value:.1f}"
-
-
-def _row(kind: str, cells: Sequence[str]) -> str:
-    scope = ' scope="col"' if kind == "th" else ""
-    return "<tr>" + "".join(f"<{kind}{scope}>{cell}</{kind}>" for cell in cells) + "</tr>"

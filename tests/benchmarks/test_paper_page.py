@@ -10,7 +10,8 @@ import pytest
 from paper_runs import Page
 
 from psarm.benchmarks.model_cost import Cost, Macs
-from psarm.benchmarks.paper import PaperReport, PaperSettings, charts, page_plots, print_paper
+from psarm.benchmarks.page import charts
+from psarm.benchmarks.paper import PaperReport, PaperSettings, page_plots, print_paper
 from psarm.benchmarks.paper.conditions import Conditions
 from psarm.benchmarks.paper.contender import Contender
 from psarm.benchmarks.paper.examples import Example, Shown, ShownHit, choose, make_examples

@@ -6,17 +6,18 @@ import html
 import io
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
-from psarm.benchmarks.paper.published import PublishedSpeed
+if TYPE_CHECKING:
+    from psarm.benchmarks.paper.published import PublishedSpeed
 
 WIDTH, HEIGHT = 5.0, 3.7  # inches: at a phone's width, letters keep the size of the text around
 # Drawn in these colours, which then become the page's variables of the same place in its style.
@@ -30,7 +31,7 @@ VARIABLES = {INK: "--ink", SOFT: "--soft", LINE: "--line", PUBLISHED: "--publish
 
 @dataclass(frozen=True)
 class Point:
-    """A checkpoint in a plot."""
+    """A checkpoint or an engine in a plot."""
 
     name: str
     x: float
@@ -47,6 +48,17 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class Growth:
+    """Milliseconds of one engine over something that grows."""
+
+    name: str
+    x: list[float]
+    measured: list[float]
+    predicted: list[float]
+    """As many; empty where nothing predicts them."""
+
+
+@dataclass(frozen=True)
 class Pair:
     """A figure with the model's own boxes and with the annotated ones."""
 
@@ -55,8 +67,10 @@ class Pair:
     annotated: float
 
 
-def speed_chart(points: Sequence[Point], published: Sequence[PublishedSpeed], alt: str) -> str:
-    """mAP with CBGM in percent over frames a second: checkpoints filled, published points hollow with a dashed edge."""
+def speed_chart(
+    points: Sequence[Point], published: Sequence[PublishedSpeed], alt: str, accuracy: str = "mAP with CBGM, %"
+) -> str:
+    """`accuracy`, in percent, over frames a second: what was measured is filled, published points are hollow."""
     with _chart("speed", alt) as (axes, svg):
         for number, point in enumerate(points):
             axes.plot(point.x, point.y, **_mark(number), linestyle="none", markersize=9, label=_legend(point.name))
@@ -73,7 +87,7 @@ def speed_chart(points: Sequence[Point], published: Sequence[PublishedSpeed], al
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             axes.xaxis.set_minor_locator(NullLocator())
-        _label(axes, "frames a second", "mAP with CBGM, %")
+        _label(axes, "frames a second", accuracy)
         axes.margins(0.15)
     return svg[0]
 
@@ -89,6 +103,31 @@ def gallery_chart(curves: Sequence[Curve], alt: str) -> str:
         axes.xaxis.set_minor_locator(NullLocator())
         axes.tick_params(axis="x", labelrotation=45)
         _label(axes, "frames in the gallery", "mAP with CBGM, %")
+    return svg[0]
+
+
+def growth_chart(name: str, curves: Sequence[Growth], x_title: str, ticks: Mapping[float, str], alt: str) -> str:
+    """Milliseconds over what grows: measured with marks, predicted dashed in the same colour.
+
+    `ticks`: what stands at an x; both axes are logarithmic where their largest value is over 30 times the smallest.
+    """
+    with _chart(f"growth-{name}", alt) as (axes, svg):
+        for number, curve in enumerate(curves):
+            axes.plot(curve.x, curve.measured, **_mark(number), linewidth=1.6, markersize=6, label=_legend(curve.name))
+            if curve.predicted:
+                axes.plot(curve.x, curve.predicted, color=SERIES[number % len(SERIES)], linewidth=1.2, linestyle="--")
+        axes.plot([], [], color=SOFT, linewidth=1.2, linestyle="--", label="predicted")
+        if min(ticks) > 0 and max(ticks) > 30 * min(ticks):
+            axes.set_xscale("log")
+        times = [value for curve in curves for value in (*curve.measured, *curve.predicted)]
+        if max(times) > 30 * min(times) > 0:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        else:
+            axes.set_ylim(bottom=0)
+        axes.set_xticks(list(ticks), list(ticks.values()))
+        axes.xaxis.set_minor_locator(NullLocator())
+        _label(axes, x_title, "ms")
     return svg[0]
 
 

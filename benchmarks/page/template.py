@@ -1,4 +1,4 @@
-"""HTML and CSS of the paper's report (`psarm.benchmarks.paper.page`); fields in braces are filled with `str.format`."""
+"""HTML and CSS of benchmark reports; fields in braces are filled with `str.format`."""
 
 STYLE = """
 :root { color-scheme: light dark; --back: #f4f5f7; --card: #ffffff; --ink: #1c2330; --soft: #5c6573; --line: #dfe3e8;
