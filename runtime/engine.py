@@ -15,18 +15,15 @@ from typing import Self, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from psarm.errors import PsarmError, UsageError
+from psarm.errors import UsageError
 from psarm.runtime import postprocess
 from psarm.runtime.backends import open_backend
-from psarm.runtime.backends.base import DetectOutputs, Features, ReidOutputs
 from psarm.runtime.bundle import Bundle
 from psarm.runtime.detections import Detections
-from psarm.runtime.postprocess import Kept
+from psarm.runtime.stages import Network, Size, finish, valid_sizes
 from psarm.runtime.timing import StageTimer
 from psarm.runtime.validators import check_frame, check_person_boxes
-
-Frame = NDArray[np.uint8]
-Size = tuple[int, int]  # height, width
+from psarm.runtime.video import Frame
 
 
 class PersonSearch:
@@ -59,6 +56,7 @@ class PersonSearch:
         """Of the steps between and after the graphs; another value holds from the next call on."""
         self._backend, self.why = open_backend(self.bundle, backend, precision, threads)
         """Why this backend runs: as asked, or what `auto` passed over for it."""
+        self._network = Network(self._backend, self.bundle.manifest)
         self.last_timings: dict[str, float] = StageTimer().seconds
         """Seconds of the last call by stage: preprocess, detect, nms, reid, post."""
 
@@ -114,12 +112,11 @@ class PersonSearch:
         timer = StageTimer()
         if len(checked) == 0:
             return np.zeros((0, self.embedding_dim), np.float32)
-        outputs, (size,) = self._detect_stage([frame], timer)
-        resized = postprocess.scale_boxes(checked, (height, width), size)
-        with timer.stage("reid"):
-            reid = self._backend.run_reid(outputs.features, resized, np.zeros(len(resized), np.int64))
+        batch = self._network.prepare([frame], timer)
+        resized = postprocess.scale_boxes(checked, (height, width), valid_sizes(batch)[0])
+        embeddings = self._network.embed(batch, resized, timer)
         self.last_timings = timer.seconds
-        return reid.embeddings
+        return embeddings
 
     def detect_around(self, frame: Frame, box: ArrayLike) -> Detections:
         """People of `frame`, the given `box` [4] first with score 1: a query's context for CBGM.
@@ -130,14 +127,13 @@ class PersonSearch:
         original: Size = frame.shape[:2]
         given = check_person_boxes(np.asarray(box)[None], original[1], original[0])
         timer = StageTimer()
-        outputs, sizes = self._detect_stage([frame], timer)
-        resized = postprocess.scale_boxes(given, original, sizes[0])
-        (people,) = self._reid_stage(outputs, self._proposals(outputs, timer), sizes, timer)
-        with timer.stage("reid"):
-            embedding = self._backend.run_reid(outputs.features, resized, np.zeros(1, np.int64)).embeddings[0]
+        batch = self._network.prepare([frame], timer)
+        (size,) = valid_sizes(batch)
+        resized = postprocess.scale_boxes(given, original, size)
+        people, embedding = self._network.detect_around(batch, resized[0], self.thresholds, timer)
         with timer.stage("post"):
             kept = postprocess.final_nms(postprocess.put_first(people, resized[0], embedding), self.thresholds)
-            boxes = postprocess.scale_boxes(kept.boxes, sizes[0], original)
+            boxes = postprocess.scale_boxes(kept.boxes, size, original)
             boxes[0] = given[0]  # not its rounded image after two resizes
             result = Detections(boxes, kept.scores, kept.embeddings)
         self.last_timings = timer.seconds
@@ -145,7 +141,7 @@ class PersonSearch:
 
     def close(self) -> None:
         """Free the backend; the engine cannot run afterwards."""
-        self._backend.close()
+        self._network.close()
 
     def __enter__(self) -> Self:
         return self
@@ -159,70 +155,8 @@ class PersonSearch:
         if not frames:
             return []
         timer = StageTimer()
-        outputs, sizes = self._detect_stage(frames, timer)
-        proposals = self._proposals(outputs, timer)
-        people = self._reid_stage(outputs, proposals, sizes, timer)
-        with timer.stage("post"):
-            kept = [postprocess.final_nms(postprocess.weight_embeddings(p), self.thresholds) for p in people]
-            results = [
-                Detections(postprocess.scale_boxes(k.boxes, size, frame.shape[:2]), k.scores, k.embeddings)
-                for k, size, frame in zip(kept, sizes, frames, strict=True)
-            ]
+        batch = self._network.prepare(frames, timer)
+        people = self._network.detect(batch, self.thresholds, timer)
+        results = finish(people, batch, [frame.shape[:2] for frame in frames], self.thresholds, timer)
         self.last_timings = timer.seconds
         return results
-
-    def _detect_stage(self, frames: list[Frame], timer: StageTimer) -> tuple[DetectOutputs, list[Size]]:
-        with timer.stage("preprocess"):
-            try:
-                batch = self._backend.make_batch(frames, self.bundle.manifest.preprocessing)
-            except MemoryError as error:
-                raise PsarmError(
-                    f"The memory does not hold a batch of {len(frames)} frames ({error}); use a smaller batch."
-                ) from error
-        with timer.stage("detect"):
-            outputs = self._backend.run_detect(batch.images, batch.image_sizes)
-        return outputs, [(int(height), int(width)) for height, width in batch.image_sizes]
-
-    def _proposals(
-        self, outputs: DetectOutputs, timer: StageTimer
-    ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-        """Regions [k,4] and scores [k] of every image that go on to the next graph."""
-        chosen = []
-        with timer.stage("nms"):
-            for image, count in enumerate(outputs.counts):
-                boxes, scores = outputs.boxes[image, :count], outputs.scores[image, :count]
-                rows = postprocess.select_proposals(boxes, scores, self.thresholds)
-                chosen.append((outputs.regions[image, rows], scores[rows]))
-        return chosen
-
-    def _reid_stage(
-        self,
-        outputs: DetectOutputs,
-        proposals: list[tuple[NDArray[np.float32], NDArray[np.float32]]],
-        sizes: list[Size],
-        timer: StageTimer,
-    ) -> list[Kept]:
-        """People of every image: refined boxes, clipped and sifted, and unit-length embeddings."""
-        boxes = np.concatenate([b for b, _ in proposals])  # [R,4]
-        counts = [len(b) for b, _ in proposals]
-        indices = np.repeat(np.arange(len(counts)), counts)
-        with timer.stage("reid"):
-            if self._backend.refines and len(boxes):
-                limits = np.asarray(sizes, np.float32)[indices]  # height, width
-                boxes = self._backend.run_refine(outputs.features, boxes, indices)
-                boxes = np.clip(boxes, np.float32(0), limits[:, [1, 0, 1, 0]])
-            refined, embeddings = self._reid(outputs.features, boxes, indices)
-        with timer.stage("post"):
-            ends = np.cumsum(counts)[:-1]
-            people = [
-                Kept(postprocess.clip_boxes(part, *size), scores, part_embeddings)
-                for part, (_, scores), part_embeddings, size in zip(
-                    np.split(refined, ends), proposals, np.split(embeddings, ends), sizes, strict=True
-                )
-            ]
-            return [postprocess.sift(p, self.thresholds) for p in people]
-
-    def _reid(self, features: Features, boxes: NDArray[np.float32], indices: NDArray[np.int64]) -> ReidOutputs:
-        if len(boxes) == 0:  # the graph cannot run on nobody
-            return ReidOutputs(boxes, np.zeros((0, self.embedding_dim), np.float32))
-        return self._backend.run_reid(features, boxes, indices)

@@ -79,6 +79,7 @@ class Backend(ABC):
     def make_batch(self, frames: Sequence[NDArray[np.uint8]], rule: Preprocessing) -> DetectInputs:
         """Frames uint8 [h,w,3] BGR → what `run_detect` takes, made on the host; a backend may have a faster way.
 
+        May run in another thread while the graphs run on the batch before, whose memory it must not write to.
         Raises `MemoryError` where they do not fit.
         """
         batch = make_batch(frames, rule)
