@@ -1,14 +1,27 @@
-"""The torch backend: a bundle's checkpoint as the graphs' fused modules, run eagerly; the reference among the backends.
+"""The torch backend: a bundle's checkpoint as the graphs' fused modules; on a GPU they replay CUDA graphs.
+
+Shapes of frames and numbers of people that come for the second time are recorded; `PSARM_TORCH=eager` leaves that out,
+`PSARM_TORCH=compile` lets torch.compile have the modules first (minutes, when shapes are recorded).
 
 Importable without torch, which only `TorchBackend` itself needs.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
 from psarm.errors import PsarmError, UsageError
 from psarm.machine import usable_cores
-from psarm.runtime.backends.base import Backend, Tensors
+from psarm.runtime.backends.base import Backend, DetectInputs, Tensors
 from psarm.runtime.bundle import Bundle
+from psarm.runtime.manifest import Preprocessing
+
+MODE = "PSARM_TORCH"
+"""Environment variable: how a GPU runs the modules, one of `psarm.export.torch_graphs.MODES`."""
 
 
 class TorchBackend(Backend):
@@ -38,7 +51,19 @@ class TorchBackend(Backend):
             )
         self.threads = threads or usable_cores()
         self.device = _device() if _device() != "CPU" else f"CPU, {self.threads} thread{'s' * (self.threads > 1)}"
-        self._graphs: TorchGraphs | None = TorchGraphs(bundle, bundle.manifest.weights, precision, self.threads)
+        mode = _mode() if _device() != "CPU" else "eager"
+        self._graphs: TorchGraphs | None = TorchGraphs(bundle, bundle.manifest.weights, precision, self.threads, mode)
+
+    def make_batch(self, frames: Sequence[NDArray[np.uint8]], rule: Preprocessing) -> DetectInputs:
+        """On a GPU frames are resized there."""
+        if self._graphs is None or self._graphs.device.type == "cpu":
+            return super().make_batch(frames, rule)
+        from torch import OutOfMemoryError
+
+        try:
+            return DetectInputs(*self._graphs.upload(frames, rule))
+        except OutOfMemoryError as error:
+            raise MemoryError(str(error)) from error
 
     @staticmethod
     def probe() -> tuple[bool, str]:
@@ -68,6 +93,15 @@ class TorchBackend(Backend):
         if self._graphs is None:
             raise PsarmError("This engine is closed; make a new PersonSearch.")
         return self._graphs.run(graph, feeds)
+
+
+def _mode() -> str:
+    from psarm.export.torch_graphs import MODES
+
+    mode = os.environ.get(MODE) or MODES[0]
+    if mode not in MODES:
+        raise UsageError(f"{MODE} is {mode!r}; needed one of {', '.join(MODES)}.")
+    return mode
 
 
 def _device() -> str:

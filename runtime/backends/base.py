@@ -26,8 +26,13 @@ Tensors = dict[str, Any]
 class DeviceTensor(Protocol):
     """A tensor that its backend keeps where it was computed, to be given to the next graph; np.asarray copies it."""
 
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As numpy has it."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As numpy has it."""
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """The values on the host."""

@@ -116,7 +116,7 @@ def test_threads_and_other_settings_are_torchs_own_after_a_call(psarm_bundle):
         with TorchBackend(Bundle.open(psarm_bundle), "fp32", 2) as backend:
             assert backend.device == "CPU, 2 threads" or backend.device.startswith("CUDA")
             seen = []
-            hook = backend._graphs._graphs["detect"].register_forward_pre_hook(
+            hook = backend._graphs._graphs["detect"].ordinary.register_forward_pre_hook(
                 lambda *_: seen.append((torch.get_num_threads(), torch.backends.cudnn.allow_tf32))
             )
             before = torch.backends.cudnn.allow_tf32
@@ -142,6 +142,13 @@ def test_a_checkpoint_of_another_model_is_refused(psarm_bundle, tmp_path):
         TorchBackend(Bundle.open(folder), "fp32", 1)
 
 
+def test_an_unknown_way_to_run_is_named(psarm_bundle, monkeypatch):
+    monkeypatch.setattr("psarm.export.torch_backend._device", lambda: "CUDA, no such GPU")
+    monkeypatch.setenv("PSARM_TORCH", "fast")
+    with pytest.raises(UsageError, match="PSARM_TORCH is 'fast'; needed one of graphs, eager, compile"):
+        TorchBackend(Bundle.open(psarm_bundle), "fp32", 1)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has fp16")
 def test_fp16_is_refused_on_a_cpu(psarm_bundle):
     bundle = Bundle.open(psarm_bundle)
@@ -156,7 +163,7 @@ def test_too_little_memory_is_one_sentence(psarm_bundle, monkeypatch):
         def full(*_):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
-        monkeypatch.setattr(backend._graphs._graphs["detect"], "forward", full)
+        monkeypatch.setattr(backend._graphs._graphs["detect"].ordinary, "forward", full)
         with pytest.raises(
             PsarmError, match=r"out of memory in the detect graph on .* with 2 frames at a time; use a smaller"
         ):

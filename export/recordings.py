@@ -1,0 +1,118 @@
+"""Functions of tensors run by replaying CUDA graphs: one recording for every set of shapes that came before.
+
+A recording launches hundreds of kernels at once; run one by one from Python, launching them takes longer than they do.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from psarm.errors import PsarmError
+
+Function = Callable[..., Sequence[Tensor]]
+Shapes = tuple[tuple[tuple[int, ...], torch.dtype], ...]
+
+LIMIT = 8
+"""Recordings kept: each holds memory for the activations of its shapes. Torch compiles no more shapes than these."""
+REMEMBERED = 256
+"""Shapes remembered as having come before."""
+WARM_UPS = 3
+"""Runs before the recording, in which libraries choose their algorithms and compilers compile."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A function recorded on its own inputs and outputs, which every replay reads and writes."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    replay: Callable[[], None]
+
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Outputs that hold until the next call; inputs on the host are copied to the device."""
+        for own, given in zip(self.inputs, inputs, strict=True):
+            own.copy_(given, non_blocking=True)
+        self.replay()
+        return self.outputs
+
+
+Record = Callable[[Function, Sequence[Tensor]], Recording]
+
+
+def record_cuda(function: Function, inputs: Sequence[Tensor], pool: Any = None) -> Recording:
+    """Record `function` on tensors like `inputs` of a GPU; raises whatever stops it: memory, an operator that waits.
+
+    `pool`: of `torch.cuda.graph_pool_handle`, shared by recordings that are never replayed at the same time.
+    """
+    own = tuple(torch.empty_like(given, device="cuda").copy_(given) for given in inputs)
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream())
+    tuning = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True  # the shapes stay, so trying every algorithm once pays
+    try:
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UPS):
+                function(*own)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=pool, stream=stream):
+            outputs = tuple(function(*own))
+    finally:
+        torch.backends.cudnn.benchmark = tuning
+    torch.cuda.synchronize()
+    return Recording(own, outputs, graph.replay)
+
+
+class Recorder:
+    """Recordings of one function by the shapes of its inputs, made when shapes come for the second time.
+
+    What cannot be recorded goes on without, and a warning says why.
+    """
+
+    def __init__(self, function: Function, title: str, record: Record) -> None:
+        """`title`: what it is, for the warning."""
+        self.function = function
+        self.title = title
+        self.refused: str | None = None
+        """Why the last shapes that could not be recorded were not."""
+        self._record = record
+        self._seen: deque[Shapes] = deque(maxlen=REMEMBERED)
+        self._kept: OrderedDict[Shapes, Recording | None] = OrderedDict()  # None: it cannot be recorded
+
+    def find(self, *inputs: Tensor) -> Recording | None:
+        """The recording for inputs of these shapes; None where there is none (yet)."""
+        shapes: Shapes = tuple((tuple(given.shape), given.dtype) for given in inputs)
+        if shapes not in self._kept:
+            if shapes not in self._seen:
+                self._seen.append(shapes)
+                return None
+            self._make_room()
+            self._kept[shapes] = self._try(inputs)
+        self._kept.move_to_end(shapes)
+        return self._kept[shapes]
+
+    def _make_room(self) -> None:
+        while len(self._kept) >= LIMIT:
+            self._kept.popitem(last=False)
+
+    def _try(self, inputs: Sequence[Tensor]) -> Recording | None:
+        try:
+            return self._record(self.function, inputs)
+        except PsarmError:
+            raise
+        except Exception as error:  # compilers and CUDA raise of every kind
+            first = (str(error).strip().splitlines() or [""])[0][:200]
+            self.refused = f"{type(error).__name__}: {first}"
+            sizes = ", ".join("x".join(map(str, given.shape)) for given in inputs)
+            warnings.warn(
+                f"{self.title} on {sizes} runs without a CUDA graph, slower: recording one failed ({self.refused}).",
+                stacklevel=2,
+            )
+            return None

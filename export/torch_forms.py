@@ -1,0 +1,100 @@
+"""The graphs' modules as a device runs them best: precision, shapes, layout, fused convolutions, compiled or not."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from psarm.export.fused_convolutions import fuse_convolutions
+from psarm.export.graphs import DetectGraph, RefineGraph, ReidGraph
+from psarm.export.reduced import reduce_precision
+from psarm.export.static_nms import ProductNms
+from psarm.export.tensorrt_form import StaticProposalGraph
+from psarm.export.torch_half import half_form
+from psarm.model.person_search import PersonSearchModel
+from psarm.runtime.manifest import GRAPH_OUTPUTS
+
+Graph = TypeVar("Graph", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Form:
+    """How the modules are to run."""
+
+    dtype: torch.dtype | None = None
+    """Of weights and activations: bfloat16 or float16; None for float32."""
+    static: bool = False
+    """Make a form with static shapes too, to be recorded as a CUDA graph."""
+    compiled: bool = False
+    """Let torch.compile have the static form, a compilation for every set of shapes."""
+    channels_last: bool = True
+    fused: bool = False
+    """Convolutions together with their bias, residual and ReLU in cuDNN."""
+
+
+@dataclass(frozen=True)
+class GraphForms:
+    """One graph on its device."""
+
+    outputs: Sequence[str]
+    """Names of what `ordinary` returns first."""
+    ordinary: Callable[..., Any]
+    static: Callable[..., Sequence[Tensor]] | None
+    """The same with shapes that depend on no data; None where nobody asked for it."""
+    static_outputs: Sequence[str]
+
+
+def build_forms(model: PersonSearchModel, form: Form, device: torch.device) -> dict[str, GraphForms]:
+    """`detect`, (`refine`) and `reid` of a model, by name; takes over the model, whose own modules they change."""
+    detect = _place(DetectGraph(model), form, device)
+    fixed = _with_static_proposals(detect, model).to(device) if form.static else None
+    names = list(GRAPH_OUTPUTS["detect"]) + (["regions"] if detect.looks_at_proposals else [])
+    fixed_names = [*names, "exact"]
+    forms = {"detect": GraphForms(names, detect, fixed and _run(fixed, form, len(fixed_names)), fixed_names)}
+    heads: dict[str, nn.Module] = {"reid": ReidGraph(model)}
+    if len(model.roi_heads.reid_heads) > 1:
+        heads = {"refine": RefineGraph(model, 0), **heads}
+    for name, head in heads.items():
+        placed = _place(head, form, device)
+        static = _run(placed, form, len(GRAPH_OUTPUTS[name])) if form.static else None
+        forms[name] = GraphForms(GRAPH_OUTPUTS[name], placed, static, GRAPH_OUTPUTS[name])
+    return forms
+
+
+def _place(graph: Graph, form: Form, device: torch.device) -> Graph:
+    graph = graph.eval().requires_grad_(False)
+    if form.fused:
+        fuse_convolutions(graph)
+    if form.dtype is not None and device.type == "cuda":
+        half_form(graph, form.dtype)
+    elif form.dtype is not None:
+        reduce_precision(graph, form.dtype)
+    # Convolutions follow the layout of their weights.
+    layout = torch.channels_last if form.channels_last else torch.contiguous_format
+    return graph.to(device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
+
+
+def _with_static_proposals(detect: DetectGraph, model: PersonSearchModel) -> DetectGraph:
+    """The same modules but for the choice of proposals."""
+    static = copy.copy(detect)
+    static._modules = dict(detect._modules)
+    proposals = StaticProposalGraph(model.rpn)
+    proposals.nms = ProductNms(proposals.nms.threshold, proposals.nms.sweeps)
+    static.proposals = proposals
+    return static
+
+
+def _run(module: nn.Module, form: Form, wanted: int) -> Callable[..., Sequence[Tensor]]:
+    """A function that gives the first outputs only: a recording keeps the memory of all it gives."""
+    function: Any = torch.compile(module, dynamic=False) if form.compiled else module
+
+    def answer(*inputs: Tensor) -> Sequence[Tensor]:
+        outputs: Any = function(*inputs)
+        return (outputs,) if isinstance(outputs, Tensor) else outputs[:wanted]
+
+    return answer
