@@ -1,23 +1,27 @@
-"""Time per image of several engines, interleaved: frame by frame, one engine after the other.
+"""Time of several engines, interleaved: frame by frame, one engine after the other.
 
 So a machine that slows down for a while slows all of them, and medians of the same frames are compared. Decoding the
-picture file is not timed.
+picture file is not timed, nor bringing it to another size.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
-from psarm.benchmarks.engines import SearchEngine
+from psarm.benchmarks.engines import Frame, SearchEngine
+from psarm.benchmarks.workloads import AS_FOUND, Workload
 from psarm.console import track
 from psarm.errors import PsarmError
+from psarm.evaluation.collect import People
+from psarm.runtime import PersonSearch
 from psarm.runtime.images import read_image
 from psarm.runtime.timing import STAGES
 
@@ -26,26 +30,53 @@ WARM_UP_FRAMES = 2
 SETTLE_SECONDS = 0.02
 
 
+MIN_CALLS = 5
+"""Of a large batch, whatever the number of frames."""
+
+
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds an image; medians over the timed frames."""
+    """Milliseconds; medians over the timed calls."""
 
     stages_ms: dict[str, float] | None
-    """By stage (preprocess, detect, nms, reid, post); None where the engine does not tell them apart."""
+    """An image, by stage (preprocess, detect, nms, reid, post); None where the engine does not tell them apart."""
     total_ms: float
-    total_p95_ms: float
+    """An image: a call's time by its number of frames."""
+    p50_ms: float
+    """A call, as the two below."""
+    p95_ms: float
+    p99_ms: float
     people: float
     """People found in a frame."""
     frames: int
+    """How many were timed."""
 
     @property
     def fps(self) -> float:
         """Images a second at the median time."""
         return 1000 / self.total_ms
 
+    @property
+    def network_ms(self) -> float | None:
+        """An image in the graphs alone."""
+        return None if self.stages_ms is None else self.stages_ms["detect"] + self.stages_ms["reid"]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, with `fps`."""
         return {**asdict(self), "fps": self.fps}
+
+
+@dataclass(frozen=True)
+class Case:
+    """An engine with what it is given."""
+
+    engine: SearchEngine
+    workload: Workload = AS_FOUND
+
+    def calls(self, frames: int) -> int:
+        """How many calls it takes to time `frames` frames, but not less than `MIN_CALLS` of a batch."""
+        needed = math.ceil(frames / self.workload.batch)
+        return min(frames, max(needed, MIN_CALLS))
 
 
 def spread(items: Sequence[Path], count: int) -> list[Path]:
@@ -60,61 +91,81 @@ def time_engines(
     clock: Callable[[], float] = time.perf_counter,
     settle: float = SETTLE_SECONDS,
 ) -> list[Timing | PsarmError]:
-    """Timing of every engine, or the error that stopped it.
+    """`time_cases` of engines that are given the frames one by one as they are."""
+    return time_cases([Case(engine) for engine in engines], paths, clock, settle)
+
+
+def time_cases(
+    cases: Sequence[Case],
+    paths: Sequence[Path],
+    clock: Callable[[], float] = time.perf_counter,
+    settle: float = SETTLE_SECONDS,
+) -> list[Timing | PsarmError]:
+    """Timing of every case, or the error that stopped it.
 
     Args:
-        engines: run in this order on every frame.
+        cases: called in this order in every round; round r begins with frame r.
         paths: at least one picture file; the first `WARM_UP_FRAMES` run once more, before, untimed.
         clock: seconds, for tests.
-        settle: seconds to wait before each run.
+        settle: seconds to wait before each call.
 
     Raises:
         ImageError: a picture cannot be read.
     """
-    samples: list[list[_Sample]] = [[] for _ in engines]
+    read = lru_cache(max(case.workload.batch for case in cases) if cases else 1)(read_image)
+    samples: list[list[_Sample]] = [[] for _ in cases]
     errors: dict[int, PsarmError] = {}
-    warm_up = list(paths[:WARM_UP_FRAMES])
-    for number, path in enumerate(track([*warm_up, *paths], "timing")):
-        frame = read_image(path)
-        for index, engine in enumerate(engines):
-            if index in errors:
+    warm_up = range(-min(WARM_UP_FRAMES, len(paths)), 0)
+    for number in track([*warm_up, *range(len(paths))], "timing"):
+        first = number if number >= 0 else number - warm_up.start
+        for index, case in enumerate(cases):
+            if index in errors or number >= case.calls(len(paths)):
                 continue
+            images = [read(paths[(first + place) % len(paths)]) for place in range(case.workload.batch)]
+            frames = case.workload.frames(images)
             time.sleep(settle)
             try:
-                sample = _run(engine, frame, clock)
+                sample = _run(case, frames, clock)
             except PsarmError as error:
                 errors[index] = error
                 continue
-            if number >= len(warm_up):
+            if number >= 0:
                 samples[index].append(sample)
-    return [errors.get(index) or _summary(taken) for index, taken in enumerate(samples)]
+    return [errors.get(index) or _summary(case, samples[index]) for index, case in enumerate(cases)]
 
 
 @dataclass(frozen=True)
 class _Sample:
+    """Of a call."""
+
     total: float
     stages: dict[str, float]
-    people: int
+    people: float
+    """In a frame, of the batch's mean."""
 
 
-def _run(engine: SearchEngine, frame: NDArray[np.uint8], clock: Callable[[], float]) -> _Sample:
-    start = clock()
-    people = engine.detect(frame)
-    total = clock() - start
-    return _Sample(total, dict(engine.last_timings), len(people.scores))
+def _run(case: Case, frames: list[Frame], clock: Callable[[], float]) -> _Sample:
+    with case.workload.imposed_on(case.engine):
+        start = clock()
+        found = detect(case.engine, frames)
+        total = clock() - start
+    return _Sample(total, dict(case.engine.last_timings), float(np.mean([len(people.scores) for people in found])))
 
 
-def _summary(samples: Sequence[_Sample]) -> Timing:
+def detect(engine: SearchEngine, frames: list[Frame]) -> Sequence[People]:
+    """People of every frame; more than one frame are a batch, which a bundle's engine takes only."""
+    return [engine.detect(frames[0])] if len(frames) == 1 else cast(PersonSearch, engine).detect(frames)
+
+
+def _summary(case: Case, samples: Sequence[_Sample]) -> Timing | PsarmError:
+    people, wanted, batch = _median(sample.people for sample in samples), case.workload.people, case.workload.batch
+    if wanted is not None and people < wanted:
+        return PsarmError(f"{wanted} people were asked for; the detection stage proposes {people:g} in these frames.")
     totals = 1000 * np.array([sample.total for sample in samples])
+    p50, p95, p99 = (float(value) for value in np.percentile(totals, [50, 95, 99]))
     separable = all(sample.stages for sample in samples)
-    stages = {name: 1000 * _median(s.stages[name] for s in samples) for name in STAGES} if separable else None
-    return Timing(
-        stages_ms=stages,
-        total_ms=float(np.median(totals)),
-        total_p95_ms=float(np.percentile(totals, 95)),
-        people=_median(sample.people for sample in samples),
-        frames=len(samples),
-    )
+    stages = {name: 1000 * _median(s.stages[name] for s in samples) / batch for name in STAGES} if separable else None
+    return Timing(stages, p50 / batch, p50, p95, p99, people, batch * len(samples))
 
 
 def _median(values: Iterable[float]) -> float:
