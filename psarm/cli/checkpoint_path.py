@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from psarm.errors import UsageError
-from psarm.runtime.manifest import MANIFEST_NAME
 
 
 class CheckpointPath(click.Path):
@@ -19,6 +18,8 @@ class CheckpointPath(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path; raises `UsageError` for a bundle and click's `BadParameter` for what else is no file."""
+        from psarm.runtime.manifest import MANIFEST_NAME
+
         if (Path(value) / MANIFEST_NAME).is_file():
             raise UsageError(
                 f"{value} is a bundle (it has a {MANIFEST_NAME}); give the checkpoint it was made from, such as "

@@ -17,6 +17,8 @@ class NoTorch:
 sys.meta_path.insert(0, NoTorch())
 from psarm.runtime import PersonSearch, rank, read_image
 
+early = {"scipy", "onnxruntime", "openvino", "rich", "click"} & set(sys.modules)
+assert not early, f"import psarm.runtime loads {early} before it is needed"
 bundle, path = sys.argv[1:]
 with PersonSearch(bundle, threads=1) as engine:
     image = read_image(path)
