@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from psarm.errors import BundleError, UsageError
 from psarm.files import sha256
+from psarm.machine import usable_cores
 from psarm.runtime.manifest import MANIFEST_NAME, Manifest, read_manifest
 
 
@@ -41,10 +43,11 @@ class Bundle:
         return bundle
 
     def verify(self) -> None:
-        """Compare every listed file with the manifest; raises `BundleError` naming the first that differs."""
-        for name, expected in self.manifest.files.items():
-            file = self.path / name
+        """Compare every listed file with the manifest, sizes first; raises `BundleError` for the first that differs."""
+        files = {self.path / name: expected for name, expected in self.manifest.files.items()}
+        for file, expected in files.items():
             if not file.is_file():
+                name = file.relative_to(self.path)
                 raise BundleError(f"The bundle {self.path} lacks its file {name}; copy it again or export again.")
             size = file.stat().st_size
             if size != expected.size:
@@ -52,7 +55,10 @@ class Bundle:
                     f"{file} has {size} bytes, its manifest says {expected.size}: the file is incomplete or was "
                     "replaced; copy the bundle again or export again."
                 )
-            if sha256(file) != expected.sha256:
+        with ThreadPoolExecutor(usable_cores()) as threads:  # hashing lets other threads run
+            hashes = threads.map(sha256, files)
+        for file, found in zip(files, hashes, strict=True):
+            if found != files[file].sha256:
                 raise BundleError(
                     f"{file} is not the file its manifest describes (SHA-256 differs): it was changed or damaged; "
                     "copy the bundle again or export again."
