@@ -78,6 +78,12 @@ def default_threads() -> int:
     return int(wanted) if wanted.isdecimal() and int(wanted) > 0 else usable_cores()
 
 
+def cpu_identity() -> str:
+    """What tells a CPU from one with other instructions: the model and, where the system lists them, its flags."""
+    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", _cpuinfo(), re.MULTILINE)
+    return f"{platform.machine()} {_cpu_model()} {flags.group(1).strip() if flags else ''}"
+
+
 def package_versions() -> dict[str, str | None]:
     """Python's version and that of every package of `PACKAGES`, None when it is not installed.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from psarm.machine import usable_cores
 from psarm.runtime.backends import ort_providers
 from psarm.runtime.backends.base import Backend, Tensors
 from psarm.runtime.backends.checks import check_described, count_threads, first_line, is_out_of_memory
+from psarm.runtime.backends.compiled_cache import CompiledGraph
 from psarm.runtime.backends.ort_providers import CPU, CUDA, TENSORRT, TITLES
 from psarm.runtime.bundle import Bundle
 from psarm.runtime.manifest import GraphSpec
@@ -52,7 +54,7 @@ class OnnxRuntimeBackend(Backend):
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
         for graph in self.graphs:
             path = str(bundle.graph_path(precision, graph))
-            session = _load(path, self._providers(bundle, provider), self.threads)
+            session = _load(path, self._providers(bundle, provider), self.threads, self._kept(bundle, graph, provider))
             if session.get_providers()[0] != provider:
                 raise PsarmError(f"ONNX Runtime does not run {path} on {TITLES[provider]}; see psarm doctor.")
             _check_session(path, session, self.graphs[graph])
@@ -83,6 +85,13 @@ class OnnxRuntimeBackend(Backend):
 
     def _providers(self, bundle: Bundle, provider: str) -> list[Any]:
         return [CPU] if provider == CPU else ort_providers.cuda_options()
+
+    def _kept(self, bundle: Bundle, graph: str, provider: str) -> CompiledGraph | None:
+        """Where the optimised graph is kept; on a GPU there is none, half its nodes are the provider's own."""
+        if provider != CPU:
+            return None
+        file = bundle.manifest.files[bundle.manifest.precisions[self.precision][graph]]
+        return CompiledGraph.find(file, self.graphs[graph], _version(), {"provider": provider})
 
     def _run(self, graph: str, feeds: Tensors) -> Tensors:
         if graph not in self._sessions:
@@ -161,9 +170,15 @@ def _version() -> str:
     return f"onnxruntime {onnxruntime.__version__}"
 
 
-def _load(path: str, providers: list[Any], threads: int) -> onnxruntime.InferenceSession:
+def _load(path: str, providers: list[Any], threads: int, kept: CompiledGraph | None) -> onnxruntime.InferenceSession:
+    def optimise(save: Path | None) -> onnxruntime.InferenceSession:
+        return ort_providers.open_session(path, providers, threads, save=save)
+
+    def load(content: bytes) -> onnxruntime.InferenceSession:
+        return ort_providers.open_session(content, providers, threads, optimised=True)
+
     try:
-        return ort_providers.open_session(path, providers, threads)
+        return optimise(None) if kept is None else kept.load_or_compile(load, optimise)
     except Exception as error:  # onnxruntime's exceptions share no base class but Exception
         if is_out_of_memory(error):
             raise PsarmError(f"ONNX Runtime ran out of memory while loading {path}; free some memory.") from error

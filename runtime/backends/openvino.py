@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import io
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from psarm.errors import BundleError, PsarmError, UsageError
 from psarm.machine import usable_cores
 from psarm.runtime.backends.base import Backend, Tensors
 from psarm.runtime.backends.checks import check_described, count_threads, first_line, is_out_of_memory
+from psarm.runtime.backends.compiled_cache import CompiledGraph
 from psarm.runtime.bundle import Bundle
 from psarm.runtime.manifest import GraphSpec
 
@@ -48,8 +51,8 @@ class OpenVINOBackend(Backend):
         hint = _computed_in(precision)
         graphs_of = bundle.resolve_precision("fp32" if precision == "bf16" else precision)
         self._requests: dict[str, openvino.InferRequest] = {}
-        for graph, spec in self.graphs.items():
-            compiled = _compile(str(bundle.graph_path(graphs_of, graph)), spec, hint, threads or usable_cores())
+        for graph in self.graphs:
+            compiled = _open(bundle, graphs_of, graph, hint, threads or usable_cores())
             self.threads = int(compiled.get_property("INFERENCE_NUM_THREADS"))  # no more than there are cores
             self._requests[graph] = compiled.create_infer_request()
         self.device = f"CPU, {count_threads(self.threads)}"
@@ -122,27 +125,52 @@ def _computed_in(precision: str) -> str:
     return precision
 
 
-def _compile(path: str, spec: GraphSpec, precision: str, threads: int) -> openvino.CompiledModel:
-    hint = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}[precision]
+def _open(bundle: Bundle, precision: str, graph: str, computed_in: str, threads: int) -> openvino.CompiledModel:
+    """A graph of `precision`, compiled now or before, its float operations `computed_in` another where that is said."""
+    import openvino
+
+    path, spec = str(bundle.graph_path(precision, graph)), bundle.manifest.graphs[graph]
+    hint = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}[computed_in]
     properties = {
         "INFERENCE_PRECISION_HINT": hint,  # without it OpenVINO takes bf16 where the CPU has it
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
-        "INFERENCE_NUM_THREADS": threads,
         "ENABLE_CPU_PINNING": False,  # two processes would be pinned to the same cores
     }
+    file = bundle.manifest.files[bundle.manifest.precisions[precision][graph]]
+    kept = CompiledGraph.find(file, spec, f"openvino {openvino.__version__}", properties)
+    properties["INFERENCE_NUM_THREADS"] = threads  # what is kept is the same for any number
+
+    def compile_graph(save: Path | None) -> openvino.CompiledModel:
+        compiled = _compile(path, spec, properties)
+        if save is not None:
+            stream = io.BytesIO()
+            compiled.export_model(stream)
+            save.write_bytes(stream.getbuffer())
+        return compiled
+
+    def load(content: bytes) -> openvino.CompiledModel:
+        # Copied to memory that the compiled model owns: it goes on reading its weights there.
+        tensor = openvino.Tensor(np.frombuffer(content, np.uint8))
+        return _core().import_model(tensor, DEVICE, properties)
+
+    compiled = compile_graph(None) if kept is None else kept.load_or_compile(load, compile_graph)
+    given = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    if given != hint:
+        raise PsarmError(f"OpenVINO runs {path} in {given} where {hint} was asked for; use another precision.")
+    return compiled
+
+
+def _compile(path: str, spec: GraphSpec, properties: dict[str, object]) -> openvino.CompiledModel:
+    """Compile an ONNX file that is as `spec` says."""
     model = _read(path)
     for kind, found, described in (("inputs", model.inputs, spec.inputs), ("outputs", model.outputs, spec.outputs)):
         check_described(path, kind, {one.any_name: _describe(one) for one in found}, described)
     _keep_regions_exact(model)
     try:
-        compiled = _core().compile_model(model, DEVICE, properties)
+        return _core().compile_model(model, DEVICE, properties)
     except RuntimeError as error:
         raise _refusal(path, error) from error
-    given = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-    if given != hint:
-        raise PsarmError(f"OpenVINO runs {path} in {given} where {hint} was asked for; use another precision.")
-    return compiled
 
 
 def _read(path: str) -> openvino.Model:

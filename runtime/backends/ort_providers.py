@@ -77,14 +77,21 @@ def cuda_obstacle() -> str | None:
     return None if works else why
 
 
-def open_session(model: str | bytes, providers: list[Any], threads: int) -> onnxruntime.InferenceSession:
+def open_session(
+    model: str | bytes, providers: list[Any], threads: int, optimised: bool = False, save: Path | None = None
+) -> onnxruntime.InferenceSession:
     """A session of an ONNX file or its bytes on the first of `providers` that takes a node, with `threads` CPU threads.
 
-    ONNX Runtime may leave a provider out without an error: look at `get_providers()`.
+    `save` is where the optimised graph is written; a graph that was such before is opened with `optimised`. ONNX
+    Runtime may leave a provider out without an error: look at `get_providers()`.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
+    if optimised:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if save is not None:
+        options.optimized_model_filepath = str(save)
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL

@@ -1,0 +1,155 @@
+"""Graphs as a runtime has compiled them, kept so that the next engine opens sooner.
+
+They lie in `compiled/` of the user's cache folder (`psarm.files.cache_folder`), one file a graph, named by a digest of
+everything it depends on: the graph's SHA-256 and its description in the manifest, the runtime and its version, the
+options, the CPU and psarm's version. A file ends with a checksum; what is damaged, or what the runtime does not take,
+is compiled anew. Files are written under another name and renamed, so processes may open the same bundle at once. The
+least recently used go when the folder is over its limit: 4 GiB, or as many as PSARM_COMPILED_CACHE says, 0 for no
+cache. Deleting the folder is always safe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self, TypeVar
+
+from psarm import __version__
+from psarm.errors import UsageError
+from psarm.files import atomic_path, cache_folder
+from psarm.machine import cpu_identity
+from psarm.runtime.backends.checks import first_line
+from psarm.runtime.manifest import FileInfo, GraphSpec
+
+Loaded = TypeVar("Loaded")
+
+LIMIT = "PSARM_COMPILED_CACHE"
+"""Variable of the environment: the gibibytes that compiled graphs may take, 0 for none."""
+DEFAULT_LIMIT = 4.0
+_CHECKSUM_BYTES = 4
+_CHUNK = 1 << 24
+_ABANDONED_SECONDS = 3600
+
+
+@dataclass(frozen=True)
+class CompiledGraph:
+    """Where a graph's compiled form is kept, whether or not it is there yet."""
+
+    path: Path
+    limit: float
+    """Bytes that the folder may take."""
+
+    @classmethod
+    def find(cls, file: FileInfo, spec: GraphSpec, runtime: str, options: Mapping[str, object]) -> Self | None:
+        """The place for a graph; None where there is no cache folder or PSARM_COMPILED_CACHE is 0.
+
+        Args:
+            file: of the bundle, verified; the compiled form belongs to its SHA-256.
+            spec: what the manifest says of the graph; the compiled form of a graph that was checked against it.
+            runtime: name and version of the library.
+            options: what the library was told, as far as the compiled form depends on it.
+
+        Raises `UsageError` where PSARM_COMPILED_CACHE is no number of gibibytes.
+        """
+        limit, folder = _limit(), cache_folder()
+        if limit == 0 or folder is None:
+            return None
+        facts = [__version__, file.sha256, asdict(spec), runtime, dict(options), cpu_identity()]
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        return cls(folder / "compiled" / digest[:32], limit)
+
+    def read(self) -> bytes | None:
+        """What was kept; None where there is nothing, or it is damaged."""
+        try:
+            size = self.path.stat().st_size - _CHECKSUM_BYTES
+            with self.path.open("rb") as file:
+                content, checksum = file.read(max(size, 0)), file.read()
+            os.utime(self.path)  # the time of its last use
+        except OSError:  # not there, or not to be read: it is compiled, and written where that is possible
+            return None
+        return content if checksum == _to_bytes(zlib.crc32(content)) else None
+
+    def load_or_compile(
+        self, load: Callable[[bytes], Loaded], compile_graph: Callable[[Path | None], Loaded]
+    ) -> Loaded:
+        """`load` what was kept, or `compile_graph` and keep what it writes to the path it is given.
+
+        Where it cannot be kept, that is told on stderr and the graph is compiled without a path. Raises what
+        `compile_graph(None)` does.
+        """
+        content = self.read()
+        if content is not None:
+            # The libraries' exceptions share no base class but Exception; what is wrong with the graph comes again.
+            with contextlib.suppress(Exception):
+                return load(content)
+        try:
+            with atomic_path(self.path) as temporary:
+                loaded = compile_graph(temporary)
+                _append_checksum(temporary)
+        except Exception as error:  # the libraries do the writing, each with its own exceptions
+            loaded = compile_graph(None)
+            self._tell(error)
+            return loaded
+        _prune(self.path.parent, self.limit)
+        return loaded
+
+    def _tell(self, error: Exception) -> None:
+        from psarm.console import err
+
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
+        message = (
+            f"Compiled graphs cannot be kept in {self.path.parent} ({reason}); they are compiled anew each time. "
+            f"Set PSARM_CACHE to a folder that can be written to, or {LIMIT}=0."
+        )
+        err.print(message, markup=False)
+
+
+def _limit() -> float:
+    """Bytes that compiled graphs may take."""
+    text = os.environ.get(LIMIT, "")
+    try:
+        gibibytes = float(text) if text else DEFAULT_LIMIT
+    except ValueError:
+        gibibytes = math.nan
+    if not gibibytes >= 0:
+        raise UsageError(f"{LIMIT} is {text!r}; needed the gibibytes that compiled graphs may take, 0 for none.")
+    return gibibytes * 2**30
+
+
+def _append_checksum(path: Path) -> None:
+    checksum = 0
+    with path.open("r+b") as file:
+        while chunk := file.read(_CHUNK):
+            checksum = zlib.crc32(chunk, checksum)
+        file.write(_to_bytes(checksum))
+
+
+def _to_bytes(checksum: int) -> bytes:
+    return checksum.to_bytes(_CHECKSUM_BYTES, "little")
+
+
+def _prune(folder: Path, limit: float) -> None:
+    """Delete the least recently used files until the rest is within `limit`, and what killed processes left."""
+    used: list[tuple[float, int, Path]] = []
+    for path in folder.glob("*"):
+        with contextlib.suppress(OSError):  # another process has deleted it, or it is another user's
+            status = path.stat()
+            if not path.name.startswith("."):
+                used.append((status.st_mtime, status.st_size, path))
+            elif time.time() - status.st_mtime > _ABANDONED_SECONDS:
+                path.unlink()
+    total = sum(size for _, size, _ in used)
+    for _, size, path in sorted(used):
+        if total <= limit:
+            return
+        with contextlib.suppress(OSError):
+            path.unlink()
+        total -= size
