@@ -10,6 +10,7 @@ The tree, with the exit code the command line turns each into::
     ├── ImageError             1   an image or video that cannot be read
     ├── CheckpointError        1   a checkpoint that cannot be loaded
     ├── BundleError            1   an exported bundle that cannot be opened
+    ├── StreamError            1   a stream of frames that cannot go on
     ├── ExportError            1   an export that failed or did not verify
     └── TrainingError          1   training that cannot go on
 
@@ -60,6 +61,17 @@ class CheckpointError(PsarmError):
 
 class BundleError(PsarmError):
     """An exported bundle that cannot be opened."""
+
+
+class StreamError(PsarmError):
+    """A stream of frames that cannot go on, because of one of its sources or of what runs the network."""
+
+    def __init__(self, message: str, source: str | None = None, last_good: dict[str, int] | None = None) -> None:
+        """`source`: the one that failed, None where it was none of them."""
+        super().__init__(message)
+        self.source = source
+        self.last_good: dict[str, int] = last_good or {}
+        """By source, the index of the last frame whose result was given out."""
 
 
 class ExportError(PsarmError):

@@ -7,20 +7,24 @@ N frames, n people of one frame, R people of all frames together, D embedding di
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self, overload
+from typing import Literal, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from psarm.errors import UsageError
+from psarm.errors import StreamError, UsageError
+from psarm.machine import usable_cores
 from psarm.runtime import postprocess
 from psarm.runtime.backends import open_backend
 from psarm.runtime.bundle import Bundle
 from psarm.runtime.detections import Detections
 from psarm.runtime.stages import Network, Size, finish, valid_sizes
+from psarm.runtime.stream.options import MAX_WAIT_SECONDS, StreamOptions
+from psarm.runtime.stream.sources import StreamSource, find_sources
+from psarm.runtime.stream.stream import Stream
 from psarm.runtime.timing import StageTimer
 from psarm.runtime.validators import check_frame, check_person_boxes
 from psarm.runtime.video import Frame
@@ -29,7 +33,7 @@ from psarm.runtime.video import Frame
 class PersonSearch:
     """A bundle, loaded and ready to find and embed people. A context manager; `close` frees it.
 
-    One call at a time: threads need an engine each.
+    Threads that share an engine take turns in the network; `stream` is the quick way through many frames.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class PersonSearch:
         """Of the steps between and after the graphs; another value holds from the next call on."""
         self._backend, self.why = open_backend(self.bundle, backend, precision, threads)
         """Why this backend runs: as asked, or what `auto` passed over for it."""
+        self._threads = threads or usable_cores()
         self._network = Network(self._backend, self.bundle.manifest)
         self.last_timings: dict[str, float] = StageTimer().seconds
         """Seconds of the last call by stage: preprocess, detect, nms, reid, post."""
@@ -138,6 +143,41 @@ class PersonSearch:
             result = Detections(boxes, kept.scores, kept.embeddings)
         self.last_timings = timer.seconds
         return result
+
+    def stream(
+        self,
+        source: StreamSource,
+        batch: int = 1,
+        max_wait: float | None = MAX_WAIT_SECONDS,
+        buffer: int | None = None,
+        drop: Literal["oldest"] | None = None,
+        every: int = 1,
+        requests: int | None = None,
+        on_error: Callable[[StreamError], None] | None = None,
+    ) -> Stream:
+        """People of every frame of one or more sources, as `StreamResult`s in order for each source.
+
+        Decoding, preprocessing, network and post-processing run at the same time, in bounded memory: who takes results
+        slowly slows the sources. The engine's other methods may be called meanwhile.
+
+        Args:
+            source: a video, a picture or a folder of pictures, an address (`rtsp://…`), a camera's number, or an
+                iterable of frames uint8 [H,W,3] BGR, which nobody may write to afterwards; a list of these, or a
+                mapping of names to them, is several.
+            batch: frames that go through the network together, of all sources.
+            max_wait: seconds after which a frame goes into the network with fewer than `batch`; None: never.
+            buffer: frames that wait for the network, a source; None: two batches.
+            drop: what a full buffer does: None makes the source wait, "oldest" drops its oldest frame and counts it.
+            every: of videos and cameras, take every so-many-th frame.
+            requests: batches in the network at a time, sharing the engine's threads; None: on a CPU, where the backend
+                can, one a thread, at most 4. More than one load the graphs again for each.
+            on_error: called when a source fails, and the other sources go on; None: `StreamError` is raised.
+
+        Raises `UsageError` for an option or a source that cannot work; iterating raises `StreamError`.
+        """
+        options = StreamOptions(batch, max_wait, buffer, drop, every, requests, on_error)
+        sources = find_sources(source, every)
+        return Stream(sources, options, self._network, self.bundle, self._threads, self.thresholds)
 
     def close(self) -> None:
         """Free the backend; the engine cannot run afterwards."""

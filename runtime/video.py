@@ -1,9 +1,11 @@
-"""Video files → frames as OpenCV has them: uint8 [H,W,3], BGR."""
+"""Videos and cameras → frames as OpenCV has them: uint8 [H,W,3], BGR."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -15,6 +17,18 @@ Frame = NDArray[np.uint8]  # [H,W,3] BGR
 VIDEO_SUFFIXES = frozenset([".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".mts"])
 MISSING_TOLERANCE = 0.9
 """Containers may overstate their frame count a little; fewer than this part of it is a broken file."""
+NETWORK_TIMEOUT_MS = 10_000
+"""How long an address may be silent, when it is opened and before each frame."""
+
+
+class VideoFrame(NamedTuple):
+    """One frame of a video or camera."""
+
+    number: int
+    """From 0."""
+    seconds: float
+    """Its place in the video; of a camera, whatever the driver says."""
+    frame: Frame
 
 
 def read_video(path: str | Path, every: int = 1) -> Iterator[tuple[int, Frame]]:
@@ -22,8 +36,17 @@ def read_video(path: str | Path, every: int = 1) -> Iterator[tuple[int, Frame]]:
 
     Raises `ImageError` when the file is no video, and after the last frame when it breaks off early.
     """
-    path = Path(path)
-    capture = _open(path)
+    return ((number, frame) for number, _, frame in read_frames(Path(path), every))
+
+
+def read_frames(source: Path | str | int, every: int = 1) -> Iterator[VideoFrame]:
+    """Every `every`-th frame of a video file (`Path`), an address such as rtsp://… (`str`) or a camera (its number).
+
+    Raises `ImageError` when it cannot be opened, and after the last frame when it breaks off: a file or address that
+    gives fewer frames than it says it has, a live source whenever it ends.
+    """
+    title = _title(source)
+    capture = _open(source)
     try:
         expected = capture.get(cv2.CAP_PROP_FRAME_COUNT)
         number = 0
@@ -32,14 +55,21 @@ def read_video(path: str | Path, every: int = 1) -> Iterator[tuple[int, Frame]]:
                 decoded, frame = capture.retrieve()
                 if not decoded:
                     break
-                yield number, np.asarray(frame, np.uint8)
+                yield VideoFrame(number, capture.get(cv2.CAP_PROP_POS_MSEC) / 1000, np.asarray(frame, np.uint8))
             number += 1
     finally:
         capture.release()
     if number == 0:
-        raise ImageError(f"The video {path} holds no frame that can be decoded.")
+        raise ImageError(f"{title} holds no frame that can be decoded.")
+    if not isinstance(source, Path) and expected <= 0:
+        raise ImageError(f"{title} broke off after {number} frames; open it again.")
     if number < MISSING_TOLERANCE * expected:
-        raise ImageError(f"The video {path} breaks off after {number} of {expected:.0f} frames.")
+        raise ImageError(f"{title} breaks off after {number} of {expected:.0f} frames.")
+
+
+def without_password(address: str) -> str:
+    """rtsp://user:password@host/path → rtsp://host/path, which may be shown and logged."""
+    return re.sub(r"(?<=://)[^/@]*@", "", address)
 
 
 def read_frame(path: str | Path, number: int) -> Frame:
@@ -56,10 +86,26 @@ def read_frame(path: str | Path, number: int) -> Frame:
     return np.asarray(frame, np.uint8)
 
 
-def _open(path: Path) -> cv2.VideoCapture:
-    if path.is_file() and path.stat().st_size == 0:
-        raise ImageError(f"{path} is empty (0 bytes); a video file is needed.")
-    capture = cv2.VideoCapture(str(path))
+def _title(source: Path | str | int) -> str:
+    if isinstance(source, int):
+        return f"The camera {source}"
+    return f"The address {without_password(source)}" if isinstance(source, str) else f"The video {source}"
+
+
+def _open(source: Path | str | int) -> cv2.VideoCapture:
+    if isinstance(source, Path):
+        if source.is_file() and source.stat().st_size == 0:
+            raise ImageError(f"{source} is empty (0 bytes); a video file is needed.")
+        capture = cv2.VideoCapture(str(source))
+        if not capture.isOpened():
+            raise ImageError(f"{source} is damaged or not a video that OpenCV reads.")
+        return capture
+    if isinstance(source, int):
+        capture = cv2.VideoCapture(source)
+    else:
+        timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC]
+        settings = [value for timeout in timeouts for value in (timeout, NETWORK_TIMEOUT_MS)]
+        capture = cv2.VideoCapture(source, cv2.CAP_FFMPEG, settings)
     if not capture.isOpened():
-        raise ImageError(f"{path} is damaged or not a video that OpenCV reads.")
+        raise ImageError(f"{_title(source)} cannot be opened; look whether it is there and nobody else holds it.")
     return capture

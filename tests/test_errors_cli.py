@@ -50,6 +50,7 @@ def test_the_tree_of_errors():
         "ImageError": 1,
         "CheckpointError": 1,
         "BundleError": 1,
+        "StreamError": 1,
         "ExportError": 1,
         "TrainingError": 1,
     }
