@@ -14,7 +14,7 @@ from psarm.export.fused_convolutions import fuse_convolutions
 from psarm.export.graphs import DetectGraph, RefineGraph, ReidGraph
 from psarm.export.reduced import reduce_precision
 from psarm.export.static_nms import ProductNms
-from psarm.export.tensorrt_form import StaticProposalGraph
+from psarm.export.static_proposals import StaticProposalGraph
 from psarm.export.torch_half import half_form
 from psarm.model.person_search import PersonSearchModel
 from psarm.runtime.manifest import GRAPH_OUTPUTS

@@ -11,7 +11,8 @@ from test_proposals import make_rpn, maps, torchvision_proposals
 from psarm.export.graphs import DetectGraph, RefineGraph, ReidGraph
 from psarm.export.precision.half import half_graph
 from psarm.export.proposals import ProposalGraph
-from psarm.export.tensorrt_form import StaticProposalGraph, detect_form, head_form, trace_tensorrt
+from psarm.export.static_proposals import StaticProposalGraph
+from psarm.export.tensorrt_form import detect_form, head_form, trace_tensorrt
 from psarm.runtime.tensorrt.build import build_plan
 from psarm.runtime.tensorrt.flavour import TENSORRT_RTX
 from psarm.runtime.tensorrt.profiles import FrameShapes, graph_profiles

@@ -17,7 +17,7 @@ from psarm.export.manifest_of import preprocessing_of
 from psarm.export.operators import nms_mask
 from psarm.export.recordings import LIMIT, Recorder, Recording
 from psarm.export.static_nms import ProductNms
-from psarm.export.tensorrt_form import StaticProposalGraph
+from psarm.export.static_proposals import StaticProposalGraph
 from psarm.export.torch_graphs import TorchGraphs, pad_rows, usual_rows
 from psarm.export.torch_half import half_form
 from psarm.model.checkpoint import save_model
