@@ -1,0 +1,117 @@
+# mypy: allow-untyped-decorators, allow-untyped-defs, allow-incomplete-defs
+# ruff: noqa: ANN001, ANN202 (the arguments of kernels have types of triton)
+"""NMS of a batch with static shapes: no step on the host, nothing read back, so that a CUDA graph can hold it.
+
+Two kernels. The first compares all pairs and keeps one bit a pair. The second, one program an image, walks through the
+boxes, 32 at a time: which of the 32 survive is found by sweeps, each of which lets those live that no survivor of the
+sweep before suppresses, until nothing changes (a sweep settles at least one box more, so that 32 suffice; few do);
+then all that the survivors suppress is struck out at once.
+
+N images, K boxes of each, W = K / 32 words of bits a box.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from psarm.export.operators import float32_below
+
+WORD = tl.constexpr(32)
+ROW_BLOCK = 64
+
+
+def nms(boxes: Tensor, valid: Tensor, threshold: float, limit: int) -> tuple[Tensor, Tensor]:
+    """The first `limit` boxes of each image that overlap no better survivor by IoU > `threshold`.
+
+    Args:
+        boxes: float32 [N,K,4] xyxy, contiguous, best first.
+        valid: bool [N,K]; others are ignored.
+        threshold: of the IoU; the comparison is torchvision's on a CPU, to the last bit.
+        limit: most survivors of an image.
+
+    Returns:
+        Positions of the survivors in order, int64 [N,limit], -1 behind the last one; their number, int64 [N].
+    """
+    images, count = valid.shape
+    kept = torch.full((images, limit), -1, dtype=torch.int64, device=boxes.device)
+    counts = torch.zeros(images, dtype=torch.int64, device=boxes.device)
+    if images == 0 or count == 0 or limit == 0:
+        return kept, counts
+    words = triton.cdiv(count, 32)
+    bits = torch.empty((images, count, words), dtype=torch.int32, device=boxes.device)
+    # Without fused multiply-add the IoU is rounded as torchvision's on a CPU is.
+    _compare[(images, triton.cdiv(count, ROW_BLOCK), words)](
+        boxes.contiguous(),
+        bits,
+        count,
+        words,
+        float32_below(threshold),
+        ROW_BLOCK=ROW_BLOCK,
+        num_warps=4,
+        enable_fp_fusion=False,
+    )
+    block = triton.next_power_of_2(words)
+    _sweep[(images,)](
+        bits, valid.contiguous(), kept, counts, count, words, limit, WORD_BLOCK=block, num_warps=1 if block <= 64 else 4
+    )
+    return kept, counts
+
+
+@triton.jit
+def _compare(boxes, bits, count, words, threshold, ROW_BLOCK: tl.constexpr):
+    """One word of bits of each of some boxes: which of 32 later boxes it overlaps."""
+    image, first_row, word = tl.program_id(0).to(tl.int64), tl.program_id(1) * ROW_BLOCK, tl.program_id(2)
+    if first_row < (word + 1) * WORD:  # else every box of the word is better than every row: never read
+        row = first_row + tl.arange(0, ROW_BLOCK)
+        column = word * WORD + tl.arange(0, WORD)
+        row_box = boxes + (image * count + row) * 4
+        column_box = boxes + (image * count + column) * 4
+        left, top = tl.load(row_box, row < count, 0.0), tl.load(row_box + 1, row < count, 0.0)
+        right, bottom = tl.load(row_box + 2, row < count, 0.0), tl.load(row_box + 3, row < count, 0.0)
+        x1, y1 = tl.load(column_box, column < count, 0.0), tl.load(column_box + 1, column < count, 0.0)
+        x2, y2 = tl.load(column_box + 2, column < count, 0.0), tl.load(column_box + 3, column < count, 0.0)
+        width = tl.minimum(right[:, None], x2[None]) - tl.maximum(left[:, None], x1[None])
+        height = tl.minimum(bottom[:, None], y2[None]) - tl.maximum(top[:, None], y1[None])
+        both = tl.maximum(width, 0.0) * tl.maximum(height, 0.0)
+        area, other = (right - left) * (bottom - top), (x2 - x1) * (y2 - y1)
+        union = area[:, None] + other[None] - both
+        iou = tl.math.div_rn(both, tl.where(union == 0.0, 1.0, union))  # 0 / 0 suppresses nothing
+        later = (column[None] > row[:, None]) & (column[None] < count)
+        packed = tl.sum(tl.where((iou > threshold) & later, 1 << tl.arange(0, WORD)[None], 0), axis=1)
+        tl.store(bits + (image * count + row) * words + word, packed, row < count)
+
+
+@triton.jit
+def _sweep(bits, valid, kept, counts, count, words, limit, WORD_BLOCK: tl.constexpr):
+    """One image. `struck` holds a bit a box that a survivor suppresses."""
+    image = tl.program_id(0).to(tl.int64)
+    lane = tl.arange(0, WORD)
+    word = tl.arange(0, WORD_BLOCK)
+    struck = tl.zeros([WORD_BLOCK], tl.int32)
+    found = tl.full([], 0, tl.int32)
+    number = tl.full([], 0, tl.int32)  # of the word
+    while (number < words) & (found < limit):
+        box = number * WORD + lane
+        rows = bits + (image * count + box) * words
+        own = tl.load(rows + number, box < count, 0)  # which later ones of the 32 each of them suppresses
+        out = tl.sum(tl.where(word == number, struck, 0), axis=0)
+        candidate = (tl.load(valid + image * count + box, box < count, 0) != 0) & (((out >> lane) & 1) == 0)
+        alive = candidate
+        changed = tl.full([], 1, tl.int32)
+        while changed != 0:
+            hit = tl.reduce_or(tl.where(alive, own, 0), axis=0)
+            now = candidate & (((hit >> lane) & 1) == 0)
+            changed = tl.sum((now != alive).to(tl.int32), axis=0)
+            alive = now
+        survives = alive.to(tl.int32)
+        place = found + tl.cumsum(survives, axis=0) - survives
+        tl.store(kept + image * limit + place, box.to(tl.int64), alive & (place < limit))
+        found += tl.sum(survives, axis=0)
+        # Words before this one were never written.
+        wanted = alive[:, None] & (word[None] > number) & (word[None] < words)
+        struck |= tl.reduce_or(tl.load(rows[:, None] + word[None], wanted, 0), axis=0)
+        number += 1
+    tl.store(counts + image, tl.minimum(found, limit).to(tl.int64))
