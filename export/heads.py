@@ -50,8 +50,10 @@ class TrunkGraph(nn.Module):
     def forward(self, features: Tensor, boxes: Tensor, batch_indices: Tensor) -> tuple[Tensor, Tensor]:
         """[N,C,h,w], [R,4], [R] → what enters res5 as it stands here [R,C,a,b], maxima of what leaves it [R,C5]."""
         x = self.align(features, boxes, batch_indices, *self.roi_shape, 1 / STRIDE)
+        if self.bias is not None:
+            x = x + self.bias
         if self.mixer is not None:
-            x = self.mixer(x + cast(Tensor, self.bias))
+            x = self.mixer(x)
         if self.expand is not None:
             x = self.expand(x)
         return x, self.res5(x).amax(dim=(2, 3))

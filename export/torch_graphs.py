@@ -69,7 +69,7 @@ class TorchGraphs:
             )
         self.device = torch.device(preferred_device())
         self._threads = threads
-        form = Form(DTYPES[precision], static=mode != "eager", compiled=mode == "compile")
+        form = Form(DTYPES[precision], static=mode != "eager", compiled="whole" if mode == "compile" else "no")
         self._graphs = build_forms(model, form, self.device)
         pool = torch.cuda.graph_pool_handle() if form.static and self.device.type == "cuda" else None
         record = partial(record_cuda, pool=pool)

@@ -105,8 +105,9 @@ def _halve_trunk(trunk: TrunkGraph, dtype: torch.dtype) -> None:
     for name in ("expand", "pending"):
         if (module := getattr(trunk, name)) is not None:
             setattr(trunk, name, Half(module, dtype))
-    if trunk.mixer is not None and trunk.bias is not None:
+    if trunk.bias is not None:
         trunk.bias = trunk.bias.to(dtype)
+    if trunk.mixer is not None:
         trunk.mixer = _halved_mixer(trunk.mixer, dtype)
 
 
