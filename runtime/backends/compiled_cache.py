@@ -34,7 +34,9 @@ Loaded = TypeVar("Loaded")
 LIMIT = "PSARM_COMPILED_CACHE"
 """Variable of the environment: the gibibytes that compiled graphs may take, 0 for none."""
 DEFAULT_LIMIT = 4.0
-_CHECKSUM_BYTES = 4
+_TAG = bytes([0xC5, 0x3E])
+"""In protobuf, which ONNX is, the head of a 32-bit field of number 1000: what nobody knows is skipped."""
+TRAILER_BYTES = len(_TAG) + 4
 _CHUNK = 1 << 24
 _ABANDONED_SECONDS = 3600
 
@@ -66,34 +68,38 @@ class CompiledGraph:
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         return cls(folder / "compiled" / digest[:32], limit)
 
-    def read(self) -> bytes | None:
-        """What was kept; None where there is nothing, or it is damaged."""
+    def is_whole(self) -> bool:
+        """Whether something was kept and is undamaged; it counts as used now."""
+        checksum, size = 0, 0
         try:
-            size = self.path.stat().st_size - _CHECKSUM_BYTES
             with self.path.open("rb") as file:
-                content, checksum = file.read(max(size, 0)), file.read()
-            os.utime(self.path)  # the time of its last use
+                left = os.fstat(file.fileno()).st_size - TRAILER_BYTES
+                while size < left and (chunk := file.read(min(_CHUNK, left - size))):
+                    checksum, size = zlib.crc32(chunk, checksum), size + len(chunk)
+                trailer = file.read()
+            os.utime(self.path)
         except OSError:  # not there, or not to be read: it is compiled, and written where that is possible
-            return None
-        return content if checksum == _to_bytes(zlib.crc32(content)) else None
+            return False
+        return trailer == _trailer(checksum)
 
-    def load_or_compile(
-        self, load: Callable[[bytes], Loaded], compile_graph: Callable[[Path | None], Loaded]
-    ) -> Loaded:
+    def load_or_compile(self, load: Callable[[Path], Loaded], compile_graph: Callable[[Path | None], Loaded]) -> Loaded:
         """`load` what was kept, or `compile_graph` and keep what it writes to the path it is given.
 
         Where it cannot be kept, that is told on stderr and the graph is compiled without a path. Raises what
         `compile_graph(None)` does.
+
+        Args:
+            load: takes the path of what was kept, which ends with `TRAILER_BYTES` that a parser of ONNX skips.
+            compile_graph: takes the path to write to, or None.
         """
-        content = self.read()
-        if content is not None:
+        if self.is_whole():
             # The libraries' exceptions share no base class but Exception; what is wrong with the graph comes again.
             with contextlib.suppress(Exception):
-                return load(content)
+                return load(self.path)
         try:
             with atomic_path(self.path) as temporary:
                 loaded = compile_graph(temporary)
-                _append_checksum(temporary)
+                _append_trailer(temporary)
         except Exception as error:  # the libraries do the writing, each with its own exceptions
             loaded = compile_graph(None)
             self._tell(error)
@@ -124,16 +130,16 @@ def _limit() -> float:
     return gibibytes * 2**30
 
 
-def _append_checksum(path: Path) -> None:
+def _append_trailer(path: Path) -> None:
     checksum = 0
     with path.open("r+b") as file:
         while chunk := file.read(_CHUNK):
             checksum = zlib.crc32(chunk, checksum)
-        file.write(_to_bytes(checksum))
+        file.write(_trailer(checksum))
 
 
-def _to_bytes(checksum: int) -> bytes:
-    return checksum.to_bytes(_CHECKSUM_BYTES, "little")
+def _trailer(checksum: int) -> bytes:
+    return _TAG + checksum.to_bytes(TRAILER_BYTES - len(_TAG), "little")
 
 
 def _prune(folder: Path, limit: float) -> None:

@@ -174,8 +174,8 @@ def _load(path: str, providers: list[Any], threads: int, kept: CompiledGraph | N
     def optimise(save: Path | None) -> onnxruntime.InferenceSession:
         return ort_providers.open_session(path, providers, threads, save=save)
 
-    def load(content: bytes) -> onnxruntime.InferenceSession:
-        return ort_providers.open_session(content, providers, threads, optimised=True)
+    def load(saved: Path) -> onnxruntime.InferenceSession:
+        return ort_providers.open_session(str(saved), providers, threads, optimised=True)
 
     try:
         return optimise(None) if kept is None else kept.load_or_compile(load, optimise)

@@ -13,7 +13,7 @@ from psarm.errors import BundleError, PsarmError, UsageError
 from psarm.machine import usable_cores
 from psarm.runtime.backends.base import Backend, Tensors
 from psarm.runtime.backends.checks import check_described, count_threads, first_line, is_out_of_memory
-from psarm.runtime.backends.compiled_cache import CompiledGraph
+from psarm.runtime.backends.compiled_cache import TRAILER_BYTES, CompiledGraph
 from psarm.runtime.bundle import Bundle
 from psarm.runtime.manifest import GraphSpec
 
@@ -149,10 +149,10 @@ def _open(bundle: Bundle, precision: str, graph: str, computed_in: str, threads:
             save.write_bytes(stream.getbuffer())
         return compiled
 
-    def load(content: bytes) -> openvino.CompiledModel:
-        # Copied to memory that the compiled model owns: it goes on reading its weights there.
-        tensor = openvino.Tensor(np.frombuffer(content, np.uint8))
-        return _core().import_model(tensor, DEVICE, properties)
+    def load(saved: Path) -> openvino.CompiledModel:
+        content = np.fromfile(saved, np.uint8)[:-TRAILER_BYTES]
+        # A copy in memory that the compiled model owns: it goes on reading its weights there.
+        return _core().import_model(openvino.Tensor(content), DEVICE, properties)
 
     compiled = compile_graph(None) if kept is None else kept.load_or_compile(load, compile_graph)
     given = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()

@@ -1,0 +1,34 @@
+"""Cold start is measured in processes of their own, with and without kept graphs."""
+
+import json
+
+import pytest
+import toy_bundle as toy
+from click.testing import CliRunner
+
+from psarm.benchmarks import cold_start
+from psarm.benchmarks.cold_start import MODES, PHASES
+from psarm.errors import PsarmError
+
+
+def test_the_report_holds_every_phase_of_every_mode(tmp_path, monkeypatch):
+    monkeypatch.setattr(cold_start, "BACKENDS", ("onnxruntime",))  # the other takes as long again
+    bundle = toy.make_toy_bundle(tmp_path / "toy.psarm")
+    path = tmp_path / "cold.json"
+    options = ["--repeats", "1", "--size", "96", "160", "--threads", "1", "--precision", "fp32", "--json", str(path)]
+    result = CliRunner().invoke(cold_start.main, [str(bundle), *options])
+    assert result.exit_code == 0, result.output
+    report = json.loads(path.read_text())
+    assert [row["backend"] for row in report["rows"]] == ["onnxruntime"]
+    for row in report["rows"]:
+        assert row["kept_bytes"] > 1000 and list(row["medians"]) == list(MODES)
+        for mode in MODES:
+            [sample] = row["samples"][mode]
+            assert list(sample) == list(PHASES) and all(seconds > 0 for seconds in sample.values())
+            total = sum(seconds for phase, seconds in sample.items() if phase != "second")
+            assert row["medians"][mode]["to_first_result_seconds"] == pytest.approx(total, abs=0.002)
+
+
+def test_a_process_that_fails_says_why(tmp_path):
+    with pytest.raises(PsarmError, match=r"onnxruntime in fp32 failed .* There is no bundle at"):
+        cold_start.measure_once(tmp_path / "none", "onnxruntime", "fp32", 1, tmp_path / "frame.npy", {})
