@@ -8,12 +8,13 @@ from datetime import UTC, datetime
 from psarm import __version__
 from psarm.config import ModelConfig
 from psarm.export.bundle_files import BundleFiles
-from psarm.export.tracing import OPSET, SIZE_DIVISOR, TracedGraph
+from psarm.export.tracing import OPSET, TracedGraph
 from psarm.model.builder import IMAGE_MEAN, IMAGE_STD
 from psarm.model.fingerprint import embedding_fingerprint
 from psarm.model.person_search import PersonSearchModel
 from psarm.model.roi_heads import MIN_BOX_SIDE
 from psarm.runtime.manifest import (
+    SIZE_DIVISOR,
     DatasetInfo,
     EmbeddingInfo,
     Manifest,

@@ -23,12 +23,10 @@ from psarm import __version__
 from psarm.errors import ExportError
 from psarm.export.graphs import DetectGraph
 from psarm.export.operators import translations
-from psarm.runtime.manifest import GRAPH_INPUTS, GRAPH_OUTPUTS, GraphSpec, TensorSpec
+from psarm.runtime.manifest import GRAPH_INPUTS, GRAPH_OUTPUTS, SIZE_DIVISOR, GraphSpec, TensorSpec
 
 OPSET = 20
 """The first with Gelu as one operator."""
-SIZE_DIVISOR = 32
-"""Image sides must be multiples of this; the graphs are traced with that knowledge."""
 OWNER = "psarm.owner"
 """Key of a node's metadata: the class of the innermost module that it was traced from."""
 PROBES = ("objectness", "deltas", "candidates", "proposals")

@@ -20,6 +20,8 @@ from psarm.files import sha256, write_json
 SCHEMA = 2
 """The newest that is read; bundles with nothing that came after schema 1 still say 1 (`schema_of`)."""
 MANIFEST_NAME = "manifest.json"
+SIZE_DIVISOR = 32
+"""Sides of padded images are multiples of this; the graphs are traced with that knowledge."""
 GRAPH_INPUTS = {
     "detect": ("images", "image_sizes"),
     "refine": ("features", "boxes", "batch_indices"),

@@ -37,17 +37,48 @@ class BuildOptions:
     cc: tuple[str, ...] = ()
     rebuild: bool = False
 
+    @property
+    def asks_for_engines(self) -> bool:
+        """Whether what they are built with or for is named, so that not building them is a failure."""
+        return bool(self.flavour or self.cc)
+
+    def check(self) -> None:
+        """Raise what `build` raises whatever the bundle.
+
+        `UsageError` for what cannot be meant, `MissingExtraError` where the library is not installed, `PsarmError`
+        where it does not load or needs a GPU that is not there.
+        """
+        from psarm.runtime.manifest import SIZE_DIVISOR
+        from psarm.runtime.tensorrt.build import BuildSettings, check_settings
+        from psarm.runtime.tensorrt.cache import gpu_to_build_for
+        from psarm.runtime.tensorrt.flavour import find_flavour
+
+        self._named_frames(SIZE_DIVISOR)
+        flavour = find_flavour(self.flavour)
+        check_settings(flavour, BuildSettings(self.workspace, self.timing_cache, self.cc))
+        flavour.load()
+        gpu_to_build_for(flavour)
+
     def frames(self, manifest: Manifest) -> tuple[FrameShapes, ...]:
         """The profiles asked for, or the bundle's default ones; raises `UsageError` for what cannot be."""
-        from psarm.runtime.tensorrt.profiles import default_frames, frames_of_shapes, frames_of_sizes
+        from psarm.runtime.tensorrt.profiles import default_frames
+
+        named = self._named_frames(manifest.preprocessing.size_divisor)
+        return named or default_frames(manifest, self._batch)
+
+    def _named_frames(self, divisor: int) -> tuple[FrameShapes, ...]:
+        from psarm.runtime.tensorrt.profiles import frames_of_shapes, frames_of_sizes
 
         shapes = (self.min_shapes, self.opt_shapes, self.max_shapes)
         if any(shapes):
             if self.sizes or self.max_batch is not None:
                 raise UsageError("--min-shapes, --opt-shapes and --max-shapes say all; leave out --sizes, --max-batch.")
-            return frames_of_shapes(manifest, *shapes)
-        batch = 1 if self.max_batch is None else self.max_batch
-        return frames_of_sizes(manifest, self.sizes, batch) if self.sizes else default_frames(manifest, batch)
+            return frames_of_shapes(*shapes, divisor)
+        return frames_of_sizes(self.sizes, self._batch, divisor)
+
+    @property
+    def _batch(self) -> int:
+        return 1 if self.max_batch is None else self.max_batch
 
 
 def build_options(command: Command) -> Command:
@@ -112,9 +143,9 @@ def build(bundle: Bundle, precisions: Sequence[str] | None, options: BuildOption
     wanted = list(bundle.manifest.tensorrt) if precisions is None else list(precisions)
     if not wanted:
         raise UsageError(f"The bundle {bundle.path} holds no TensorRT graphs; export it with psarm export --trt.")
+    frames = options.frames(bundle.manifest)
     flavour = find_flavour(options.flavour)
     settings = BuildSettings(options.workspace, options.timing_cache)
-    frames = options.frames(bundle.manifest)
     targets = [make_target(bundle, flavour, name, frames, tuple(dict.fromkeys(options.cc))) for name in wanted]
     results = []
     for target in targets:

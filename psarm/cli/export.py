@@ -63,11 +63,11 @@ def command(checkpoint: Path, out: Path, trt: bool, as_json: bool, **options: An
     computed there with half's rounding after every operator, as a GPU would at worst, and what int8 leaves in float is
     computed in fp32. On CPUs with bf16, OpenVINO runs that rest in bf16.
 
-    With --trt, engines are built once the bundle is in place: with TensorRT where there is a GPU, with TensorRT for RTX
-    where there is one or --cc names some. Options from --flavour to --rebuild are those of psarm engines, which builds
-    them later or elsewhere.
+    With --trt, engines are built once the bundle is in place, as psarm engines does, whose options are those from
+    --flavour to --rebuild. Where this machine cannot build them, that is said and the bundle is good; with --flavour or
+    --cc it is an error, raised before anything is exported.
     """
-    from psarm.cli.export_engines import build_where_possible
+    from psarm.cli.export_engines import build_where_possible, check_building
     from psarm.cli.export_tables import show_export
     from psarm.console import err
     from psarm.extras import require
@@ -82,6 +82,8 @@ def command(checkpoint: Path, out: Path, trt: bool, as_json: bool, **options: An
     building = BuildOptions(**{field.name: options.pop(field.name) for field in fields(BuildOptions)})
     if building != BuildOptions() and not trt:
         raise UsageError("Options from --flavour to --rebuild say how engines are built; they go with --trt.")
+    if trt:
+        check_building(building)
     settings = PrecisionSettings(
         parse_precisions([name.strip() for name in options.pop("precisions").split(",") if name.strip()]),
         calibrate=options.pop("calibrate"),

@@ -46,10 +46,7 @@ def make_target(
     """
     graphs = _graph_hashes(bundle, precision)
     check_settings(flavour, BuildSettings(compute_capabilities=compute_capabilities))
-    version = flavour.load().__version__
-    gpu, why = find_gpu()
-    if gpu is None and not flavour.ahead_of_time:
-        raise PsarmError(f"{flavour.title} cannot build here, it builds for the GPU of this machine: {why}.")
+    version, gpu = flavour.load().__version__, gpu_to_build_for(flavour)
     capabilities = compute_capabilities or (() if gpu is None else (gpu.compute_capability,))
     return Target(
         flavour.name,
@@ -61,6 +58,17 @@ def make_target(
         tuple(default_frames(bundle.manifest) if frames is None else frames),
         bundle.manifest.thresholds.detections_per_image,
     )
+
+
+def gpu_to_build_for(flavour: Flavour) -> Gpu | None:
+    """The GPU of this machine, None where there is none and the flavour needs none.
+
+    Raises `PsarmError` where it does.
+    """
+    gpu, why = find_gpu()
+    if gpu is None and not flavour.ahead_of_time:
+        raise PsarmError(f"{flavour.title} cannot build here, it builds for the GPU of this machine: {why}.")
+    return gpu
 
 
 def tensorrt_graphs(bundle: Bundle, precision: str) -> Mapping[str, str]:

@@ -59,26 +59,32 @@ def default_frames(manifest: Manifest, max_batch: int = 1) -> tuple[FrameShapes,
     return landscape, portrait, FrameShapes((2, least, least), (2, long, long), (max_batch, long, long))
 
 
-def frames_of_sizes(manifest: Manifest, sizes: Sequence[str], max_batch: int) -> tuple[FrameShapes, ...]:
-    """One profile for each padded frame size HxW (864x1504), in batches of 1 to `max_batch`."""
+def frames_of_sizes(sizes: Sequence[str], max_batch: int, divisor: int) -> tuple[FrameShapes, ...]:
+    """One profile for each padded frame size HxW (864x1504), in batches of 1 to `max_batch`.
+
+    `divisor` is the bundle's, to multiples of which frames are padded. Raises `UsageError` for what is no such size.
+    """
     frames = []
     for size in sizes:
         height, width = _numbers(size, 2, "a frame size, HEIGHTxWIDTH as 864x1504")
         frames.append(FrameShapes((1, height, width), (max_batch, height, width), (max_batch, height, width)))
-    return _checked(frames, manifest)
+    return _checked(frames, divisor)
 
 
 def frames_of_shapes(
-    manifest: Manifest, minima: Sequence[str], optima: Sequence[str], maxima: Sequence[str]
+    minima: Sequence[str], optima: Sequence[str], maxima: Sequence[str], divisor: int
 ) -> tuple[FrameShapes, ...]:
-    """One profile for each n-th minimum, optimum and maximum of `images`, as 1x3x864x1504 or images:1x3x864x1504."""
+    """One profile for each n-th minimum, optimum and maximum of `images`, as 1x3x864x1504 or images:1x3x864x1504.
+
+    As `frames_of_sizes`.
+    """
     if not len(minima) == len(optima) == len(maxima):
         raise UsageError(
             f"{len(minima)} minimum, {len(optima)} optimum and {len(maxima)} maximum shapes were given; "
             "needed as many of each, one of each makes a profile."
         )
     batches = [[_batch(shape) for shape in shapes] for shapes in (minima, optima, maxima)]
-    return _checked([FrameShapes(*three) for three in zip(*batches, strict=True)], manifest)
+    return _checked([FrameShapes(*three) for three in zip(*batches, strict=True)], divisor)
 
 
 def graph_profiles(graph: str, frames: Sequence[FrameShapes], detections_per_image: int) -> MakeProfiles:
@@ -124,8 +130,7 @@ def _batch(text: str) -> Batch:
     return count, height, width
 
 
-def _checked(frames: Sequence[FrameShapes], manifest: Manifest) -> tuple[FrameShapes, ...]:
-    divisor = manifest.preprocessing.size_divisor
+def _checked(frames: Sequence[FrameShapes], divisor: int) -> tuple[FrameShapes, ...]:
     for one in frames:
         for _, *sides in (one.minimum, one.optimum, one.maximum):
             if any(side % divisor for side in sides):

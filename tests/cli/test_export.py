@@ -10,6 +10,7 @@ import torch
 from tiny_prw import write_tiny_prw
 
 from psarm.cli import run
+from psarm.errors import MissingExtraError
 from psarm.model.checkpoint import read_checkpoint, save_checkpoint
 
 
@@ -201,28 +202,45 @@ def test_a_data_set_that_cannot_be_read(quick, checkpoint, tmp_path, capsys):
     assert not (tmp_path / "b").exists()
 
 
-def test_engines_are_left_to_the_machine_that_has_a_gpu(tmp_path, capsys, monkeypatch):
-    from psarm.cli import export_engines
-    from psarm.cli.engines import BuildOptions
+def without_tensorrt(monkeypatch):
+    from psarm.runtime.tensorrt.flavour import Flavour
 
-    monkeypatch.setattr(export_engines, "_obstacle", lambda: "no NVIDIA driver is installed")
-    export_engines.build_where_possible(tmp_path / "b", BuildOptions(), show_table=True)
-    later = f"with the same options for shapes, on the machine that will run them: psarm engines {tmp_path / 'b'}"
-    sentence = f"No engines were built (no NVIDIA driver is installed); {later}"
-    assert capsys.readouterr().err.startswith(sentence)
+    monkeypatch.setattr(Flavour, "installed", False)
 
 
-@pytest.mark.parametrize("options", [{}, {"cc": ("8.9",)}])
-def test_engines_are_built_where_that_works_or_was_asked_for(tmp_path, monkeypatch, options):
-    import toy_bundle
+def test_engines_that_cannot_be_built_are_said_in_the_words_of_psarm_engines(tmp_path, capsys, monkeypatch):
+    from tiny_engines import make_trt_bundle
 
     from psarm.cli import export_engines
     from psarm.cli.engines import BuildOptions
 
-    bundle = toy_bundle.make_toy_bundle(tmp_path / "toy.psarm")
-    built = []
-    monkeypatch.setattr(export_engines, "_obstacle", lambda: "no GPU" if options else None)
-    monkeypatch.setattr(export_engines, "build", lambda *arguments: built.append(arguments) or [])
-    export_engines.build_where_possible(bundle, BuildOptions(**options), show_table=False)
-    [(opened, precisions, given)] = built
-    assert (opened.path, precisions, given) == (bundle, None, BuildOptions(**options))
+    bundle = make_trt_bundle(tmp_path / "toy.psarm")
+    without_tensorrt(monkeypatch)
+    assert run(["engines", str(bundle)]) == 2
+    sentence = capsys.readouterr().err.removeprefix("Error: ").strip()
+    assert "neither tensorrt nor tensorrt_rtx is installed" in sentence
+    export_engines.build_where_possible(bundle, BuildOptions(), show_table=True)
+    said = capsys.readouterr().err
+    assert said.startswith(f"No engines were built. {sentence} The bundle is good; on the machine that will run them")
+    assert said.endswith(f"with the same options for shapes: psarm engines {bundle}\n")
+    with pytest.raises(MissingExtraError):
+        export_engines.build_where_possible(bundle, BuildOptions(cc=("8.9",)), show_table=True)
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (["--sizes", "65x96"], "no multiple of 32, to which frames are padded; give 96x96"),
+        (["--min-shapes", "1x3x64x64"], "1 minimum, 0 optimum and 0 maximum shapes were given"),
+        (["--flavour", "rtx"], "no TensorRT flavour 'rtx'; choose tensorrt or tensorrt_rtx"),
+        (["--flavour", "tensorrt_rtx", "--timing-cache", "times"], "TensorRT for RTX has no timing cache"),
+        (["--flavour", "tensorrt", "--cc", "8.9"], "only TensorRT for RTX builds for named ones"),
+        (["--cc", "8.9"], "neither tensorrt nor tensorrt_rtx is installed"),
+    ],
+)
+def test_options_of_engines_are_checked_before_anything_is_exported(tmp_path, monkeypatch, capsys, arguments, sentence):
+    """Without the library too; the file is no checkpoint, which would be found next."""
+    without_tensorrt(monkeypatch)
+    (tmp_path / "no.pth").write_bytes(b"")
+    assert run(["export", str(tmp_path / "no.pth"), "--out", str(tmp_path / "b"), "--trt", *arguments]) == 2
+    assert sentence in one_line(capsys)

@@ -179,7 +179,7 @@ def used(bundle):
 
 
 def test_what_was_asked_for_last_is_used(bundle, quick):
-    small = frames_of_sizes(bundle.manifest, ["64x96"], 1)
+    small = frames_of_sizes(["64x96"], 1, 32)
     first, _, _ = build(bundle)
     second, _, _ = build(bundle, frames=small)
     assert used(bundle) == second
@@ -198,7 +198,7 @@ def test_engines_of_a_bundle_that_is_read_only_now_are_not_built_again(bundle, q
     monkeypatch.setattr(cache, "_folders", lambda bundle: [bundle.path / "engines", away])
     assert build(bundle) == (first, False, [])
     assert engines_in(away) == []
-    build(bundle, frames=frames_of_sizes(bundle.manifest, ["64x96"], 1))
+    build(bundle, frames=frames_of_sizes(["64x96"], 1, 32))
     copied, built, said = build(bundle)
     assert (built, said) == (False, []) and copied.path == away / first.target.key and copied.whole
     assert used(bundle) == copied
