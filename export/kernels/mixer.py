@@ -6,23 +6,25 @@ Activations are tokens [R,T,C], which is what a map [R,C,H,W] with its channels 
 transposed, and a map of the released layout (`to_map`) is another way of reading the same memory. They may be of 16
 bits or float32; sums, means, norms and gates are computed in float32.
 
-Bytes that the mixer of 300 RoIs x 256 channels x 14x14 cells moves in 16 bits, in activations of 30 MB that are read
-and written, as PyTorch runs `export.mixer.MixerGraph` on maps with their channels last, and here:
+Activations (30 MB in 16 bits at 300 RoIs x 256 channels x 14x14 cells) that the mixer of the paper's layout reads and
+writes, one operator after another: those of PyTorch's operators in `export.mixer.MixerGraph` on maps with their
+channels last, and those of `fused_mixer.FusedMixer`. Hidden layers count three.
 
-| step                               | PyTorch | here |                          |
-| ---------------------------------- | ------- | ---- | ------------------------ |
-| spatial gate: max and mean         |       2 |    1 | `pool`                   |
-| gate, LayerNorm and its transposes |       8 |    2 | `gate_norm`              |
-| token MLP: first product           |       4 |    4 |                          |
-| its bias and GELU                  |       6 |    6 | `bias_gelu_`             |
-| second product                     |       4 |    4 |                          |
-| residual; channel gate's pooling   |       5 |    3 | `pool`                   |
-| gate, LayerNorm and its transposes |       6 |    2 | `gate_norm`              |
-| channel MLP                        |      14 |   14 |                          |
-| residual, transpose back           |       5 |    - |                          |
-| SimAM                              |      14 |    - |                          |
-| sums of both and the input         |       6 |    4 | `add_simam`              |
-| together                           |      74 |   40 |                          |
+| step                               | PyTorch | here |              |
+| ---------------------------------- | ------- | ---- | ------------ |
+| spatial gate: maximum and mean     |       2 |    1 | `pool`       |
+| gate, LayerNorm                    |       4 |    2 | `gate_norm`  |
+| token MLP: transpose               |       2 |    - |              |
+| - first product                    |       4 |    4 |              |
+| - its bias, GELU                   |      12 |    6 | `bias_gelu_` |
+| - second product                   |       4 |    4 |              |
+| residual, channel gate's pooling   |       5 |    3 | `pool`       |
+| gate, LayerNorm                    |       4 |    2 | `gate_norm`  |
+| channel MLP, its GELU being 6      |      14 |   14 |              |
+| residual                           |       3 |    - |              |
+| SimAM                              |      15 |    - |              |
+| sums of both and the input         |       6 |    4 | `add_simam`  |
+| together                           |      75 |   40 |              |
 
 R RoIs, T = H·W tokens, C channels (reduced): T and C are a model's, so kernels are compiled for them.
 """

@@ -26,12 +26,12 @@ def roi_align(
     bias: Tensor | None = None,
 ) -> Tensor:
     """As `roi_align.roi_align`, for images that are there."""
-    aligned = align_rois(features.float(), boxes, batch_indices, *output_size, spatial_scale)
+    aligned: Tensor = align_rois(features.float(), boxes, batch_indices, *output_size, spatial_scale)
     if bias is not None:
         aligned = aligned + bias[:, None, None]
     last = features.is_contiguous(memory_format=torch.channels_last)
     layout = torch.channels_last if last else torch.contiguous_format
-    return aligned.to(features.dtype, memory_format=layout)
+    return aligned.to(features.dtype).contiguous(memory_format=layout)
 
 
 def nms(boxes: Tensor, valid: Tensor, threshold: float, limit: int) -> tuple[Tensor, Tensor]:
