@@ -98,7 +98,7 @@ class TorchBackend(Backend):
 def _mode() -> str:
     from psarm.export.torch_graphs import MODES
 
-    mode = os.environ.get(MODE) or MODES[0]
+    mode = os.environ.get(MODE) or "graphs"
     if mode not in MODES:
         raise UsageError(f"{MODE} is {mode!r}; needed one of {', '.join(MODES)}.")
     return mode

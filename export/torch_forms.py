@@ -29,7 +29,9 @@ class Form:
     """How the modules are to run."""
 
     dtype: torch.dtype | None = None
-    """Of weights and activations: bfloat16 or float16; None for float32."""
+    """Of the products: bfloat16 or float16; None for float32."""
+    half_activations: bool = True
+    """In 16 bits activations are too, as a GPU wants them; else they are float32 between the products."""
     static: bool = False
     """Make a form with static shapes too, to be recorded as a CUDA graph."""
     compiled: Literal["no", "whole", "parts"] = "no"
@@ -85,7 +87,7 @@ def _place(graph: Graph, form: Form, device: torch.device) -> Graph:
     mixers = float_mixers(graph) if form.kernels else {}
     if form.fused:
         fuse_convolutions(graph)
-    if form.dtype is not None and device.type == "cuda":
+    if form.dtype is not None and form.half_activations:
         half_form(graph, form.dtype)
     elif form.dtype is not None:
         reduce_precision(graph, form.dtype)

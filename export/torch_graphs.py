@@ -23,8 +23,15 @@ from psarm.runtime.bundle import Bundle
 from psarm.runtime.manifest import GRAPH_OUTPUTS, Preprocessing
 
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-MODES = ("graphs", "eager", "compile")
-"""How a GPU runs the modules: replaying CUDA graphs, kernel by kernel, or CUDA graphs of what torch compiled."""
+MODES: dict[str, dict[str, Any]] = {
+    "graphs": {"static": True},
+    "eager": {},
+    "fused": {"static": True, "fused": True},
+    "kernels": {"static": True, "fused": True, "kernels": True},
+    "compile": {"static": True, "compiled": "whole"},
+}
+"""How a GPU runs the modules (changes to `Form`): replaying CUDA graphs, or kernel by kernel; and CUDA graphs of other
+kernels: cuDNN's fused convolutions, psarm's own in Triton beside them, or those that torch compiles."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ class TorchGraphs:
             )
         self.device = torch.device(preferred_device())
         self._threads = threads
-        form = Form(DTYPES[precision], static=mode != "eager", compiled="whole" if mode == "compile" else "no")
+        form = Form(DTYPES[precision], half_activations=self.device.type == "cuda", **MODES[mode])
         self._graphs = build_forms(model, form, self.device)
         pool = torch.cuda.graph_pool_handle() if form.static and self.device.type == "cuda" else None
         record = partial(record_cuda, pool=pool)

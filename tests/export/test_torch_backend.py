@@ -145,7 +145,7 @@ def test_a_checkpoint_of_another_model_is_refused(psarm_bundle, tmp_path):
 def test_an_unknown_way_to_run_is_named(psarm_bundle, monkeypatch):
     monkeypatch.setattr("psarm.export.torch_backend._device", lambda: "CUDA, no such GPU")
     monkeypatch.setenv("PSARM_TORCH", "fast")
-    with pytest.raises(UsageError, match="PSARM_TORCH is 'fast'; needed one of graphs, eager, compile"):
+    with pytest.raises(UsageError, match="PSARM_TORCH is 'fast'; needed one of graphs, eager, fused, kernels, compile"):
         TorchBackend(Bundle.open(psarm_bundle), "fp32", 1)
 
 
