@@ -12,7 +12,7 @@ from psarm.cli.engine_options import EXISTING, Frames, check_bundle_first, engin
 from psarm.errors import UsageError
 
 if TYPE_CHECKING:
-    from psarm.runtime import Detections, PersonSearch
+    from psarm.runtime import Detections
     from psarm.runtime.images import FrameSource
     from psarm.runtime.video import Frame
 
@@ -47,16 +47,15 @@ def command(
     saver = FrameSaver(save) if save else None
     with open_engine(bundle, **options) as engine, progress() as bar:
         task = bar.add_task("Detecting", total=frames.total, visible=not as_json)
-        for images in frames:
-            people, milliseconds = _detect(engine, images)
-            for (source, image), found in zip(images, people, strict=True):
-                saved = {"saved": str(saver.save(source, image, found))} if saver else {}
-                if as_json:
-                    click.echo(json.dumps({**_record(source, image, found, milliseconds), **saved}))
-                else:
-                    best = float(found.scores[0]) if len(found) else None
-                    rows.append((source.name, len(found), best, milliseconds))
-            bar.advance(task, len(images))
+        for source, result in frames.detect(engine):
+            people, milliseconds = result.detections, 1000 * sum(result.seconds.values())
+            saved = {"saved": str(saver.save(source, result.frame, people))} if saver else {}
+            if as_json:
+                click.echo(json.dumps({**_record(source, result.frame, people, milliseconds), **saved}))
+            else:
+                best = float(people.scores[0]) if len(people) else None
+                rows.append((source.name, len(people), best, milliseconds))
+            bar.advance(task)
     if rows:
         out.print(_table(rows))
     if saver:
@@ -105,12 +104,6 @@ def _refuse_searched(save: Path, paths: tuple[Path, ...]) -> None:
                 f"--save {save} lies in the searched folder {path}, so the next run would search the pictures written "
                 "by this one; give a folder outside it."
             )
-
-
-def _detect(engine: PersonSearch, images: list[tuple[FrameSource, Frame]]) -> tuple[list[Detections], float]:
-    """People of each frame of a batch, and milliseconds a frame."""
-    people = engine.detect([image for _, image in images])
-    return people, 1000 * sum(engine.last_timings.values()) / len(images)
 
 
 def _record(source: FrameSource, image: Frame, people: Detections, milliseconds: float) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -13,7 +13,7 @@ import click
 from psarm.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
-    from psarm.runtime import PersonSearch
+    from psarm.runtime import PersonSearch, StreamResult
     from psarm.runtime.images import FrameSource
     from psarm.runtime.video import Frame
 
@@ -24,6 +24,8 @@ BACKEND_HELP = (
     "psarm doctor BUNDLE says which run the bundle, and in which precisions."
 )
 PRECISION_HELP = "auto (fp32: exact), fp32, bf16 (runs the fp32 graphs), fp16 or int8."
+FEW_FRAMES = 32
+"""Up to this many, loading the graphs again for a second request in the network takes longer than it saves."""
 EXISTING = click.Path(exists=True, path_type=Path)
 
 
@@ -54,9 +56,9 @@ def engine_options(command: Command) -> Command:
 
 
 class Frames:
-    """Frames of the paths given, in batches; files that cannot be read are told on stderr and counted.
+    """Frames of the paths given, and their people; files that cannot be read are told on stderr and counted.
 
-    Raises `UsageError` at once for a folder without pictures, and `ImageError` where the only file gives no frame.
+    Raises `UsageError` at once for a folder without pictures.
     """
 
     def __init__(self, paths: tuple[Path, ...], every: int, batch: int, skip: Path | None = None) -> None:
@@ -79,12 +81,24 @@ class Frames:
 
         return None if any(f.suffix.lower() in VIDEO_SUFFIXES for f in self.files) else len(self.files)
 
-    def __iter__(self) -> Iterator[list[tuple[FrameSource, Frame]]]:
+    def detect(self, engine: PersonSearch) -> Iterator[tuple[FrameSource, StreamResult]]:
+        """Frames and their people, one after the other; raises `ImageError` where the only file gives no frame."""
         from psarm.runtime.images import iter_images
 
-        frames = map(self._count, iter_images(self.files, self.every, self._report))
-        while batch := list(islice(frames, self.batch)):
-            yield batch
+        sources: deque[FrameSource] = deque()
+
+        def frames() -> Iterator[Frame]:
+            for source, frame in iter_images(self.files, self.every, self._report):
+                sources.append(source)
+                yield frame
+
+        requests = 1 if self.total is not None and self.total <= FEW_FRAMES else None
+        with engine.stream(frames(), self.batch, max_wait=None, requests=requests) as stream:
+            for result in stream:
+                self._read += 1
+                yield sources.popleft(), result
+        if self._errors and len(self.files) == 1 and not self._read:
+            raise self._errors[0]
 
     def raise_if_unreadable(self) -> None:
         """End with exit code 1 when some files could not be read, or not to their end."""
@@ -93,18 +107,12 @@ class Frames:
         if self._errors:
             raise ImageError(f"{len(self._errors)} of {len(self.files)} files could not be read (named above).")
 
-    def _count(self, frame: tuple[FrameSource, Frame]) -> tuple[FrameSource, Frame]:
-        self._read += 1
-        return frame
-
     def _report(self, error: ImageError) -> None:
         from psarm.console import err
 
         self._errors.append(error)
         if len(self.files) > 1:
             err.print(f"Skipped: {error}", markup=False)
-        elif not self._read:
-            raise error
 
 
 def check_bundle_first(bundle: Path, paths: tuple[Path, ...]) -> None:

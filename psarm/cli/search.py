@@ -157,13 +157,14 @@ def _several_people(engine: PersonSearch, path: Path, people: Detections, as_jso
 def _detect(engine: PersonSearch, frames: Frames) -> tuple[list[FrameSource], list[Detections]]:
     from psarm.console import progress
 
-    sources, people = [], []
+    sources: list[FrameSource] = []
+    people: list[Detections] = []
     with progress() as bar:
         task = bar.add_task("Searching", total=frames.total)
-        for images in frames:
-            people += engine.detect([image for _, image in images])
-            sources += [source for source, _ in images]
-            bar.advance(task, len(images))
+        for source, result in frames.detect(engine):
+            people.append(result.detections)
+            sources.append(source)
+            bar.advance(task)
     return sources, people
 
 

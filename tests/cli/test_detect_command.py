@@ -226,13 +226,12 @@ def test_wrong_bundles_exit_with_1(bundle, frames, tmp_path, capfd):
 
 
 def test_ctrl_c_is_clean_and_keeps_whole_files(bundle, frames, tmp_path, capfd, monkeypatch):
-    def interrupted(self):
-        batches = plain(self)
-        yield next(batches)
+    def interrupted(self, engine):
+        yield next(plain(self, engine))
         raise KeyboardInterrupt
 
-    plain = Frames.__iter__
-    monkeypatch.setattr(Frames, "__iter__", interrupted)
+    plain = Frames.detect
+    monkeypatch.setattr(Frames, "detect", interrupted)
     code, _, err = psarm(capfd, "detect", bundle, frames, "--save", tmp_path / "out")
     assert code == 130 and err.splitlines()[-1] == "Interrupted."
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.people.jpg"]
