@@ -92,7 +92,7 @@ def _facts(device: str, tiny: bool) -> dict[str, Any]:
         "packages": package_versions(),
         "device": torch.cuda.get_device_name() if on_gpu else "CPU",
         "cuda": torch.version.cuda if on_gpu else None,
-        "cudnn": torch.backends.cudnn.version() if on_gpu else None  # type: ignore[no-untyped-call],
+        "cudnn": torch.backends.cudnn.version() if on_gpu else None,  # type: ignore[no-untyped-call]
         "tiny": tiny,
     }
 

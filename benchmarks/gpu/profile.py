@@ -19,7 +19,7 @@ def top_kernels(function: Callable[[], Any], device: torch.device) -> list[dict[
     """The kernels (on a CPU the operators) that take longest in one call of a warm function, longest first."""
     on_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
-    with torch.inference_mode(), profile(activities=activities) as recorded:
+    with torch.inference_mode(), profile(activities=activities, acc_events=True) as recorded:
         for _ in range(RUNS):
             function()
         synchronise(device)

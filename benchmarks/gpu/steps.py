@@ -84,7 +84,8 @@ class Suite:
         self.bench.expected = {} if answer is None else answer()
 
     def _ceilings(self) -> None:
-        precisions = {name: dtype for name, dtype in DTYPES.items() if self.device.type == "cuda" or name != "fp16"}
+        on_gpu = self.device.type == "cuda"
+        precisions = {name: dtype for name, dtype in DTYPES.items() if on_gpu or name != "fp16"}
         ceiling = measure_ceiling(self.device, precisions, self.rounds)
         self.bench.ceilings = ceiling.tera_macs
         self.journal.put("ceiling", asdict(ceiling))
@@ -177,7 +178,7 @@ class Suite:
             raise UsageError(f"There is no checkpoint {self.checkpoint}; give one with --checkpoint.")
         folder = self.folder / "accuracy"
         folder.mkdir()
-        drawn = AccuracySet(folder, self.checkpoint, self.tiny, min(8, usable_cores()))
+        drawn = AccuracySet(folder, self.checkpoint, self.tiny, 1 if self.tiny else min(8, usable_cores()))
         for precision in device_precisions():
             row: Row = {"group": "accuracy", "name": f"engine {precision}", "precision": precision}
             with self.journal.guarded(row):
