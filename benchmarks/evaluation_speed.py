@@ -3,16 +3,21 @@
     python -m psarm.benchmarks.evaluation_speed --json benchmarks/results/evaluation_speed.json
 
 Boxes and embeddings are drawn at random (seeded); the counts are those of the data sets, with a detector that finds
-everyone, a third of them twice.
+everyone, a third of them twice. CUHK-SYSU's galleries say where the person is, PRW's truth are the identities.
+
+Search is timed in turns with the literal loop (`psarm.benchmarks.literal_search`) on a sample of the queries, spread
+over all: its time for all queries is the sample's, scaled. Results are compared on the sample in float64, because
+float32's similarities of two detections may differ in the last bit between two ways to multiply, and change places.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -22,11 +27,15 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from psarm.benchmarks import script
+from psarm.benchmarks.literal_search import LiteralSearch
 from psarm.console import out
-from psarm.evaluation import DetectionSet, SearchProtocol, evaluate_detection, evaluate_search
+from psarm.data.types import Located
+from psarm.evaluation import DetectionSet, SearchProtocol, evaluate_detection, rank_queries
 from psarm.evaluation.types import Floating
+from psarm.extras import require
 from psarm.files import write_json
-from psarm.machine import describe_machine, package_versions
+from psarm.machine import default_threads, describe_machine, package_versions
 
 EMBEDDING_SIZE = 256
 
@@ -78,10 +87,15 @@ def synthetic_case(size: CaseSize, seed: int = 0) -> SyntheticCase:
     chosen = _query_people(rng, identities, size.queries)
     names = [f"{i}.jpg" for i in range(size.frames)]
     cameras = rng.integers(1, size.cameras + 1, size.frames)
-    listed = {
-        str(length): [_gallery(rng, images[identities == identities[person]], size.frames, length) for person in chosen]
-        for length in size.galleries
-    }
+    listed: dict[str, list[NDArray[np.int64]]] = {str(length): [] for length in size.galleries}
+    located: dict[str, list[Located]] = {str(length): [] for length in size.galleries}
+    for name, galleries in listed.items():
+        for person in chosen:
+            others = (identities == identities[person]) & (images != images[person])
+            holding, first = np.unique(images[others], return_index=True)
+            items = np.arange(min(len(holding), int(name)))
+            galleries.append(_gallery(rng, holding, images[person], size.frames, int(name)))
+            located[name].append(Located(items, boxes[others][first][items].astype(np.float32)))
     protocol = SearchProtocol(
         gallery_names=names,
         gallery_cameras=cameras,
@@ -93,6 +107,7 @@ def synthetic_case(size: CaseSize, seed: int = 0) -> SyntheticCase:
         query_boxes=boxes[chosen],
         query_identities=identities[chosen],
         galleries=listed,
+        located=located,
         default_gallery=next(iter(listed), None),
         cbgm=size.cbgm,
     )
@@ -113,10 +128,12 @@ def _query_people(rng: np.random.Generator, identities: NDArray[np.int64], count
     return people
 
 
-def _gallery(rng: np.random.Generator, holding: NDArray[np.int64], frames: int, length: int) -> NDArray[np.int64]:
-    """`length` images, those `holding` the person first, as the data set lists them."""
-    others = rng.permutation(np.setdiff1d(np.arange(frames), holding))
-    return np.concatenate([np.unique(holding), others])[:length]
+def _gallery(
+    rng: np.random.Generator, holding: NDArray[np.int64], own: int, frames: int, length: int
+) -> NDArray[np.int64]:
+    """`length` images without the query's own, those `holding` the person first, as the data set lists them."""
+    others = rng.permutation(np.setdiff1d(np.arange(frames), [*holding, own]))
+    return np.concatenate([holding, others])[:length]
 
 
 def _detections(
@@ -131,43 +148,93 @@ def _detections(
     return DetectionSet(counts, found.astype(np.float32), scores, people[doubled] * scores[:, None])
 
 
-def metric_runs(case: SyntheticCase) -> dict[str, Callable[[], object]]:
-    """The metrics by the name that `score_detections` gives them."""
-
-    def search(**options: Any) -> Callable[[], object]:
-        return lambda: evaluate_search(case.protocol, case.detections, case.queries, **options)
-
-    runs: dict[str, Callable[[], object]] = {"detection": lambda: evaluate_detection(case.protocol, case.detections)}
-    galleries = {f"search_{name}": name for name in (*case.protocol.galleries, "full")}
-    for key, gallery in galleries.items():
-        runs[key] = search(gallery=gallery)
-        runs[f"{key}_cbgm"] = search(gallery=gallery, context=case.context)
+def search_options(case: SyntheticCase) -> dict[str, dict[str, Any]]:
+    """What each search is told, by the name that `score_detections` gives its metrics."""
+    options: dict[str, dict[str, Any]] = {}
+    for gallery in (*case.protocol.galleries, "full"):
+        options[f"search_{gallery}"] = {"gallery": gallery}
+        options[f"search_{gallery}_cbgm"] = {"gallery": gallery, "context": case.context}
     if case.protocol.cross_camera:
-        runs["search_cross_camera"] = search(cross_camera=True)
-    return runs
+        options["search_cross_camera"] = {"cross_camera": True}
+    return options
 
 
-def measure(runs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, dict[str, list[float]]]:
-    """Wall and CPU seconds of each run, `repeats` times one after the other, after one round to warm up."""
-    taken: dict[str, dict[str, list[float]]] = {name: {"seconds": [], "cpu_seconds": []} for name in runs}
-    for repeat in range(repeats + 1):
-        for name, run in runs.items():
-            start, cpu_start = time.perf_counter(), time.process_time()
-            run()
-            if repeat:
-                taken[name]["seconds"].append(time.perf_counter() - start)
-                taken[name]["cpu_seconds"].append(time.process_time() - cpu_start)
-    return taken
+def literal_runs(
+    case: SyntheticCase, literal: LiteralSearch, options: dict[str, Any], queries: Iterable[int]
+) -> list[tuple[float, int]]:
+    """The literal loop's AP and rank of each of `queries`."""
+    context, others = options.get("context"), {name: value for name, value in options.items() if name != "context"}
+    around = {query: None if context is None else context.of_image(query).embeddings for query in queries}
+    return [literal.search(query, case.queries[query], context=around[query], **others) for query in queries]
 
 
-def _case_report(name: str, repeats: int) -> dict[str, Any]:
+def measure(case: SyntheticCase, options: dict[str, Any], sample: list[list[int]]) -> dict[str, Any]:
+    """Wall and CPU seconds of one search, and of the literal loop on the queries of `sample`, in turns.
+
+    One round a list of queries, and one before to warm up; no literal loop for an empty list.
+    """
+    literal = LiteralSearch(case.protocol, case.detections)
+    seconds, cpu_seconds, a_query, ratios = [], [], [], []
+    for number, queries in enumerate([sample[0][:1], *sample]):
+        start, cpu_start = time.perf_counter(), time.process_time()
+        rank_queries(case.protocol, case.detections, case.queries, **options)
+        taken, cpu_taken = time.perf_counter() - start, time.process_time() - cpu_start
+        start = time.perf_counter()
+        literal_runs(case, literal, options, queries)
+        one = (time.perf_counter() - start) / max(1, len(queries))
+        if number:
+            seconds.append(round(taken, 3))
+            cpu_seconds.append(round(cpu_taken, 3))
+            if queries:
+                a_query.append(round(one, 4))
+                ratios.append(round(one * len(case.queries) / taken, 1))
+    result: dict[str, Any] = {
+        "median_seconds": median(seconds),
+        # Other work on the machine makes the wall clock slower, hardly the CPU time.
+        "median_cpu_seconds": median(cpu_seconds),
+        "seconds": seconds,
+    }
+    if ratios:
+        result["literal_seconds_a_query"] = a_query
+        result["literal_seconds_scaled_to_all"] = round(median(a_query) * len(case.queries), 1)
+        result["ratios"] = ratios
+        result["times_as_fast"] = median(ratios)
+    return result
+
+
+def greatest_difference(case: SyntheticCase, options: dict[str, Any], queries: list[int]) -> dict[str, float | int]:
+    """By how much AP and rank differ from the literal loop's on `queries`, in float64."""
+    exact = dataclasses.replace(
+        case, detections=_exact(case.detections), queries=case.queries.astype(np.float64), context=_exact(case.context)
+    )
+    options = options | ({"context": exact.context} if "context" in options else {})
+    ranks = rank_queries(exact.protocol, exact.detections, exact.queries, **options)
+    expected = literal_runs(exact, LiteralSearch(exact.protocol, exact.detections), options, queries)
+    aps, first = np.array([ap for ap, _ in expected]), np.array([rank for _, rank in expected])
+    return {
+        "average_precision": float(np.abs(ranks.average_precisions[queries] - aps).max()),
+        "queries_with_another_rank": int(np.count_nonzero(ranks.first_ranks[queries] != first)),
+    }
+
+
+def _exact(people: DetectionSet) -> DetectionSet:
+    return dataclasses.replace(people, embeddings=people.embeddings.astype(np.float64))
+
+
+def _case_report(name: str, repeats: int, sampled: int) -> dict[str, Any]:
     case = synthetic_case(CASES[name])
-    taken = measure(metric_runs(case), repeats)
-    for run, times in taken.items():
-        wall, cpu = times["seconds"], median(times["cpu_seconds"])
-        out.print(
-            f"{name:10} {run:20} {median(wall):6.2f} s  ({min(wall):.2f} to {max(wall):.2f}), {cpu:.2f} s of CPU time"
-        )
+    spread = np.linspace(0, len(case.queries) - 1, sampled * repeats).astype(int).reshape(sampled, repeats).T.tolist()
+    runs = {}
+    for run, options in search_options(case).items():
+        runs[run] = taken = measure(case, options, spread)
+        line = f"{name:10} {run:20} {taken['median_seconds']:6.2f} s, {taken['median_cpu_seconds']:.2f} s of CPU time"
+        if sampled:
+            taken["difference"] = greatest_difference(case, options, [query for queries in spread for query in queries])
+            line += (
+                f"; the literal loop {taken['literal_seconds_scaled_to_all']:.0f} s: {taken['times_as_fast']:.0f} times"
+                f" as fast; AP differs by {taken['difference']['average_precision']:.0e}"
+            )
+        out.print(line, soft_wrap=True)
     return {
         "case": {
             **asdict(CASES[name]),
@@ -177,27 +244,47 @@ def _case_report(name: str, repeats: int) -> dict[str, Any]:
             "embedding_size": EMBEDDING_SIZE,
             "context_people": len(case.context.scores),
         },
-        # Other work on the machine makes the wall clock slower, hardly the CPU time.
-        "median_cpu_seconds": {run: round(median(times["cpu_seconds"]), 3) for run, times in taken.items()},
-        "median_seconds": {run: round(median(times["seconds"]), 3) for run, times in taken.items()},
-        "seconds": {run: [round(value, 3) for value in times["seconds"]] for run, times in taken.items()},
+        "detection_seconds": _time_detection(case, repeats),
+        "searches": runs,
     }
 
 
+def _time_detection(case: SyntheticCase, repeats: int) -> list[float]:
+    taken = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        evaluate_detection(case.protocol, case.detections)
+        taken.append(round(time.perf_counter() - start, 3))
+    return taken
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--repeats", default=5, show_default=True, help="Timed runs of each metric, after one to warm up.")
+@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True, help="Rounds, after one to warm up.")
+@click.option(
+    "--literal",
+    "sampled",
+    type=click.IntRange(0),
+    default=8,
+    show_default=True,
+    help="Queries of each round that the literal loop searches for, 0 for none.",
+)
+@click.option("--case", "names", type=click.Choice(list(CASES)), multiple=True, help="Of these only  [default: all].")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures to this file.")
-def main(repeats: int, json_path: Path | None) -> None:
-    """Time the search metrics on synthetic cases of the size of PRW and CUHK-SYSU."""
+def main(repeats: int, sampled: int, names: tuple[str, ...], json_path: Path | None) -> None:
+    """Time search on synthetic cases of the size of PRW and CUHK-SYSU, in turns with a literal loop."""
+    if sampled:
+        require("sklearn", feature="the literal loop", extra="dev")
     load = [_load_average()]
-    cases = {name: _case_report(name, repeats) for name in CASES}
+    cases = {name: _case_report(name, repeats, sampled) for name in names or CASES}
     load.append(_load_average())
     if json_path is not None:
         report = {
             "command": shlex.join(["python", "-m", "psarm.benchmarks.evaluation_speed", *sys.argv[1:]]),
             "machine": asdict(describe_machine()),
             "packages": package_versions(),
+            "threads": default_threads(),  # of the matrix products; all else runs on one
             "repeats": repeats,
+            "literal_queries": repeats * sampled,
             # Before and after; the script itself makes up to the number of threads.
             "load_average": load,
             "cases": cases,
@@ -210,4 +297,4 @@ def _load_average() -> float | None:
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

@@ -26,9 +26,9 @@ def match_query(edges: Floating) -> tuple[int, float] | None:
         Index of the detection and the largest matched dot product; None when the query is left over (the context has
         more people than the image) or there is nothing to match.
     """
-    from scipy.optimize import linear_sum_assignment  # most of what `import psarm.runtime` would take, were it above
+    import scipy.optimize  # most of what `import psarm.runtime` would take, were it above
 
-    context, detections = linear_sum_assignment(edges, maximize=True)
+    context, detections = scipy.optimize.linear_sum_assignment(edges, maximize=True)
     if len(context) == 0 or context[0] != 0:  # rows come back in rising order
         return None
     return int(detections[0]), float(edges[context, detections].max())

@@ -13,8 +13,10 @@ Similarity is the dot product of the query's embedding with the (weighted) embed
   positive; 0 when none did, or when no image of the gallery holds the person.
 - top-k: one of the k most similar detections is a true positive.
 
-Ties: AP takes equal similarities together. Everywhere else the earlier detection comes first: by the gallery's order of
-images, then the order within the image.
+Ties: AP takes equal similarities together, as scikit-learn does, so it does not depend on the order. Everywhere else (an
+image's true positive, top-k, the k1 detections of CBGM) the earlier detection comes first: by the gallery's order of
+images, then the order within the image. Of several best matchings CBGM takes the one that scipy's
+`linear_sum_assignment` finds.
 
 Legend: Q queries, G gallery images, M their detections, C candidates (detections that overlap the person enough), D
 embedding size.
@@ -193,7 +195,7 @@ def _rows(people: DetectionSet, queries: Floating, searched: Sequence[NDArray[np
             yield _Row(embeddings @ query, offsets, embeddings, rows)
         return
     for similarities, images in zip(queries @ people.embeddings.T, searched, strict=True):
-        similarities[~images[people.images]] = -np.inf
+        similarities[people.rows_of(np.flatnonzero(~images))] = -np.inf
         yield _Row(similarities, people.offsets, people.embeddings)
 
 
@@ -256,12 +258,12 @@ def _score(row: Floating, person: Person, places: NDArray[np.int64]) -> tuple[fl
         return 0.0, -1
     positives = places[first_best(person.candidate_entries, row[places])]
     similarity = row[positives]
-    ranking = np.sort(row)
-    not_worse = len(row) - np.searchsorted(ranking, similarity, side="left")
+    ranking = np.sort(row[row >= similarity.min()])  # what is below all of them counts nowhere
+    not_worse = len(ranking) - np.searchsorted(ranking, similarity, side="left")
     true_not_worse = len(positives) - np.searchsorted(np.sort(similarity), similarity, side="left")
     # Each true positive adds 1/positives of recall at the precision of its similarity; times positives/entries with it.
     ap = float(np.sum(true_not_worse / not_worse) / person.entries)
     top = similarity.max()
     first = positives[similarity == top].min()
-    better = len(row) - np.searchsorted(ranking, top, side="right")
+    better = len(ranking) - np.searchsorted(ranking, top, side="right")
     return ap, int(better + np.count_nonzero(row[:first] == top))
