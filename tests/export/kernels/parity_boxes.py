@@ -25,16 +25,23 @@ def rois(count, seed=0):
     return torch.cat([corners, corners + draw(count, 2, seed=seed + 1) * 90], dim=1)
 
 
-@pytest.mark.parametrize("bias", [None, draw(5, seed=9)], ids=["", "bias"])
+BIAS = draw(5, seed=9)
+
+
 @pytest.mark.parametrize(
-    ("dtype", "layout"),
-    [*zip(TYPES, (LAYOUTS[0], LAYOUTS[1], LAYOUTS[0]), strict=True), (torch.float16, LAYOUTS[0])],
+    ("dtype", "layout", "bias"),
+    [
+        (torch.float32, LAYOUTS[0], None),
+        (torch.float32, LAYOUTS[1], BIAS),
+        (torch.float16, LAYOUTS[0], BIAS),
+        (torch.bfloat16, LAYOUTS[1], None),
+    ],
     ids=str,
 )
 def test_roi_align(dtype, layout, bias):
     features = (draw(2, 5, 7, 9) - 0.5).to(dtype).contiguous(memory_format=layout)
     odd = [[40.0, 40, 40, 40], [30, 20, 30.5, 90], [60, 60, 20, 10], [0, 0, 144, 112]]
-    boxes, images = torch.cat([rois(6), torch.tensor(odd)]), torch.arange(10) % 2
+    boxes, images = torch.cat([rois(3), torch.tensor(odd)]), torch.arange(7) % 2
     ours = roi_align(features, boxes, images, (3, 5), 1 / 16, bias)
     theirs = reference.roi_align(features.float(), boxes, images, (3, 5), 1 / 16, bias)
     assert ours.dtype == dtype and ours.is_contiguous(memory_format=layout)
@@ -111,7 +118,7 @@ def test_nms_of_odd_boxes():
     [
         ((2, 13, 17), 8, torch.float32, LAYOUTS[0]),
         ((1, 13, 17), 8, torch.bfloat16, LAYOUTS[1]),
-        ((1, 9, 6), 21, torch.float16, LAYOUTS[1]),
+        ((1, 6, 9), 11, torch.float16, LAYOUTS[1]),
         ((1, 1, 1), 1, torch.float32, LAYOUTS[1]),
     ],
     ids=str,
