@@ -2,6 +2,7 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import toy_bundle as toy
 from psarm.errors import StreamError, UsageError
 from psarm.runtime import PersonSearch
 from psarm.runtime.stream import pipeline
+from psarm.runtime.stream.lanes import default_requests
 from psarm.runtime.stream.pipeline import batches_in_flight
 
 RED = (255, 0, 0)
@@ -306,6 +308,25 @@ def test_the_engine_can_be_used_meanwhile(engine):
         people = engine.detect_around(result.frame, result.detections.boxes[0])
         query = engine.embed(result.frame, result.detections.boxes[:1])
         np.testing.assert_allclose(people.embeddings[0], query[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "threads", "requests"),
+    [
+        *(("openvino", "CPU", threads, requests) for threads, requests in [(1, 1), (2, 2), (4, 4), (6, 3), (64, 4)]),
+        ("onnxruntime", "CUDA", 8, 1),
+        ("torch", "CPU", 8, 1),
+    ],
+)
+def test_requests_that_suit_a_backend(name, device, threads, requests):
+    network = SimpleNamespace(backend=SimpleNamespace(name=name, device=f"{device}, as it says"))
+    assert default_requests(network, threads) == requests
+
+
+def test_a_backend_that_cannot_run_side_by_side(engine, monkeypatch):
+    monkeypatch.setattr(engine._backend, "name", "torch")
+    with pytest.raises(UsageError, match="requests is 2, but ONNX Runtime runs one batch at a time"):
+        engine.stream(FRAMES, requests=2)
 
 
 @pytest.mark.parametrize(
