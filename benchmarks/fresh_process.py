@@ -8,7 +8,6 @@ prints one line of JSON. Caches of compiled models stay as they are.
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from psarm.benchmarks.engines import SearchEngine
+from psarm.benchmarks.memory import peak_memory
 from psarm.benchmarks.timing import detect
 from psarm.benchmarks.workloads import Workload
 from psarm.errors import PsarmError
@@ -97,14 +97,6 @@ def _measure(subject: Subject) -> FreshProcess:
     after = gpu_memory()
     used = None if before is None or after is None else max(0, after - before)
     return FreshProcess(1000 * (opened - start), 1000 * (first - opened), peak_memory(), used)
-
-
-def peak_memory() -> int | None:
-    """Most bytes this process has had resident; None where the system does not tell."""
-    status = Path("/proc/self/status")
-    # Not getrusage: its maximum begins with what the parent had.
-    found = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.MULTILINE) if status.exists() else None
-    return 1024 * int(found.group(1)) if found else None
 
 
 def gpu_memory() -> int | None:

@@ -7,3 +7,8 @@ DASH = "–"
 def speed(fps: float) -> str:
     """Frames a second to three digits or so."""
     return f"{fps:.2f}" if fps < 10 else f"{fps:.1f}"
+
+
+def percent(fraction: float | None) -> str:
+    """A fraction in percent, without the sign."""
+    return DASH if fraction is None else f"{100 * fraction:.1f}"

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 
 from psarm.benchmarks.baselines import UNTRAINED, histogram_row, untrained_row
-from psarm.benchmarks.engines import SearchEngine, load_frames
+from psarm.benchmarks.contenders import Contender, open_contenders
+from psarm.benchmarks.engines import load_frames
 from psarm.benchmarks.facts import gather_facts
+from psarm.benchmarks.fresh_process import measure_in_fresh_process
+from psarm.benchmarks.growth import measure_growth
+from psarm.benchmarks.growth_curves import GrowthCurve
 from psarm.benchmarks.report import PYTORCH, BenchReport, Row
+from psarm.benchmarks.roofline import RooflineModel, reasons
 from psarm.benchmarks.settings import BenchSettings
-from psarm.benchmarks.timing import Timing, spread, time_engines
+from psarm.benchmarks.timing import Case, Timing, spread, time_cases
+from psarm.benchmarks.workloads import AS_FOUND
+from psarm.console import track
 from psarm.data.readers import read_dataset
 from psarm.data.types import PersonSearchDataset
 from psarm.errors import DataError, ImageError, PsarmError
 from psarm.evaluation import (
-    DetectionsFile,
     SearchProtocol,
     evaluate_search,
     ground_truth_detections,
@@ -27,9 +33,7 @@ from psarm.evaluation import (
     write_detections,
 )
 from psarm.evaluation.collect import collect_detections, embed_ground_truth
-from psarm.extras import require
-from psarm.runtime import Bundle, PersonSearch
-from psarm.runtime.backends import BACKENDS, runnable
+from psarm.runtime import Bundle, read_image
 
 
 def run_benchmark(settings: BenchSettings) -> BenchReport:
@@ -50,81 +54,32 @@ def run_benchmark(settings: BenchSettings) -> BenchReport:
         protocol.check_cross_camera()
     timed = spread([frame.path for frame in dataset.gallery], settings.frames)
     facts = gather_facts(dataset, settings.threads, timed)
+    growth: list[GrowthCurve] = []
+    notes: list[str] = []
     with ExitStack() as cleanup:
         cleanup.enter_context(_opencv_threads(facts.threads))
-        contenders = _open_torch(settings, facts.threads, cleanup) + _open_bundle(settings, facts.threads, cleanup)
+        contenders = open_contenders(settings, facts.threads, cleanup)
         _measure_accuracy(contenders, settings, dataset, protocol)
-        _measure_speed(contenders, timed)
-        rows = [contender.row for contender in contenders]
+        measured = _measure_speed(contenders, settings, timed)
+        if not settings.quick:
+            notes += _measure_fresh(measured, settings, facts.threads, timed)
+        model = None if settings.quick else _open_model(settings, facts.threads, timed, notes)
+        if model is not None:
+            notes += _measure_rooflines(measured, model)
+        running = [(contender, row) for contender, row in measured if row.ok and not contender.is_torch]
+        if settings.growth and settings.bundle is not None:
+            engines = list({id(contender): contender for contender, _ in running}.values())
+            growth = measure_growth(settings, engines, timed, facts.threads, model)
+        rows = [row for _, row in measured]
         if settings.baselines:
             rows += _baselines(contenders, settings, dataset, protocol, facts.threads)
     if settings.save_detections is not None:
         _save(contenders, settings.save_detections)
-    return BenchReport(settings, facts, rows)
-
-
-@dataclass
-class _Contender:
-    """A row in the making."""
-
-    row: Row
-    engine: SearchEngine | None
-    found: DetectionsFile | None = None
-
-    @property
-    def title(self) -> str:
-        return f"{self.row.name} {self.row.precision}"
-
-
-def _open_torch(settings: BenchSettings, threads: int, cleanup: ExitStack) -> list[_Contender]:
-    if settings.checkpoint is None:
-        return []
-    require("torch", "torchvision", "safetensors", feature="A benchmark with --checkpoint", extra="train")
-    from psarm.benchmarks.torch_engine import load_engine
-
-    engine = load_engine(settings.checkpoint, threads)
-    cleanup.callback(engine.close)
-    if settings.bundle is not None:
-        engine.check_exported_as(Bundle.open(settings.bundle))
-    size = settings.checkpoint.stat().st_size
-    return [_Contender(Row(PYTORCH, engine.precision, engine.device, size, requested=True), engine)]
-
-
-def _open_bundle(settings: BenchSettings, threads: int, cleanup: ExitStack) -> list[_Contender]:
-    if settings.bundle is None:
-        return []
-    bundle = Bundle.open(settings.bundle)
-    contenders = []
-    requested = bool(settings.backends or settings.precisions)
-    for backend, precision in _choices(settings, bundle):
-        try:
-            engine = PersonSearch(bundle, backend, precision, threads)
-        except PsarmError as error:
-            contenders.append(_Contender(Row(backend, precision, failure=str(error), requested=requested), None))
-            continue
-        cleanup.callback(engine.close)
-        size = bundle.graph_bytes(engine.precision)
-        row = Row(engine.backend, engine.precision, engine.device, size, requested=requested)
-        contenders.append(_Contender(row, engine))
-    return contenders
-
-
-def _choices(settings: BenchSettings, bundle: Bundle) -> list[tuple[str, str]]:
-    """Backend and precision of every row: what was asked for by name, whether it runs or not, else all that run."""
-    wanted = dict.fromkeys(settings.precisions)
-    if settings.backends:
-        return [
-            (backend, precision)
-            for backend in dict.fromkeys(settings.backends)
-            for precision in wanted or (runnable(bundle, backend) if backend in BACKENDS else ()) or ("auto",)
-        ]
-    running = [(backend, precision) for backend in BACKENDS for precision in runnable(bundle, backend)]
-    found = [choice for choice in running if not wanted or choice[1] in wanted]
-    return found + [("auto", precision) for precision in wanted if precision not in {one for _, one in found}]
+    return BenchReport(settings, facts, rows, growth, notes)
 
 
 def _measure_accuracy(
-    contenders: list[_Contender], settings: BenchSettings, dataset: PersonSearchDataset, protocol: SearchProtocol
+    contenders: list[Contender], settings: BenchSettings, dataset: PersonSearchDataset, protocol: SearchProtocol
 ) -> None:
     for contender in contenders:
         if contender.engine is None:
@@ -145,18 +100,64 @@ def _measure_accuracy(
             contender.found = found
 
 
-def _measure_speed(contenders: list[_Contender], paths: list[Path]) -> None:
-    running = [(c.row, c.engine) for c in contenders if c.engine is not None and c.row.ok]
-    results = time_engines([engine for _, engine in running], paths)
-    for (row, _), result in zip(running, results, strict=True):
+def _measure_speed(
+    contenders: list[Contender], settings: BenchSettings, paths: list[Path]
+) -> list[tuple[Contender, Row]]:
+    """A row for every contender and workload, one for a contender that did not run."""
+    measured = [
+        (contender, dataclasses.replace(contender.row, workload=workload) if contender.row.ok else contender.row)
+        for contender in contenders
+        for workload in (contender.workloads(settings) if contender.row.ok else [AS_FOUND])
+    ]
+    running = [(Case(c.engine, row.workload), row) for c, row in measured if c.engine is not None and row.ok]
+    results = time_cases([case for case, _ in running], paths)
+    for (_, row), result in zip(running, results, strict=True):
         if isinstance(result, Timing):
             row.timing = result
         else:
             row.failure = str(result)
+    return measured
+
+
+def _measure_fresh(
+    measured: list[tuple[Contender, Row]], settings: BenchSettings, threads: int, paths: list[Path]
+) -> list[str]:
+    """Cold start and memory of every row that ran; why there are none of some."""
+    failures = []
+    running = [(contender, row) for contender, row in measured if row.ok]
+    for contender, row in track(running, "cold start"):
+        try:
+            row.fresh = measure_in_fresh_process(contender.subject(settings, row, threads, paths))
+        except PsarmError as error:
+            failures.append((contender.title, str(error)))
+    return [f"No cold start and memory of {note}" for note in reasons(failures)]
+
+
+def _open_model(settings: BenchSettings, threads: int, paths: list[Path], notes: list[str]) -> RooflineModel | None:
+    if settings.bundle is None:
+        return None
+    try:
+        return RooflineModel(Bundle.open(settings.bundle), read_image(paths[0]), threads)
+    except PsarmError as error:
+        notes.append(f"No roofline: {error}")
+        return None
+
+
+def _measure_rooflines(measured: list[tuple[Contender, Row]], model: RooflineModel) -> list[str]:
+    """The roofline of every row of the bundle; why there are none of some."""
+    failures = []
+    for contender, row in measured:
+        if row.timing is None or contender.is_torch:
+            continue
+        try:
+            row.roofline = model.of(row.name, row.precision, row.device, row.workload, row.timing)
+        except PsarmError as error:
+            failures.append((contender.title, str(error)))
+    return [f"No roofline of {note}" for note in reasons(failures)]
 
 
 def _baselines(
-    contenders: list[_Contender],
+    contenders: list[Contender],
     settings: BenchSettings,
     dataset: PersonSearchDataset,
     protocol: SearchProtocol,
@@ -177,7 +178,7 @@ def _baselines(
     return rows
 
 
-def _save(contenders: list[_Contender], path: Path) -> None:
+def _save(contenders: list[Contender], path: Path) -> None:
     """Write what the bundle's first row found; without one, what PyTorch found."""
     ran = [c.found for c in sorted(contenders, key=lambda c: c.row.name == PYTORCH) if c.found is not None]
     if ran:

@@ -1,4 +1,4 @@
-"""The report as a person reads it: one table, a row for every engine, and the facts below."""
+"""The report as a person reads it: tables that fit 80 columns, and the facts below; JSON and HTML have the rest."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from psarm.benchmarks.facts import Facts
-from psarm.benchmarks.notation import DASH
+from psarm.benchmarks.notation import DASH, percent, speed
 from psarm.benchmarks.report import BenchReport, Metrics, Row
-from psarm.console import fits, print_whole
-from psarm.runtime.timing import STAGES
+from psarm.benchmarks.workloads import row_name, size_name
+from psarm.console import print_whole
 
 SEARCH = "search"
 WAYS = {"cross_camera": "in other cameras", "gt_boxes": "among ground-truth boxes"}
@@ -29,16 +28,17 @@ class _Column:
 
 
 def print_report(report: BenchReport, console: Console) -> None:
-    """Print the table, what failed, and the facts; several tables one below the other on a narrow terminal."""
-    accuracy, speed = _accuracy_columns(report), _speed_columns(report)
-    everything = _table(report, [*accuracy, *speed])
+    """Print accuracy and speed, where the time goes, other ways of searching, what failed, and the facts."""
     console.print("Accuracy in %, time in ms an image", style="italic")
-    if fits(everything, console):
-        print_whole(everything, console)
-    else:
-        for table in [*_fitting(report, accuracy, console), *_fitting(report, speed, console)]:
-            console.print(table)
-    for line in [*_failures(report), *_fact_lines(report.facts, report.settings.frames)]:
+    print_whole(_table(report, _main_columns(report)), console)
+    timed = [row for row in report.rows if row.timing is not None]
+    if timed:
+        console.print("Where the time goes", style="italic")
+        print_whole(_table(report, _time_columns(report), timed), console)
+    searches = _searches(report)
+    if searches.row_count:
+        print_whole(searches, console)
+    for line in [*_failures(report), *report.notes, *fact_lines(report)]:
         console.print(line, markup=False, soft_wrap=True)
 
 
@@ -50,13 +50,13 @@ def print_metrics(metrics: Metrics, console: Console) -> None:
         table.add_column(title, justify="right")
     for group, values in metrics.items():
         if group.startswith(SEARCH):
-            table.add_row(_search_name(group), *(_percent(values[key]) for key in ("mAP", "top1", "top5", "top10")))
+            table.add_row(search_name(group), *(percent(values[key]) for key in ("mAP", "top1", "top5", "top10")))
     console.print(table)
     detection = metrics["detection"]
-    console.print(f"Detection: AP {_percent(detection['ap'])} %, recall {_percent(detection['recall'])} %")
+    console.print(f"Detection: AP {percent(detection['ap'])} %, recall {percent(detection['recall'])} %")
 
 
-def _search_name(group: str) -> str:
+def search_name(group: str) -> str:
     """What a group of metrics is, in words: `search_100_cbgm` → search in gallery 100 with CBGM."""
     words = [SEARCH]
     gallery = group.removeprefix(SEARCH).removesuffix("_cbgm").removeprefix("_")
@@ -65,58 +65,70 @@ def _search_name(group: str) -> str:
     return " ".join([*words, "with CBGM"] if group.endswith("_cbgm") else words)
 
 
-def _table(report: BenchReport, columns: list[_Column]) -> Table:
+def row_title(row: Row) -> str:
+    """Engine, precision and workload in words: `openvino int8, batch 4, 20 people, 1920x1080`."""
+    work = row.workload
+    return row_name(row.name, row.precision, work.batch, work.people, size_name(work.size))
+
+
+def _table(report: BenchReport, columns: list[_Column], rows: list[Row] | None = None) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
-    for title in ("engine", "", "device", "precision"):
-        table.add_column(title, no_wrap=True)
+    table.add_column("engine", overflow="fold")
+    table.add_column("", no_wrap=True)
     for column in columns:
         table.add_column(column.title, justify="right", no_wrap=True)
-    for row in report.rows:
+    for row in report.rows if rows is None else rows:
         cells = [column.cell(row) if row.ok else DASH for column in columns]
-        device = row.device.partition(",")[0]  # the threads are the same for all, and stand below
-        table.add_row(Text(row.name), "✅" if row.ok else "❌", device or DASH, row.precision or DASH, *cells)
+        table.add_row(Text(row_title(row)), "✅" if row.ok else "❌", *cells)
     return table
 
 
-def _fitting(report: BenchReport, columns: list[_Column], console: Console) -> list[Table]:
-    """As many tables as it takes to keep each within the console's width."""
-    parts: list[list[_Column]] = [[]]
-    for column in columns:
-        if parts[-1] and not fits(_table(report, [*parts[-1], column]), console):
-            parts.append([])
-        parts[-1].append(column)
-    return [_table(report, part) for part in parts]
-
-
-def _accuracy_columns(report: BenchReport) -> list[_Column]:
-    cbgm = report.settings.cbgm
-    shown = [(SEARCH, "")]
-    shown += [("search_cbgm", "\nCBGM")] if cbgm else []
-    for size in dict.fromkeys(report.settings.gallery_sizes):
-        shown += [(f"search_{size}", f"\ngallery {size}")]
-        shown += [(f"search_{size}_cbgm", f"\ngallery {size}\nCBGM")] if cbgm else []
-    shown += [("search_cross_camera", "\nother cam.")] if report.settings.cross_camera else []
-    shown += [("search_gt_boxes", "\nGT boxes")] if report.settings.gt_boxes else []
-    columns = [_Column("MB", lambda row: DASH if row.size_bytes is None else f"{row.size_bytes / 1e6:.1f}")]
-    for group, suffix in shown:
-        columns += [_metric(f"mAP{suffix}", group, "mAP"), _metric(f"top-1{suffix}", group, "top1")]
-    columns += [_metric("AP\ndetection", "detection", "ap"), _metric("recall", "detection", "recall")]
+def _main_columns(report: BenchReport) -> list[_Column]:
+    columns = [
+        _Column("mAP", lambda row: percent(row.metric(SEARCH, "mAP"))),
+        _Column("top-1", lambda row: percent(row.metric(SEARCH, "top1"))),
+        _Column("AP", lambda row: percent(row.metric("detection", "ap"))),
+    ]
     if report.reference is not None:
         columns.append(_Column("ΔmAP", lambda row: _signed(report.map_difference(row))))
-    return columns
-
-
-def _speed_columns(report: BenchReport) -> list[_Column]:
-    columns = [_stage(name) for name in STAGES]
-    columns.append(_Column("total", lambda row: _number(row.timing.total_ms if row.timing else None)))
-    columns.append(_Column("FPS", lambda row: _number(row.timing.fps if row.timing else None)))
+    columns.append(_Column("ms", lambda row: _number(row.timing.total_ms if row.timing else None)))
+    columns.append(_Column("p95", lambda row: _number(row.timing.p95_ms if row.timing else None)))
+    columns.append(_Column("FPS", lambda row: speed(row.timing.fps) if row.timing else DASH))
     if report.reference is not None:
         columns.append(_Column("speed", lambda row: _times(report.speed_up(row))))
+    if any(row.fresh for row in report.rows):
+        columns.append(_Column("MB", lambda row: _megabytes(row.fresh.memory_bytes if row.fresh else None)))
     return columns
 
 
-def _metric(title: str, group: str, name: str) -> _Column:
-    return _Column(title, lambda row: _percent(row.metric(group, name)))
+def _time_columns(report: BenchReport) -> list[_Column]:
+    columns = [_stage(name) for name in STAGE_TITLES]
+    if any(row.fresh for row in report.rows):
+        columns.append(_Column("cold", lambda row: _whole(row.fresh.cold_start_ms if row.fresh else None)))
+    if any(row.roofline for row in report.rows):
+        columns.append(_Column("roof", lambda row: f"{row.roofline.share:.0%}" if row.roofline else DASH))
+    return columns
+
+
+def _other_searches(metrics: Metrics) -> list[str]:
+    return [group for group in metrics if group.startswith(SEARCH) and group != SEARCH]
+
+
+def _searches(report: BenchReport) -> Table:
+    """Other ways of searching, each once for every engine; in other cameras only where that was asked for."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
+    table.add_column("engine", overflow="fold")
+    table.add_column("", overflow="fold")
+    for title in ("mAP", "top-1", "top-5", "top-10"):
+        table.add_column(title, justify="right", no_wrap=True)
+    engines = {(row.name, row.precision): row for row in report.rows}
+    for (name, precision), row in engines.items():
+        for group in _other_searches(row.metrics):
+            if group == "search_cross_camera" and not report.settings.cross_camera:
+                continue
+            cells = [percent(row.metric(group, key)) for key in ("mAP", "top1", "top5", "top10")]
+            table.add_row(Text(f"{name} {precision}".strip()), search_name(group), *cells)
+    return table
 
 
 def _stage(name: str) -> _Column:
@@ -127,10 +139,6 @@ def _stage(name: str) -> _Column:
     return _Column(STAGE_TITLES[name], cell)
 
 
-def _percent(fraction: float | None) -> str:
-    return DASH if fraction is None else f"{100 * fraction:.1f}"
-
-
 def _signed(fraction: float | None) -> str:
     return DASH if fraction is None else f"{100 * fraction:+.2f}"
 
@@ -139,15 +147,25 @@ def _number(value: float | None) -> str:
     return DASH if value is None else f"{value:.1f}"
 
 
+def _whole(value: float | None) -> str:
+    return DASH if value is None else f"{value:.0f}"
+
+
+def _megabytes(size: int | None) -> str:
+    return DASH if size is None else f"{size / 1e6:.0f}"
+
+
 def _times(value: float | None) -> str:
     return DASH if value is None else f"×{value:.2f}"
 
 
 def _failures(report: BenchReport) -> list[str]:
-    return [f"❌ {row.name} {row.precision}".rstrip() + f": {row.failure}" for row in report.rows if not row.ok]
+    return [f"❌ {row_title(row)}: {row.failure}" for row in report.rows if not row.ok]
 
 
-def _fact_lines(facts: Facts, frames: int) -> list[str]:
+def fact_lines(report: BenchReport) -> list[str]:
+    """`Data: …`, `Time: …` and so on: what was measured how, on what."""
+    facts = report.facts
     machine, data = facts.machine, facts.dataset
     versions = [f"{name} {facts.versions[name]}" for name in VERSIONS if facts.versions.get(name)]
     threads = f"{facts.threads} CPU thread{'s' if facts.threads > 1 else ''} each"
@@ -156,8 +174,9 @@ def _fact_lines(facts: Facts, frames: int) -> list[str]:
         f"Data: {data.name} at {data.root}: {data.gallery_frames} gallery frames of {' and '.join(data.image_sizes)}, "
         f"{data.people_per_frame:g} people in a frame (median), {data.queries} queries, "
         f"default gallery {data.default_gallery}",
-        f"Time: medians over {min(frames, data.gallery_frames)} gallery frames, engines interleaved after warm-up, "
-        f"one image at a time, {threads}; decoding the file is not in it",
+        f"Time: medians over {min(report.settings.frames, data.gallery_frames)} gallery frames, engines interleaved "
+        f"after warm-up, one image at a time unless a batch is named, {threads}; decoding the file is not in it; p95: "
+        "of a call",
         f"Machine: {machine.cpu}, {machine.cores} cores, {machine.memory_bytes / 2**30:.1f} GiB, {machine.system}"
         + "".join(f", {gpu}" for gpu in machine.gpus),
         f"Versions: {', '.join(versions)}; {facts.date}{commit}",

@@ -68,6 +68,14 @@ def take_best(people: int) -> Thresholds:
     return Thresholds(score=0, detection_nms=1, final_nms=1, detections_per_image=people, min_box_side=0)
 
 
+def row_name(engine: str, precision: str, batch: int, people: int | None, size: str | None) -> str:
+    """A row of a report in words: `openvino int8, batch 4, 20 people, 1920x1080`."""
+    parts = [f"{engine} {precision}".strip()]
+    parts += [f"batch {batch}"] if batch > 1 else []
+    parts += [f"{people} people"] if people is not None else []
+    return ", ".join(parts + ([size] if size else []))
+
+
 def size_name(size: tuple[int, int] | None) -> str | None:
     """Width and height as they are typed: `640x360`."""
     return None if size is None else f"{size[0]}x{size[1]}"

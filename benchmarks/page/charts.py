@@ -109,7 +109,7 @@ def gallery_chart(curves: Sequence[Curve], alt: str) -> str:
 def growth_chart(name: str, curves: Sequence[Growth], x_title: str, ticks: Mapping[float, str], alt: str) -> str:
     """Milliseconds over what grows: measured with marks, predicted dashed in the same colour.
 
-    `ticks`: what stands at an x; both axes are logarithmic where their largest value is over 30 times the smallest.
+    `ticks`: what stands at an x. An axis is logarithmic where its largest value is many times the smallest.
     """
     with _chart(f"growth-{name}", alt) as (axes, svg):
         for number, curve in enumerate(curves):
@@ -117,7 +117,7 @@ def growth_chart(name: str, curves: Sequence[Growth], x_title: str, ticks: Mappi
             if curve.predicted:
                 axes.plot(curve.x, curve.predicted, color=SERIES[number % len(SERIES)], linewidth=1.2, linestyle="--")
         axes.plot([], [], color=SOFT, linewidth=1.2, linestyle="--", label="predicted")
-        if min(ticks) > 0 and max(ticks) > 30 * min(ticks):
+        if min(ticks) > 0 and max(ticks) > 10 * min(ticks):
             axes.set_xscale("log")
         times = [value for curve in curves for value in (*curve.measured, *curve.predicted)]
         if max(times) > 30 * min(times) > 0:
@@ -126,6 +126,8 @@ def growth_chart(name: str, curves: Sequence[Growth], x_title: str, ticks: Mappi
         else:
             axes.set_ylim(bottom=0)
         axes.set_xticks(list(ticks), list(ticks.values()))
+        if max(len(label) for label in ticks.values()) > 6:
+            axes.tick_params(axis="x", labelrotation=45)
         axes.xaxis.set_minor_locator(NullLocator())
         _label(axes, x_title, "ms")
     return svg[0]

@@ -27,7 +27,7 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 .scroll:focus-visible { outline: 2px solid var(--series0); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: 5px 10px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
-tbody th { text-align: left; white-space: normal; min-width: 130px; }
+tbody th { text-align: left; white-space: normal; min-width: 170px; }
 thead th { font-size: 13px; color: var(--soft); font-weight: 600; vertical-align: bottom; }
 thead th[colspan] { border-bottom: 0; padding-bottom: 0; text-align: center; }
 thead tr:first-child th:first-child { text-align: left; }

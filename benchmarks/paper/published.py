@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from psarm.config import ModelConfig
-from psarm.data.types import PersonSearchDataset
 from psarm.presets import Figures, Preset, load_presets
 
 PAPER = "PS-ARM (Fiaz et al., ACCV 2022)"
@@ -80,17 +79,16 @@ def matching_row(model: ModelConfig, rows: list[PublishedRow]) -> PublishedRow |
     return found[0] if found else None
 
 
-def not_comparable(dataset: PersonSearchDataset) -> str:
+def not_comparable(dataset: str, frames_here: int, queries_here: int) -> str:
     """Why figures measured here do not compare with published ones; empty where the data set is as large as theirs."""
-    if dataset.name not in TEST_SETS:
-        return f"Nothing is published on {dataset.name}."
-    name, frames, queries = TEST_SETS[dataset.name]
-    here = (len(dataset.gallery), len(dataset.queries))
-    if here == (frames, queries):
+    if dataset not in TEST_SETS:
+        return f"Nothing is published on {dataset}."
+    name, frames, queries = TEST_SETS[dataset]
+    if (frames_here, queries_here) == (frames, queries):
         return ""
     return (
         f"The published figures are of {name}'s test set, {frames:,} gallery frames and {queries:,} queries. "
-        f"What was searched here has {here[0]:,} frames and {here[1]:,} queries: the figures do not compare."
+        f"What was searched here has {frames_here:,} frames and {queries_here:,} queries: the figures do not compare."
     )
 
 

@@ -87,7 +87,7 @@ def _measure(
         results=results,
         galleries=_galleries(protocol),
         published=rows,
-        warning=not_comparable(dataset),
+        warning=not_comparable(dataset.name, len(dataset.gallery), len(dataset.queries)),
         examples=make_examples(dataset, [found for _, found in scored], settings.examples, settings.seed),
     )
 

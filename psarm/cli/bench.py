@@ -1,4 +1,4 @@
-"""`psarm bench`: accuracy and speed on a data set, the score of a detections file, or the paper's suite."""
+"""`psarm bench`: accuracy and speed, the score of a detections file, the paper's suite, or two reports compared."""
 
 from __future__ import annotations
 
@@ -23,6 +23,20 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(path_type=Path)
 TARGET = click.Path(dir_okay=False, path_type=Path)
 COMMON = ("data_root", "dataset", "json_path", "help")
+THRESHOLD = 1.1
+
+
+class ImageSize(click.ParamType[tuple[int, int]]):
+    """`1920x1080` → width and height."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Fail unless it is two whole numbers."""
+        width, _, height = str(value).partition("x")
+        if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+            self.fail(f"{value!r} is no size; needed WIDTHxHEIGHT in pixels, as 1920x1080.", param, ctx)
+        return int(width), int(height)
 
 
 @dataclass(frozen=True)
@@ -32,15 +46,17 @@ class _Mode:
     reason: str
     """Why the others do not go with it."""
     options: tuple[str, ...]
-    """Beside those of every mode."""
+    common: tuple[str, ...] = COMMON
+    """Options it takes as all others do."""
 
     def refuse_others(self) -> None:
         """Raise `UsageError` where options stand on the command line that do not go with this mode."""
-        others = _given(lambda name: name not in (*COMMON, *self.options))
+        others = _given(lambda name: name not in (*self.common, *self.options))
         if others:
             raise UsageError(f"{self.reason}; leave out {', '.join(others)}.")
 
 
+COMPARE = _Mode("--compare reads two reports and measures nothing", ("compare", "threshold"), ())
 ONLY_SUITE = ("out", "fresh", "examples", "seed")
 SUITE = _Mode("--suite paper measures checkpoints", ("suite", "checkpoints", "threads", "frames", *ONLY_SUITE))
 DETECTIONS = _Mode(
@@ -51,7 +67,7 @@ DETECTIONS = _Mode(
 @click.command()
 @click.argument("bundle", required=False, type=click.Path(exists=True, path_type=Path))
 @click.option("--dataset", type=click.Choice(DATASETS), default="prw", show_default=True, help="Data set.")
-@click.option("--data-root", required=True, type=DIRECTORY, metavar="DIR", help="Folder of the data set.")
+@click.option("--data-root", type=DIRECTORY, metavar="DIR", help="Folder of the data set; not with --compare.")
 @click.option(
     "--checkpoint",
     "checkpoints",
@@ -80,6 +96,34 @@ DETECTIONS = _Mode(
     help="CPU threads of every engine  [default: OMP_NUM_THREADS, or usable cores].",
 )
 @click.option("--frames", type=click.IntRange(min=1), help="Gallery frames to time  [default: 30].")
+@click.option(
+    "--batch", "batches", multiple=True, type=click.IntRange(min=1), help="Frames a call, a row each (repeatable)  [1]."
+)
+@click.option(
+    "--people",
+    multiple=True,
+    type=click.IntRange(min=0),
+    help="People to embed in every frame, a row each (repeatable)  [default: those found].",
+)
+@click.option(
+    "--image-size",
+    "image_sizes",
+    multiple=True,
+    type=ImageSize(),
+    metavar="WxH",
+    help="Size to bring frames to, a row each (repeatable)  [default: as they are].",
+)
+@click.option("--growth", metavar="NAMES", help="Curves of growing cost: people,size,batch,gallery or some of them.")
+@click.option("--quick", is_flag=True, help="Leave out cold start, memory and roofline.")
+@click.option("--html", "html_path", type=TARGET, metavar="PAGE.html", help="Write everything measured as a page.")
+@click.option("--compare", type=(FILE, FILE), metavar="OLD NEW", help="Two --json files: what has become worse?")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(min=1),
+    default=THRESHOLD,
+    show_default=True,
+    help="Compare: how many times as bad is a regression.",
+)
 @click.option("--suite", type=click.Choice(["paper"]), help="Measure checkpoints as the paper does; see below.")
 @click.option("--out", type=FOLDER, metavar="DIR", help="Suite: folder of the report and of the results so far.")
 @click.option("--fresh", is_flag=True, help="Suite: measure everything again.")
@@ -90,9 +134,11 @@ DETECTIONS = _Mode(
 def command(
     bundle: Path | None,
     dataset: str,
-    data_root: Path,
+    data_root: Path | None,
     detections: Path | None,
     suite: str | None,
+    compare: tuple[Path, Path] | None,
+    threshold: float,
     json_path: Path | None,
     **options: Any,
 ) -> None:
@@ -102,7 +148,17 @@ def command(
 
     With --suite paper, the paper's tables and figures are measured for every --checkpoint and written to --out as one
     HTML page, beside the published figures. What an earlier run into the same folder measured is kept.
+
+    With --compare, two reports are set side by side, and the exit code is 1 where something has become worse.
     """
+    if compare is not None:
+        COMPARE.refuse_others()
+        _compare(*compare, threshold)
+        return
+    if _given(lambda name: name == "threshold"):
+        raise UsageError("--threshold goes with --compare only.")
+    if data_root is None:
+        raise click.MissingParameter(param_hint="'--data-root'", param_type="option")
     if suite is not None:
         SUITE.refuse_others()
         _run_suite(dataset, data_root, options, json_path)
@@ -111,7 +167,8 @@ def command(
         chosen = {key: options[key] for key in ("gallery_sizes", "cbgm", "cross_camera")}
         _score_file(detections, dataset, data_root, json_path, **chosen)
     else:
-        _run(_settings(bundle, dataset, data_root, options), json_path)
+        html_path = options.pop("html_path")
+        _run(_settings(bundle, dataset, data_root, options), json_path, html_path)
 
 
 def _given(wanted: Callable[[str], bool]) -> list[str]:
@@ -135,6 +192,7 @@ def _settings(bundle: Path | None, dataset: str, data_root: Path, options: dict[
     checkpoints = options.pop("checkpoints")
     if len(checkpoints) > 1 or any(checkpoint.name for checkpoint in checkpoints):
         raise UsageError("--checkpoint is one file without a name here; several, with names, go with --suite paper.")
+    growth = options.pop("growth") or ""
     return BenchSettings(
         data_root=data_root,
         bundle=bundle,
@@ -142,6 +200,10 @@ def _settings(bundle: Path | None, dataset: str, data_root: Path, options: dict[
         dataset=dataset,
         cbgm=bool(options.pop("cbgm")),
         frames=options.pop("frames") or TIMING_FRAMES,
+        growth=tuple(name.strip() for name in growth.split(",") if name.strip()),
+        batches=options.pop("batches") or (1,),
+        people=options.pop("people") or (None,),
+        image_sizes=options.pop("image_sizes") or (None,),
         **{key: value for key, value in options.items() if key not in ONLY_SUITE},
     )
 
@@ -161,18 +223,26 @@ def _run_suite(dataset: str, data_root: Path, options: dict[str, Any], json_path
         write_json(json_path, report.to_dict())
 
 
-def _run(settings: BenchSettings, json_path: Path | None) -> None:
+def _run(settings: BenchSettings, json_path: Path | None, html_path: Path | None) -> None:
     from psarm.benchmarks import print_report, run_benchmark
     from psarm.console import out
-    from psarm.files import write_json
+    from psarm.extras import require
+    from psarm.files import write_json, write_text
 
+    if html_path is not None:  # known before anything is measured
+        require("matplotlib", feature="psarm bench --html", extra="paper")
     report = run_benchmark(settings)
     print_report(report, out)
     if json_path is not None:
         write_json(json_path, report.to_dict())
+    if html_path is not None:
+        from psarm.benchmarks.page.bench import bench_page
+
+        write_text(html_path, bench_page(report))
+        out.print(f"Page: {html_path}", markup=False, soft_wrap=True)
     if not any(row.ok for row in report.rows):
         raise PsarmError("Nothing ran; the lines above say why.")
-    failed = [f"{row.name} {row.precision}" for row in report.rows if row.requested and not row.ok]
+    failed = dict.fromkeys(f"{row.name} {row.precision}" for row in report.rows if row.requested and not row.ok)
     if failed:
         raise PsarmError(f"{', '.join(failed)} did not run; the lines above say why.")
 
@@ -208,3 +278,16 @@ def _score_file(
         out.print(f"Search: gallery {data.default_gallery} where no other is named")
     if json_path is not None:
         write_json(json_path, metrics)
+
+
+def _compare(old: Path, new: Path, threshold: float) -> None:
+    from psarm.benchmarks.compare import compare_reports, print_comparison, read_report
+    from psarm.console import out
+
+    comparison = compare_reports(read_report(old), read_report(new))
+    print_comparison(comparison, threshold, out)
+    regressions = comparison.regressions(threshold)
+    if regressions or comparison.broken:
+        worse = f"{len(regressions)} measures are worse by more than ×{threshold:g}"
+        raise PsarmError(f"{worse}, {len(comparison.broken)} rows no longer run; the lines above say which.")
+    out.print(f"Nothing is worse by more than ×{threshold:g}.")

@@ -29,7 +29,7 @@ from psarm.runtime.backends.onnxruntime import OnnxRuntimeBackend
 
 
 def settings(data, bundle=None, **changes):
-    chosen = {"data_root": data.root, "bundle": bundle, "threads": 1, "frames": 2}
+    chosen = {"data_root": data.root, "bundle": bundle, "threads": 1, "frames": 2, "quick": True}
     return BenchSettings(**{**chosen, "backends": ("onnxruntime",) if bundle else (), **changes})
 
 
@@ -107,7 +107,7 @@ def test_listed_galleries(dataset, toy_bundle, by_hand, monkeypatch, checkpoint)
 
 
 def test_a_gallery_that_is_not_there_is_known_before_anything_runs(dataset, toy_bundle, monkeypatch):
-    monkeypatch.setattr("psarm.benchmarks.suite.PersonSearch", None)
+    monkeypatch.setattr("psarm.benchmarks.contenders.PersonSearch", None)
     with pytest.raises(UsageError, match=r"--gallery-size 100: .*; it has full\.$"):
         run_benchmark(settings(dataset, toy_bundle, gallery_sizes=("full", "100")))
 
@@ -196,8 +196,8 @@ def test_a_backend_that_fails_is_a_row_with_its_reason(dataset, toy_bundle, monk
 
 def test_without_choosing_every_backend_and_precision_that_runs_is_a_row(dataset, toy_bundle, monkeypatch):
     runs = {"openvino": ("fp32", "bf16"), "onnxruntime": ("fp32",)}
-    monkeypatch.setattr("psarm.benchmarks.suite.runnable", lambda bundle, name: runs.get(name, ()))
-    monkeypatch.setattr("psarm.benchmarks.suite.PersonSearch", unopened)
+    monkeypatch.setattr("psarm.benchmarks.contenders.runnable", lambda bundle, name: runs.get(name, ()))
+    monkeypatch.setattr("psarm.benchmarks.contenders.PersonSearch", unopened)
 
     def rows(**changes):
         report = run_benchmark(settings(dataset, toy_bundle, **{"backends": (), **changes}))

@@ -4,13 +4,20 @@ import pytest
 from rich.console import Console
 
 from psarm.benchmarks import BenchReport, BenchSettings, Row, print_report
+from psarm.benchmarks.ceilings import Ceiling
 from psarm.benchmarks.facts import DatasetFacts, Facts
+from psarm.benchmarks.fresh_process import FreshProcess
+from psarm.benchmarks.growth_curves import GrowthCurve, GrowthPoint
+from psarm.benchmarks.page.bench import bench_page
+from psarm.benchmarks.roofline import Roofline
 from psarm.benchmarks.table import print_metrics
 from psarm.benchmarks.timing import Timing
+from psarm.benchmarks.workloads import Workload
 from psarm.machine import Machine
 from psarm.runtime.timing import STAGES
 
 SEARCH = {"mAP": 0.5, "top1": 0.75, "top5": 0.8, "top10": 0.9}
+STAGES_MS = dict(zip(STAGES, [1.0, 50.0, 2.0, 40.0, 7.0], strict=True))
 
 
 def metrics(map_):
@@ -19,12 +26,27 @@ def metrics(map_):
     return {"detection": {"recall": 0.95, "ap": 0.875}, **dict.fromkeys(groups, search)}
 
 
+def timing(stages, ms, batch=1):
+    return Timing(stages, ms, batch * ms, batch * ms + 10, batch * ms + 20, 3, 30)
+
+
 @pytest.fixture
 def report():
-    stages = dict(zip(STAGES, [1.0, 50.0, 2.0, 40.0, 7.0], strict=True))
+    fresh = FreshProcess(200.0, 34.0, 321_000_000, None)
+    roofline = Roofline(0.625, 56.25, "arithmetic", 4.5, 80, Ceiling(80, 12, "products of numbers"))
     rows = [
-        Row("PyTorch", "fp32", "CPU, 2 threads", 10_400_000, "", metrics(0.5), Timing(None, 200, 210, 3, 30)),
-        Row("onnxruntime", "fp32", "CPU, 2 threads", 9_300_000, "", metrics(0.4925), Timing(stages, 100, 110, 3, 30)),
+        Row("PyTorch", "fp32", "CPU, 2 threads", 10_400_000, "", metrics(0.5), timing=timing(None, 200)),
+        Row(
+            *("onnxruntime", "fp32", "CPU, 2 threads", 9_300_000, "", metrics(0.4925)),
+            timing=timing(STAGES_MS, 100),
+            fresh=fresh,
+            roofline=roofline,
+        ),
+        Row(
+            *("onnxruntime", "fp32", "CPU, 2 threads", 9_300_000, "", metrics(0.4925)),
+            workload=Workload(4),
+            timing=timing(STAGES_MS, 80, 4),
+        ),
         Row("openvino", "int8", failure="this version has [no] such backend"),
     ]
     machine = Machine("Linux", "Some CPU", 2, 2, 2**33, ("A GPU",), "")
@@ -32,7 +54,7 @@ def report():
     data = DatasetFacts("prw", "/data/prw", 100, 20, ["960x540", "640x360"], 3.5, "100")
     facts = Facts("2026-01-01T00:00:00+00:00", "abc1234", machine, 2, versions, data)
     settings = BenchSettings(data_root="/data/prw", bundle="b", cbgm=True, cross_camera=True, gt_boxes=True)
-    return BenchReport(settings, facts, rows)
+    return BenchReport(settings, facts, rows, notes=["No roofline of a <thing>: why."])
 
 
 def printed(report, **console):
@@ -41,26 +63,34 @@ def printed(report, **console):
     return file.getvalue()
 
 
-def row_of(text, name):
-    return next(line for line in text.splitlines() if line.strip().startswith(name)).split()
+def rows_of(text, name):
+    return [line.split() for line in text.splitlines() if line.strip().startswith(name)]
 
 
-def test_a_pipe_gets_one_table_whatever_its_width(report):
-    text = printed(report, width=40)
-    search = ["49.2", "75.0"] * 4  # 49.25 rounds to even
-    assert row_of(text, "onnxruntime") == [
-        *("onnxruntime", "✅", "CPU", "fp32", "9.3", *search, "87.5", "95.0", "-0.75"),
-        *("1.0", "50.0", "2.0", "40.0", "7.0", "100.0", "10.0", "×2.00"),
+def test_a_row_stands_in_both_tables(report):
+    first, batch, where, *_ = rows_of(printed(report, width=200), "onnxruntime")
+    expected = ["49.2", "75.0", "87.5", "-0.75", "100.0", "110.0", "10.0", "×2.00", "321"]  # 49.25 rounds to even
+    assert first == ["onnxruntime", "fp32", "✅", *expected]
+    assert batch[:5] == ["onnxruntime", "fp32,", "batch", "4", "✅"] and batch[9:11] == ["80.0", "330.0"]
+    assert where == ["onnxruntime", "fp32", "✅", "1.0", "50.0", "2.0", "40.0", "7.0", "234", "62%"]
+    [failed] = rows_of(printed(report, width=200), "openvino")
+    assert failed == ["openvino", "int8", "❌", *["–"] * 9]
+
+
+def test_other_searches_stand_once_for_an_engine(report):
+    lines = rows_of(printed(report, width=200), "onnxruntime fp32  search")
+    assert [" ".join(line[2:]) for line in lines] == [
+        "search with CBGM 49.2 75.0 80.0 90.0",
+        "search in other cameras 49.2 75.0 80.0 90.0",
+        "search among ground-truth boxes 49.2 75.0 80.0 90.0",
     ]
-    assert row_of(text, "PyTorch")[-9:] == ["–", *["–"] * 5, "200.0", "5.0", "–"]
-    assert row_of(text, "openvino")[:4] == ["openvino", "❌", "–", "int8"]
-    assert "…" not in text
 
 
-def test_facts_and_failures_stand_below(report):
+def test_facts_notes_and_failures_stand_below(report):
     text = printed(report, width=200)
     for fact in (
         "❌ openvino int8: this version has [no] such backend",
+        "No roofline of a <thing>: why.",
         "100 gallery frames of 960x540 and 640x360, 3.5 people in a frame (median), 20 queries, default gallery 100",
         "medians over 30 gallery frames",
         "2 CPU threads each",
@@ -70,41 +100,61 @@ def test_facts_and_failures_stand_below(report):
         assert fact in text
 
 
-@pytest.mark.parametrize("width", [70, 90, 130])
-def test_a_narrow_terminal_gets_several_tables_that_fit(report, width):
-    text = printed(report, width=width, force_terminal=True, color_system=None, no_color=True)
-    heads, tables = text.splitlines(), text.count("PyTorch")
-    assert tables > 1
-    table_lines = [line for line in heads if line.strip().startswith(("PyTorch", "onnxruntime", "openvino"))]
-    assert len(table_lines) == 3 * tables
-    assert all(len(line) <= width and "…" not in line for line in table_lines)
-    cells = [cell for line in table_lines if "onnxruntime" in line for cell in line.split()[4:]]
-    assert len(cells) == 20
+def test_every_table_fits_80_columns(report):
+    text = printed(report, width=80, force_terminal=True, color_system=None, no_color=True)
+    tables = text.partition("❌ openvino int8:")[0].splitlines()
+    assert len(tables) > 15
+    assert all(len(line) <= 80 and "…" not in line for line in tables)
 
 
 def test_only_what_was_asked_for_is_a_column(report):
-    plain = BenchReport(BenchSettings(data_root="/d", bundle="b"), report.facts, report.rows[1:2])
+    plain = BenchReport(BenchSettings(data_root="/d", bundle="b"), report.facts, report.rows[2:3])
     text = printed(plain, width=200)
-    assert row_of(text, "onnxruntime")[4:9] == ["9.3", "49.2", "75.0", "87.5", "95.0"]
-    assert not any(word in text for word in ("CBGM", "GT boxes", "other cam.", "ΔmAP", "speed"))
+    assert rows_of(text, "onnxruntime")[0][5:8] == ["49.2", "75.0", "87.5"]
+    assert not any(word in text for word in ("other cameras", "ΔmAP", "speed", "cold", "roof", " MB "))
 
 
-def test_every_gallery_is_two_columns_and_two_more_with_cbgm(report):
-    row = report.rows[1]
-    row.metrics |= {"search_50": {**SEARCH, "mAP": 0.625}, "search_50_cbgm": {**SEARCH, "mAP": 0.375}}
-    options = {"data_root": "/d", "bundle": "b", "gallery_sizes": ("50", "full", "50")}
-    text = printed(BenchReport(BenchSettings(**options), report.facts, [row]), width=200)
-    assert row_of(text, "onnxruntime")[4:12] == ["9.3", "49.2", "75.0", "62.5", "75.0", "–", "–", "87.5"]
-    assert text.count("gallery 50") == text.count("gallery full") == 2 and "CBGM" not in text
-    text = printed(BenchReport(BenchSettings(**options, cbgm=True), report.facts, [row]), width=250)
-    assert row_of(text, "onnxruntime")[7:13] == ["49.2", "75.0", "62.5", "75.0", "37.5", "75.0"]
-    assert text.count("gallery 50") == 4
+def test_speed_is_told_on_the_same_frames_only(report):
+    torch, one, batch, _ = report.rows
+    assert [report.speed_up(row) for row in (torch, one, batch)] == [None, 2.0, 2.5]
+    others = [Row("onnxruntime", "fp32", workload=Workload(people=9), timing=timing(None, 1))]
+    others.append(Row("onnxruntime", "fp32", workload=Workload(size=(9, 9)), timing=timing(None, 1)))
+    whole = BenchReport(report.settings, report.facts, report.rows + others)
+    assert [whole.speed_up(row) for row in others] == [None, None]
 
 
-def test_the_command_repeats_the_galleries():
+def test_the_page_has_rows_plots_and_reasons(report):
+    points = [GrowthPoint(1, "1", 10.0, 11.0), GrowthPoint(2, "2", failure="no <memory>.")]
+    report.growth.append(GrowthCurve("batch", "onnxruntime fp32", "weights are shared", points))
+    text = bench_page(report)
+    assert text.count("<svg") == 2 and "http://" not in text.replace("http://www.w3.org", "") and "https://" not in text
+    assert "SeqNet 47.6 % at 11.5 FPS on a V100" in text and "with CBGM. Speeds on other machines" in text
+    for words in (
+        "<li>openvino int8: this version has [no] such backend</li>",
+        "<li>No roofline of a &lt;thing&gt;: why.</li>",
+        "weights are shared",
+        "Left out: onnxruntime fp32: 2 (no &lt;memory&gt;).",
+        "Not comparable.",
+        "80 GMACs a second in products of numbers",
+        "commit abc1234",
+        "onnxruntime fp32, batch 4",
+    ):
+        assert words in text, words
+
+
+def test_a_page_of_failures_alone(report):
+    text = bench_page(BenchReport(report.settings, report.facts, report.rows[-1:]))
+    assert "this version has [no] such backend" in text and "<svg" not in text
+
+
+def test_the_command_repeats_the_galleries_and_workloads():
     settings = BenchSettings(data_root="/d", bundle="b", dataset="cuhk-sysu", gallery_sizes=("50", "-1"), cbgm=True)
     command = "psarm bench b --dataset cuhk-sysu --data-root /d --gallery-size 50 --gallery-size -1 --cbgm --frames 30"
     assert settings.command() == command
+    settings = BenchSettings("/d", "b", batches=(1, 2), people=(0, None), image_sizes=((64, 32),), growth=("size",))
+    words = "--batch 1 --batch 2 --people 0 --image-size 64x32 --growth size --frames 30"
+    assert settings.command().endswith(words)
+    assert len(settings.workloads()) == 4
 
 
 def test_metrics_of_every_gallery_are_named():
@@ -128,6 +178,6 @@ def test_metrics_of_every_gallery_are_named():
 def test_metrics_of_a_detections_file():
     file = io.StringIO()
     print_metrics({"detection": {"recall": 0.95, "ap": 0.875}, "search": SEARCH}, Console(file=file, width=80))
-    assert row_of(file.getvalue(), "search") == ["search", "50.0", "75.0", "80.0", "90.0"]
+    assert rows_of(file.getvalue(), "search") == [["search", "50.0", "75.0", "80.0", "90.0"]]
     assert "Detection: AP 87.5 %, recall 95.0 %" in file.getvalue()
     assert "CBGM" not in file.getvalue()

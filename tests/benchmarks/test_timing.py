@@ -68,7 +68,8 @@ def test_medians_leave_the_warm_up_out(paths):
     engine = FakeEngine("A", [], clock, [9, 9, 0.1, 0.4, 0.2, 0.3])
     [timing] = run(paths, engine, clock=clock)
     assert timing.total_ms == pytest.approx(250)
-    assert timing.total_p95_ms == pytest.approx(385)
+    assert (timing.p50_ms, timing.p95_ms, timing.p99_ms) == pytest.approx((250, 385, 397))
+    assert timing.network_ms == pytest.approx(1250 + 500)
     assert timing.fps == pytest.approx(4)
     assert timing.frames == 4 and timing.people == 3
     assert timing.stages_ms == pytest.approx(dict(zip(STAGES, [250, 1250, 250, 500, 250], strict=True)))

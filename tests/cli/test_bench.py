@@ -30,6 +30,7 @@ def detections(tmp_path_factory, root, bundle):
     """A detections file with contexts."""
     path = tmp_path_factory.mktemp("detections") / "found.npz"
     arguments = [bundle, "--data-root", root, "--cbgm", "--save-detections", path, "--frames", 1, "--threads", 1]
+    arguments.append("--quick")
     assert run(["bench", *map(str, arguments)]) == 0
     return path
 
@@ -77,7 +78,7 @@ def test_galleries_of_a_file_are_named_as_typed(capsys, root, listed, detections
 
 
 def test_galleries_of_a_bundle(capsys, root, listed, bundle, tmp_path):
-    options = ["--dataset", "cuhk-sysu", "--data-root", root, "--threads", 1, "--frames", 1, "--gallery-size", 50]
+    options = ["--dataset", "cuhk-sysu", "--data-root", root, "--quick", "--frames", 1, "--gallery-size", 50]
     code, printed, err = bench(capsys, bundle, *options, "--json", tmp_path / "a.json")
     assert code == 0, err
     report = json.loads((tmp_path / "a.json").read_text())
@@ -132,25 +133,31 @@ def test_cbgm_of_a_file_without_contexts_is_refused(capsys, root, detections, tm
 
 def test_a_bundle_gives_one_table_and_json(capsys, root, bundle, tmp_path):
     out = tmp_path / "report.json"
-    options = ["--data-root", root, "--threads", 1, "--frames", 2, "--json", out]
+    options = ["--data-root", root, "--threads", 1, "--frames", 2, "--json", out, "--backend", "onnxruntime"]
     code, printed, err = bench(capsys, bundle, *options)
     assert code == 0
     assert err == ""  # quiet when not on a terminal
-    assert sum("onnxruntime" in line and "✅" in line for line in printed.splitlines()) == 1
+    assert (
+        sum("onnxruntime" in line and "✅" in line for line in printed.splitlines()) == 2
+    )  # accuracy, and where time goes
     report = json.loads(out.read_text())
     assert report["rows"][0]["metrics"]["detection"]["recall"] == 1
     assert set(report["rows"][0]["timing"]["stages_ms"]) == {"preprocess", "detect", "nms", "reid", "post"}
     assert f"{report['rows'][0]['timing']['total_ms']:.1f}" in printed
+    fresh, roofline = report["rows"][0]["fresh_process"], report["rows"][0]["roofline"]
+    assert fresh["cold_start_ms"] == fresh["open_ms"] + fresh["first_ms"] and fresh["memory_bytes"] > 2**20
+    assert 0 < roofline["share"] < 1 and roofline["ceiling"]["gmacs_per_s"] > 0
+    assert report["schema"] == 2 and report["notes"] == []
 
 
 def test_every_row_failing_is_a_failure(capsys, root, bundle):
-    code, printed, err = bench(capsys, bundle, "--data-root", root, "--precision", "int8", "--frames", 1)
+    code, printed, err = bench(capsys, bundle, "--data-root", root, "--precision", "int8", "--quick")
     assert code == 1
     assert "❌ auto int8: The bundle" in printed and "Nothing ran" in err
 
 
 def test_a_row_asked_for_that_fails_is_a_failure(capsys, root, bundle, tmp_path):
-    options = ["--data-root", root, "--frames", 1, "--threads", 1, "--json", tmp_path / "report.json"]
+    options = ["--data-root", root, "--frames", 1, "--quick", "--json", tmp_path / "report.json"]
     code, printed, err = bench(
         capsys, bundle, *options, "--backend", "onnxruntime", "--precision", "fp32", "--precision", "int8"
     )
@@ -160,8 +167,39 @@ def test_a_row_asked_for_that_fails_is_a_failure(capsys, root, bundle, tmp_path)
     assert [row["status"] for row in json.loads((tmp_path / "report.json").read_text())["rows"]] == ["ok", "failed"]
 
 
+def test_workloads_are_rows_and_a_page_shows_them(capsys, root, bundle, tmp_path):
+    words = ["--backend", "onnxruntime", "--batch", 1, "--batch", 2, "--people", 3, "--image-size", "80x48", "--quick"]
+    files = ["--json", tmp_path / "report.json", "--html", tmp_path / "page.html"]
+    code, printed, err = bench(capsys, bundle, "--data-root", root, "--frames", 2, *words, *files)
+    assert code == 0, err
+    report = json.loads((tmp_path / "report.json").read_text())
+    expected = [{"batch": batch, "people": 3, "size": "80x48"} for batch in (1, 2)]
+    assert [row["workload"] for row in report["rows"]] == expected
+    assert [(row["timing"]["people"], row["timing"]["frames"]) for row in report["rows"]] == [(3, 2), (3, 4)]
+    assert "--batch 1 --batch 2 --people 3 --image-size 80x48" in report["command"]
+    assert "onnxruntime fp32, batch 2, 3 people, 80x48" in (tmp_path / "page.html").read_text()
+    assert "batch 2, 3 people, 80x48" in printed
+
+
+def test_two_reports_compared(capsys, root, bundle, tmp_path):
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    words = ["--backend", "onnxruntime", "--frames", 1, "--quick"]
+    assert bench(capsys, bundle, "--data-root", root, *words, "--json", old)[0] == 0
+    assert bench(capsys, "--compare", old, old)[0] == 0
+    report = json.loads(old.read_text())
+    report["rows"][0]["timing"]["total_ms"] *= 1.3
+    report["machine"]["cpu"] = "Another"
+    new.write_text(json.dumps(report))
+    code, printed, err = bench(capsys, "--compare", old, new)
+    assert code == 1 and "1 measures are worse by more than ×1.1" in err
+    assert "×1.30" in printed and "→ Another" in printed
+    assert bench(capsys, "--compare", old, new, "--threshold", 1.4)[0] == 0
+    code, _, err = bench(capsys, "--compare", old, new, "--quick", "--data-root", root)
+    assert code == 2 and "measures nothing; leave out --data-root, --quick." in " ".join(err.split())
+
+
 def test_a_baseline_that_fails_is_no_failure(capsys, root, bundle):
-    code, printed, _ = bench(capsys, bundle, "--data-root", root, "--baselines", "--frames", 1, "--threads", 1)
+    code, printed, _ = bench(capsys, bundle, "--data-root", root, "--baselines", "--frames", 1, "--quick")
     assert code == 0 and "❌ untrained network" in printed
 
 
@@ -177,12 +215,22 @@ def test_a_baseline_that_fails_is_no_failure(capsys, root, bundle):
         (["--data-root", ".", "--checkpoint", ".", "--frames", "1"], "is a directory"),
         ([".", "--data-root", ".", "--dataset", "market"], "'market' is not one of"),
         ([".", "--data-root", ".", "--backend", "onyx"], "no backend of that name"),
+        (
+            [".", "--data-root", ".", "--precision", "int7"],
+            "no precision of that name; available: fp32, bf16, fp16, int8.",
+        ),
+        ([".", "--data-root", ".", "--growth", "people,cameras"], "available: people, size, batch, gallery."),
+        ([".", "--data-root", ".", "--image-size", "1080p"], "'1080p' is no size; needed WIDTHxHEIGHT"),
+        ([".", "--data-root", ".", "--batch", "0"], "'--batch'"),
+        (["--data-root", ".", "--checkpoint", "cli.py", "--batch", "2"], "--batch tell how a bundle is run"),
+        ([".", "--data-root", ".", "--threshold", "2"], "--threshold goes with --compare only"),
         ([".", "--data-root", ".", "--threads", "0"], "'--threads'"),
         ([".", "--data-root", ".", "--json", "."], "is a directory"),
     ],
 )
 def test_usage_errors_are_one_sentence(capsys, tmp_path, monkeypatch, arguments, sentence):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "cli.py").touch()
     code, out, err = bench(capsys, *arguments)
     assert code == 2 and out == ""
     assert sentence in " ".join(err.split())

@@ -1,0 +1,192 @@
+"""The page of `psarm bench --html`: the table, accuracy against speed, growing cost, and how it was measured."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Sequence
+
+from psarm.benchmarks.growth_curves import GrowthCurve
+from psarm.benchmarks.notation import DASH, percent, speed
+from psarm.benchmarks.page.charts import Growth, Point, growth_chart, speed_chart
+from psarm.benchmarks.page.parts import facts_list, plots, table, whole_page
+from psarm.benchmarks.paper.published import SPEEDS, not_comparable, title_of
+from psarm.benchmarks.report import BenchReport, Row
+from psarm.benchmarks.table import STAGE_TITLES, fact_lines, row_title, search_name
+
+GROWTH_TITLES = {
+    "people": ("People in a frame", "people in a frame"),
+    "size": ("Size of the frame", "pixels of the frame"),
+    "batch": ("Frames in a batch", "frames in a batch"),
+    "gallery": ("People in the gallery", "people in the gallery"),
+}
+
+
+def bench_page(report: BenchReport) -> str:
+    """The page as text."""
+    data = report.facts.dataset
+    sections = [("rows", "What was measured", _rows_section(report)), ("accuracy", "Accuracy", _accuracy(report))]
+    points = _points(report)
+    if points:
+        sections.append(("speed", "Accuracy against speed (Fig. 1)", _speed_section(report, points)))
+    if report.growth:
+        sections.append(("growth", "How the cost grows", _growth_section(report.growth)))
+    sections.append(("how", "How it was measured", _how(report)))
+    engines = list(dict.fromkeys(f"{row.name} {row.precision}".strip() for row in report.rows if row.ok))
+    title = f"psarm bench on {title_of(data.name)}: {', '.join(engines)}"
+    subtitle = (
+        f"{data.gallery_frames:,} gallery frames of {' and '.join(data.image_sizes)}, {data.queries:,} queries; "
+        f"{report.facts.machine.cpu}, {report.facts.threads} threads."
+    )
+    warning = not_comparable(data.name, data.gallery_frames, data.queries)
+    return whole_page(title, subtitle, warning, sections, report.facts.date)
+
+
+def _rows_section(report: BenchReport) -> str:
+    columns: list[tuple[str, Callable[[Row], str]]] = [
+        ("", lambda row: "✓" if row.ok else "✗"),
+        ("mAP, %", lambda row: percent(row.metric("search", "mAP"))),
+        ("top-1, %", lambda row: percent(row.metric("search", "top1"))),
+        ("ms an image", lambda row: f"{row.timing.total_ms:.1f}" if row.timing else DASH),
+        ("images/s", lambda row: speed(row.timing.fps) if row.timing else DASH),
+        ("times PyTorch", lambda row: f"×{found:.2f}" if (found := report.speed_up(row)) else DASH),
+        *((f"call {name}, ms", _percentile(name)) for name in ("p50", "p95", "p99")),
+        ("of the roofline", lambda row: f"{row.roofline.share:.0%}" if row.roofline else DASH),
+        ("cold start, ms", lambda row: f"{row.fresh.cold_start_ms:.0f}" if row.fresh else DASH),
+        ("memory, MB", lambda row: _megabytes(row.fresh.memory_bytes if row.fresh else None)),
+        ("GPU memory, MB", lambda row: _megabytes(row.fresh.gpu_memory_bytes if row.fresh else None)),
+        *((f"{title}, ms", _stage(name)) for name, title in STAGE_TITLES.items()),
+        ("people", lambda row: f"{row.timing.people:g}" if row.timing else DASH),
+        ("GMACs", lambda row: f"{row.roofline.gmacs:.1f}" if row.roofline else DASH),
+        ("file, MB", lambda row: _megabytes(row.size_bytes)),
+    ]
+    if not report.facts.machine.gpus:
+        columns = [column for column in columns if not column[0].startswith("GPU")]
+    body = [
+        (row_title(row), [cell(row) if row.ok or not title else DASH for title, cell in columns]) for row in report.rows
+    ]
+    failures = [f"<li>{html.escape(f'{row_title(row)}: {row.failure}')}</li>" for row in report.rows if not row.ok]
+    failures += [f"<li>{html.escape(note)}</li>" for note in report.notes]
+    note = (
+        "<p>Times are medians; a call is a whole batch. Cold start: from opening the engine to its first result, in a "
+        "process of its own; memory is the most that process had resident. Of the roofline: the least time this "
+        "machine needs for the multiply-adds and bytes of the graphs, by what they took.</p>"
+    )
+    listed = "<ul>\n" + "\n".join(failures) + "\n</ul>" if failures else ""
+    return table("Rows", [["engine", *(title for title, _ in columns)]], body) + note + listed
+
+
+def _accuracy(report: BenchReport) -> str:
+    names = ("mAP", "top1", "top5", "top10")
+    rows: dict[str, list[str]] = {}
+    for row in report.rows:
+        for group in row.metrics:
+            if group.startswith("search"):
+                name = f"{row.name} {row.precision}".strip() + f": {search_name(group)}"
+                rows[name] = [percent(row.metric(group, one)) for one in names]
+    detected = {
+        f"{row.name} {row.precision}".strip(): [percent(row.metric("detection", one)) for one in ("ap", "recall")]
+        for row in report.rows
+        if "detection" in row.metrics
+    }
+    head = [["search", "mAP, %", "top-1, %", "top-5, %", "top-10, %"]]
+    searched = table("Search", head, list(rows.items()))
+    return searched + table("Detection", [["detection", "AP, %", "recall, %"]], list(detected.items()))
+
+
+def _points(report: BenchReport) -> list[Point]:
+    """Of every row whose people are those found: a row that embeds others has no accuracy."""
+    group = _group(report)
+    return [
+        Point(row_title(row), row.timing.fps, 100 * value)
+        for row in report.rows
+        if row.timing is not None and row.workload.people is None and (value := row.metric(group, "mAP")) is not None
+    ]
+
+
+def _group(report: BenchReport) -> str:
+    return "search_cbgm" if report.settings.cbgm else "search"
+
+
+def _speed_section(report: BenchReport, points: list[Point]) -> str:
+    accuracy = "mAP with CBGM, %" if report.settings.cbgm else "mAP, %"
+    published = SPEEDS.get(report.settings.dataset, [])
+    quoted = "; ".join(f"{p.title} {p.mAP} % at {p.fps} FPS on a {p.gpu}, from {p.source}" for p in published)
+    spoken = "; ".join(f"{point.name} {point.y:.1f} % at {speed(point.x)} FPS" for point in points)
+    caption = "Frames a second are of finding the people of an image, without a search."
+    if published:
+        caption += f" Hollow: published, {quoted}, with CBGM. Speeds on other machines do not compare."
+    caption += " The paper gives the other speeds of its Fig. 1 as a plot only; they are not quoted."
+    rows = [(p.name, [f"{p.y:.1f}", speed(p.x), f"{1000 / p.x:.1f}"]) for p in points]
+    rows += [
+        (f"{p.title} (published, {p.gpu})", [f"{p.mAP:.1f}", speed(p.fps), f"{1000 / p.fps:.1f}"]) for p in published
+    ]
+    numbers = table("Accuracy and speed", [["engine", accuracy, "FPS", "ms an image"]], rows)
+    return plots([(speed_chart(points, published, f"Accuracy against speed. {spoken}.", accuracy), caption)], numbers)
+
+
+def _growth_section(curves: Sequence[GrowthCurve]) -> str:
+    kinds = dict.fromkeys(curve.kind for curve in curves)
+    lead = (
+        "<p>Solid: measured. Dashed: predicted by the multiply-add and byte model, which takes one point as it was "
+        "measured and adds what the further work takes on this machine at the share of its roofline reached there "
+        "(the gallery's: bytes by the rate of a copy, nothing measured).</p>"
+    )
+    figures = [_growth_figure(kind, [curve for curve in curves if curve.kind == kind]) for kind in kinds]
+    rows = [
+        (
+            f"{curve.name}: {GROWTH_TITLES[curve.kind][1]} {point.label}",
+            [_ms(point.measured_ms), _ms(point.predicted_ms), point.failure],
+        )
+        for curve in curves
+        for point in curve.points
+    ]
+    return lead + plots(figures, table("Growth", [["point", "measured, ms", "predicted, ms", ""]], rows))
+
+
+def _growth_figure(kind: str, curves: Sequence[GrowthCurve]) -> tuple[str, str]:
+    """The plot of one kind and its caption."""
+    title, axis = GROWTH_TITLES[kind]
+    drawn = []
+    for curve in curves:
+        points = [(p.x, p.measured_ms, p.predicted_ms) for p in curve.points if p.measured_ms is not None]
+        predicted = [p for _, _, p in points if p is not None]
+        if points:
+            drawn.append(Growth(curve.name, [x for x, _, _ in points], [y for _, y, _ in points], predicted))
+    left_out = [
+        f"{curve.name}: {', '.join(point.label for point in failed)} ({failed[0].failure.rstrip('.')})."
+        for curve in curves
+        if (failed := [point for point in curve.points if point.failure])
+    ]
+    why = "; ".join(dict.fromkeys(curve.explanation for curve in curves))
+    caption = f"{title}. The model: {why}. " + (f"Left out: {' '.join(left_out)}" if left_out else "")
+    ticks = {p.x: p.label for curve in curves for p in curve.points if any(p.x in one.x for one in drawn)}
+    spoken = "; ".join(f"{c.name} from {_ms(c.measured[0])} to {_ms(c.measured[-1])} ms" for c in drawn)
+    return growth_chart(kind, drawn, axis, ticks, f"Time over {axis}. {spoken}.") if drawn else "", caption
+
+
+def _how(report: BenchReport) -> str:
+    entries = dict(line.split(": ", 1) for line in fact_lines(report))
+    for row in report.rows:
+        if row.roofline:
+            ceiling = row.roofline.ceiling
+            entries[f"Ceiling, {row.name} {row.precision}"] = (
+                f"{ceiling.gmacs_per_s:.0f} GMACs a second in {ceiling.how}; a copy moves "
+                f"{ceiling.copy_gb_per_s:.1f} GB a second, read and written ones counted"
+            )
+    return facts_list(entries) + f"<p>Again: <code>{html.escape(report.settings.command())}</code></p>"
+
+
+def _stage(name: str) -> Callable[[Row], str]:
+    return lambda row: f"{row.timing.stages_ms[name]:.1f}" if row.timing and row.timing.stages_ms else DASH
+
+
+def _percentile(name: str) -> Callable[[Row], str]:
+    return lambda row: f"{getattr(row.timing, f'{name}_ms'):.1f}" if row.timing else DASH
+
+
+def _megabytes(size: int | None) -> str:
+    return DASH if size is None else f"{size / 1e6:.0f}"
+
+
+def _ms(value: float | None) -> str:
+    return DASH if value is None else f"{value:.3g}"
