@@ -183,7 +183,6 @@ def _mixer_cases(draw: Callable[..., Tensor], dtype: torch.dtype, sizes: Sizes) 
     by_token, weight, bias = draw(tokens), draw(channels), draw(channels)
     logits = draw(rois, tokens, 1)
     one = x.numel() * dtype.itemsize / 1e6
-    pooled = (x, "tokens", False, y, by_token)
     gated = (x, logits, False, weight, bias, 1e-5, dtype)
     summed = (x, y, z, False, True, True)
     graph = mixer_graph(make_mixer("arm", channels, tokens, 0.0, "paper").eval()).to(x.device)
@@ -193,7 +192,12 @@ def _mixer_cases(draw: Callable[..., Tensor], dtype: torch.dtype, sizes: Sizes) 
     plain = graph.to(dtype)
     maps = x.reshape(rois, sizes.cells, sizes.cells, channels).permute(0, 3, 1, 2)
     cases = [
-        Case("pool, with a sum", partial(mixer.pool, *pooled), partial(reference.pool, *pooled), 3 * one),
+        Case(
+            "pool, with a sum",
+            lambda: mixer.pool(x, "tokens", False, y, by_token),
+            lambda: reference.pool(x, "tokens", False, y, by_token),
+            3 * one,
+        ),
         Case("gate_norm", partial(mixer.gate_norm, *gated), partial(reference.gate_norm, *gated), 2 * one),
         # In place: both on a copy, whose cost is counted.
         Case(

@@ -31,14 +31,18 @@ R RoIs, T = H·W tokens, C channels (reduced): T and C are a model's, so kernels
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+Over = Literal["channels", "tokens"]
+
 
 def pool(
-    x: Tensor, over: str, scrambled: bool, addend: Tensor | None = None, bias: Tensor | None = None
+    x: Tensor, over: Over, scrambled: bool, addend: Tensor | None = None, bias: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Sum of two activations, and the maximum and mean of it that a gate looks at.
 

@@ -8,6 +8,7 @@ N images, C channels, R RoIs, T = H·W tokens, K boxes of an image.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -57,7 +58,11 @@ def normalise_frames(
 
 
 def pool(
-    x: Tensor, over: str, scrambled: bool, addend: Tensor | None = None, bias: Tensor | None = None
+    x: Tensor,
+    over: Literal["channels", "tokens"],
+    scrambled: bool,
+    addend: Tensor | None = None,
+    bias: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """As `mixer.pool`."""
     if addend is not None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from psarm.benchmarks.gpu_kernels import main
+from psarm.errors import PsarmError
 from psarm.export.kernels import available
 
 triton = pytest.importorskip("triton")
@@ -34,7 +36,9 @@ def test_parity_with_pytorch():
 
 def test_a_cpu_without_the_interpreter_has_no_kernels(monkeypatch):
     assert not available(torch.device("cpu"))
-    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(PsarmError, match="TRITON_INTERPRET=1 compares them on the CPU"):
+        main.main([], standalone_mode=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert not available(torch.device("cuda"))
 
