@@ -9,6 +9,7 @@ NEEDED = {
     "torch": "torch",
     "torchvision": "torchvision",
     "numpy": "numpy",
+    "onnx": "onnx",
     "cv2": "opencv-python-headless",
     "scipy": "scipy",
     "safetensors": "safetensors",

@@ -66,8 +66,8 @@ def main(
             Suite(journal, torch.device(device), tiny, rounds, Path(folder), checkpoint).run(profile)
         except DeviceLostError as error:
             _go_on_in_another_process(journal, error)
-    journal.put("goals", goals(journal.report))
-    print_report(journal.report, out)
+        journal.put("goals", goals(journal.report))
+        print_report(journal.report, out)
     if json_path is not None:
         err.print(f"Written to {json_path}")
 
@@ -76,8 +76,9 @@ def _go_on_in_another_process(journal: Journal, error: DeviceLostError) -> None:
     """A kernel that went astray takes its process' use of the GPU with it; the steps that are left need a new one."""
     err.print(f"the GPU failed ({reason(error)}); going on in another process")
     journal.add({"group": "device", "name": journal.report["done"][-1], "failure": f"the GPU failed: {error}"[:300]})
-    words = [word for word in sys.argv[1:] if word != "--resume"]
-    result = subprocess.run([sys.executable, "-m", "psarm.benchmarks.gpu", *words, "--resume", "--json", journal.path])
+    given = [word for word in sys.argv[1:] if word != "--resume"]
+    words = [sys.executable, "-m", "psarm.benchmarks.gpu", *given, "--resume", "--json", str(journal.path)]
+    result = subprocess.run(words, check=False)
     sys.exit(result.returncode)
 
 
