@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from psarm.geometry import resized_size
 from psarm.runtime.manifest import Preprocessing
@@ -74,9 +73,11 @@ class FrameUploader:
     KEPT = 16
     """Frame sizes for which these are kept."""
 
-    def __init__(self, rule: Preprocessing, device: torch.device) -> None:
+    def __init__(self, rule: Preprocessing, device: torch.device, kernels: bool = False) -> None:
+        """`kernels`: let psarm's Triton kernel resize, in one pass."""
         self.rule = rule
         self.device = device
+        self.kernels = kernels
         self._resizers: dict[Size, FrameResizer] = {}
         self._staged: dict[tuple[int, int, Size], tuple[Tensor, torch.cuda.Event]] = {}
 
@@ -89,12 +90,23 @@ class FrameUploader:
             groups = [(frames, sizes[0])]  # in one go
         else:
             groups = [([frame], size) for frame, size in zip(frames, sizes, strict=True)]
-        parts = []
+        batch = torch.zeros(len(frames), 3, height, width, device=self.device)
+        batch = batch.contiguous(memory_format=torch.channels_last)
+        done = 0
         for number, (group, size) in enumerate(groups):
-            images = self._resizer(group[0].shape[:2], size)(self._upload(group, number))
-            parts.append(functional.pad(images, (0, width - size[1], 0, height - size[0])))
-        batch = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return batch.contiguous(memory_format=torch.channels_last), np.asarray(sizes, np.int64)
+            self._fill(batch[done : done + len(group)], self._upload(group, number), size)
+            done += len(group)
+        return batch, np.asarray(sizes, np.int64)
+
+    def _fill(self, images: Tensor, frames: Tensor, size: Size) -> None:
+        """Write frames [N,h,w,3], resized to `size`, into the left upper corners of images [N,3,H,W]."""
+        if self.kernels:
+            from psarm.export.kernels.frames import normalise_frames
+
+            normalise_frames(frames, size, self.rule.mean, self.rule.std, images)
+        else:
+            shape = (frames.shape[1], frames.shape[2])
+            images[:, :, : size[0], : size[1]] = self._resizer(shape, size)(frames)
 
     def _upload(self, frames: Sequence[NDArray[np.uint8]], number: int) -> Tensor:
         """The frames [N,h,w,3] on the device; `number` tells buffers apart that are under way at the same time."""

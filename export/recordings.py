@@ -62,7 +62,8 @@ def record_cuda(function: Function, inputs: Sequence[Tensor], pool: Any = None) 
                 function(*own)
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool, stream=stream):
+        # Other threads may go on with the GPU meanwhile: one that uploads the next frames, say.
+        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
             outputs = tuple(function(*own))
     finally:
         torch.backends.cudnn.benchmark = tuning

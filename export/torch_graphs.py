@@ -85,6 +85,7 @@ class TorchGraphs:
             for name, graph in self._graphs.items()
             if graph.static is not None
         }
+        self._kernels = form.kernels  # in the uploader too
         self._uploader: FrameUploader | None = None
 
     def run(self, name: str, feeds: Mapping[str, Value]) -> dict[str, Value]:
@@ -100,7 +101,7 @@ class TorchGraphs:
     def upload(self, frames: Sequence[NDArray[np.uint8]], rule: Preprocessing) -> tuple[HeldTensor, NDArray[np.int64]]:
         """Frames [h,w,3] BGR → images on the device, and their valid sizes."""
         with torch.inference_mode():
-            self._uploader = self._uploader or FrameUploader(rule, self.device)
+            self._uploader = self._uploader or FrameUploader(rule, self.device, self._kernels)
             images, sizes = self._uploader(frames)
         return HeldTensor(images), sizes
 
