@@ -29,6 +29,7 @@ from psarm.runtime.manifest import Preprocessing
 PEOPLE = (0, 5, 20, 50, 100, 200, 300)
 SIZES = ((854, 480), (1280, 720), (1920, 1080), (2560, 1440), (3840, 2160))
 BATCHES = (1, 2, 4, 8, 16, 32)
+GALLERIES = (10**3, 10**4, 10**5, 10**6, 10**7)
 FRAMES = 5
 """Timed at every point, at most."""
 
@@ -73,7 +74,7 @@ def measure_growth(
     curves: list[GrowthCurve] = []
     for kind in dict.fromkeys(settings.growth):
         if kind == "gallery":
-            curves.append(gallery_curve(bundle.manifest.embedding.size, threads))
+            curves.append(gallery_curve(bundle.manifest.embedding.size, threads, GALLERIES))
             continue
         for series in _series(kind, bundle):
             err.print(f"growth: {kind}{series.suffix}…")

@@ -6,6 +6,7 @@ A gallery of N people is [N,D] float32 in memory, searched in blocks by numpy wi
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,6 @@ from psarm.benchmarks.growth_curves import GrowthCurve, GrowthPoint
 from psarm.benchmarks.memory import free_memory
 from psarm.console import err
 
-SIZES = (10**3, 10**4, 10**5, 10**6, 10**7)
 BLOCK = 1 << 16
 """People whose similarities are taken at a time."""
 TOP_K = 100
@@ -25,7 +25,7 @@ USABLE = 0.8
 Vectors = NDArray[np.float32]
 
 
-def gallery_curve(embedding_size: int, threads: int, sizes: tuple[int, ...] = SIZES) -> GrowthCurve:
+def gallery_curve(embedding_size: int, threads: int, sizes: Sequence[int]) -> GrowthCurve:
     """Milliseconds of a query in galleries of `sizes` people; those that memory does not hold say so."""
     err.print("growth: gallery…")
     free = free_memory()
