@@ -19,8 +19,8 @@ from psarm.errors import PsarmError
 Function = Callable[..., Sequence[Tensor]]
 Shapes = tuple[tuple[tuple[int, ...], torch.dtype], ...]
 
-LIMIT = 8
-"""Recordings kept: each holds memory for the activations of its shapes. Torch compiles no more shapes than these."""
+LIMIT = 20
+"""Recordings kept, which share their memory: enough for every number of people that `torch_graphs.usual_rows` gives."""
 REMEMBERED = 256
 """Shapes remembered as having come before."""
 WARM_UPS = 3
