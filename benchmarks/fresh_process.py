@@ -50,8 +50,7 @@ class FreshProcess:
     first_ms: float
     """The first call, of the whole batch."""
     memory_bytes: int | None
-    """Most that was resident (RSS) until two calls were done, some 20 MB of this module's own imports among it; None
-    where the system does not tell."""
+    """Most that was resident (RSS) until two calls were done; None where the system does not tell."""
     gpu_memory_bytes: int | None
     """By how much more of the GPUs' memory was in use then, whoever's; None without an NVIDIA GPU."""
 

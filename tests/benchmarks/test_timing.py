@@ -2,9 +2,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from toy_bundle import draw_scene, make_toy_bundle
 
-from psarm.benchmarks.timing import WARM_UP_FRAMES, spread, time_engines
+from psarm.benchmarks.timing import WARM_UP_FRAMES, Case, spread, time_cases, time_engines
+from psarm.benchmarks.workloads import Workload
 from psarm.errors import ImageError, PsarmError
+from psarm.runtime import PersonSearch
 from psarm.runtime.detections import Detections
 from psarm.runtime.timing import STAGES
 
@@ -104,3 +107,38 @@ def test_spread_covers_the_whole_list():
     assert spread(items, 3) == [items[0], items[4], items[9]]
     assert spread(items, 1) == [items[0]]
     assert spread(items, 10) == spread(items, 99) == items
+
+
+def test_a_batch_takes_its_frames_in_a_row_and_shares_its_time(paths):
+    log, clock = [], FakeClock()
+    case = Case(BatchEngine("A", log, clock, [1.0] * 9), Workload(3))
+    assert (case.calls(30), case.calls(12), case.calls(2)) == (10, 5, 2)
+    [timing] = time_cases([case], paths, clock=clock, settle=0)
+    heights = [[size[0] for size in sizes] for _, sizes in log]
+    starts = [[10, 11, 12], [11, 12, 13]]
+    assert heights == [*starts, *starts, [12, 13, 10], [13, 10, 11]]
+    assert (timing.total_ms, timing.p50_ms, timing.frames) == (pytest.approx(1000 / 3), 1000, 12)
+    assert sum(timing.stages_ms.values()) == pytest.approx(10000 / 3)
+
+
+class BatchEngine(FakeEngine):
+    def detect(self, frames):
+        people = super().detect(np.zeros((1, 1, 3), np.uint8))
+        self.log[-1] = (self.name, [frame.shape[:2] for frame in frames])
+        return [people] * len(frames)
+
+
+def test_frames_are_brought_to_a_size_and_repeated():
+    images = [np.full((4, 6, 3), value, np.uint8) for value in (10, 20)]
+    frames = Workload(3, size=(3, 2)).frames(images)
+    assert [(frame.shape, frame.max()) for frame in frames] == [((2, 3, 3), value) for value in (10, 20, 10)]
+
+
+@pytest.mark.parametrize("people", [0, 1, 5])
+def test_as_many_people_as_wanted_are_embedded(tmp_path, people):
+    with PersonSearch(make_toy_bundle(tmp_path / "toy.psarm"), "onnxruntime", threads=1) as engine:
+        frame = draw_scene({0: (200, 40, 40)})
+        assert len(engine.detect(frame)) == 1
+        with Workload(people=people).imposed_on(engine):
+            assert len(engine.detect(frame)) == people
+        assert len(engine.detect(frame)) == 1
