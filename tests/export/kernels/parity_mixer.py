@@ -7,6 +7,7 @@ import torch
 from click.testing import CliRunner
 
 from psarm.benchmarks.gpu_kernels import main
+from psarm.errors import PsarmError
 from psarm.export.kernels import mixer, reference
 from psarm.export.kernels.fused_mixer import FusedMixer, aligned
 from psarm.export.mixer import mixer_graph
@@ -99,4 +100,21 @@ def test_the_benchmark_compares_every_kernel(tmp_path):
     assert done.exit_code == 0
     rows = json.loads((tmp_path / "kernels.json").read_text())["rows"]
     assert len(rows) == 9
-    assert all(row["error"] < 1e-5 and row["ms"] is None for row in rows)
+    assert all(row["error"] < 1e-5 and row["ms"] is None and row["failure"] is None for row in rows)
+
+
+def test_a_kernel_that_fails_is_a_row_and_the_others_are_measured(monkeypatch, tmp_path):
+    def wrong(*given):
+        return reference.add_simam(*given) + 1
+
+    def broken(*given):
+        raise RuntimeError("no such register")
+
+    monkeypatch.setattr(mixer, "add_simam", wrong)
+    monkeypatch.setattr(mixer, "gate_norm", broken)
+    with pytest.raises(PsarmError) as caught:
+        main.main(["--json", str(tmp_path / "kernels.json")], standalone_mode=False)
+    assert "gate_norm, float32: RuntimeError: no such register" in str(caught.value)
+    assert "add_simam, float32: It differs from its PyTorch form by " in str(caught.value)
+    rows = json.loads((tmp_path / "kernels.json").read_text())["rows"]
+    assert [row["kernel"] for row in rows if row["failure"]] == ["gate_norm", "add_simam"]

@@ -14,7 +14,7 @@ from psarm.export.kernels import available
 
 triton = pytest.importorskip("triton")
 
-PARITY = [str(Path(__file__).with_name(name)) for name in ("parity_boxes.py", "parity_mixer.py")]
+PARITY = [str(Path(__file__).with_name(name)) for name in ("parity_boxes.py", "parity_mixer.py", "parity_graphs.py")]
 TYPES = {
     torch.float16: "*fp16",
     torch.float32: "*fp32",
@@ -28,8 +28,9 @@ TYPES = {
 def test_parity_with_pytorch():
     """Triton asks for the interpreter when it is imported, so that the suite's own process cannot have both."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "--noconftest", "-p", "no:cacheprovider", *PARITY]
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, cwd=Path(__file__).parents[3], capture_output=True, text=True)
+    tests = Path(__file__).parents[2]
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tests)}
+    done = subprocess.run(command, env=environment, cwd=tests.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "skipped" not in done.stdout
 
