@@ -13,11 +13,12 @@ float32's similarities of two detections may differ in the last bit between two 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import shlex
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -160,7 +161,7 @@ def search_options(case: SyntheticCase) -> dict[str, dict[str, Any]]:
 
 
 def literal_runs(
-    case: SyntheticCase, literal: LiteralSearch, options: dict[str, Any], queries: Iterable[int]
+    case: SyntheticCase, literal: LiteralSearch, options: dict[str, Any], queries: Sequence[int]
 ) -> list[tuple[float, int]]:
     """The literal loop's AP and rank of each of `queries`."""
     context, others = options.get("context"), {name: value for name, value in options.items() if name != "context"}
@@ -169,37 +170,38 @@ def literal_runs(
 
 
 def measure(case: SyntheticCase, options: dict[str, Any], sample: list[list[int]]) -> dict[str, Any]:
-    """Wall and CPU seconds of one search, and of the literal loop on the queries of `sample`, in turns.
+    """Wall and CPU seconds of one search, and of the literal loop scaled from a sample to all queries, in turns.
 
-    One round a list of queries, and one before to warm up; no literal loop for an empty list.
+    Other work on the machine makes the wall clock slower, hardly the CPU time. One round for each list of `sample`, and
+    one before to warm up; there is no literal loop for an empty list.
     """
     literal = LiteralSearch(case.protocol, case.detections)
-    seconds, cpu_seconds, a_query, ratios = [], [], [], []
+    ours: list[tuple[float, float]] = []
+    theirs: list[tuple[float, float]] = []
     for number, queries in enumerate([sample[0][:1], *sample]):
-        start, cpu_start = time.perf_counter(), time.process_time()
-        rank_queries(case.protocol, case.detections, case.queries, **options)
-        taken, cpu_taken = time.perf_counter() - start, time.process_time() - cpu_start
-        start = time.perf_counter()
-        literal_runs(case, literal, options, queries)
-        one = (time.perf_counter() - start) / max(1, len(queries))
+        taken = _taken(lambda: rank_queries(case.protocol, case.detections, case.queries, **options))
+        of_sample = _taken(functools.partial(literal_runs, case, literal, options, queries))
         if number:
-            seconds.append(round(taken, 3))
-            cpu_seconds.append(round(cpu_taken, 3))
-            if queries:
-                a_query.append(round(one, 4))
-                ratios.append(round(one * len(case.queries) / taken, 1))
-    result: dict[str, Any] = {
-        "median_seconds": median(seconds),
-        # Other work on the machine makes the wall clock slower, hardly the CPU time.
-        "median_cpu_seconds": median(cpu_seconds),
-        "seconds": seconds,
-    }
-    if ratios:
-        result["literal_seconds_a_query"] = a_query
-        result["literal_seconds_scaled_to_all"] = round(median(a_query) * len(case.queries), 1)
-        result["ratios"] = ratios
-        result["times_as_fast"] = median(ratios)
+            ours.append(taken)
+            scale = len(case.queries) / max(1, len(queries))
+            theirs.append((of_sample[0] * scale, of_sample[1] * scale))
+    result: dict[str, Any] = {}
+    for place, prefix in enumerate(("", "cpu_")):
+        pairs = [(one[place], other[place]) for one, other in zip(ours, theirs, strict=True)]
+        result[f"{prefix}seconds"] = [round(one, 3) for one, _ in pairs]
+        result[f"median_{prefix}seconds"] = round(median(one for one, _ in pairs), 3)
+        if sample[0]:
+            result[f"literal_{prefix}seconds"] = [round(other, 1) for _, other in pairs]
+            result[f"{prefix}ratios"] = ratios = [round(other / one, 1) for one, other in pairs]
+            result[f"{prefix}times_as_fast"] = median(ratios)
     return result
+
+
+def _taken(run: Callable[[], object]) -> tuple[float, float]:
+    """Wall and CPU seconds."""
+    start, cpu_start = time.perf_counter(), time.process_time()
+    run()
+    return time.perf_counter() - start, time.process_time() - cpu_start
 
 
 def greatest_difference(case: SyntheticCase, options: dict[str, Any], queries: list[int]) -> dict[str, float | int]:
@@ -227,12 +229,12 @@ def _case_report(name: str, repeats: int, sampled: int) -> dict[str, Any]:
     runs = {}
     for run, options in search_options(case).items():
         runs[run] = taken = measure(case, options, spread)
-        line = f"{name:10} {run:20} {taken['median_seconds']:6.2f} s, {taken['median_cpu_seconds']:.2f} s of CPU time"
+        line = f"{name:10} {run:20} {taken['median_seconds']:6.2f} s, {taken['median_cpu_seconds']:.2f} s of the CPU"
         if sampled:
             taken["difference"] = greatest_difference(case, options, [query for queries in spread for query in queries])
             line += (
-                f"; the literal loop {taken['literal_seconds_scaled_to_all']:.0f} s: {taken['times_as_fast']:.0f} times"
-                f" as fast; AP differs by {taken['difference']['average_precision']:.0e}"
+                f"; {taken['times_as_fast']:.0f} times as fast as the literal loop, by CPU time "
+                f"{taken['cpu_times_as_fast']:.0f}; AP differs by {taken['difference']['average_precision']:.0e}"
             )
         out.print(line, soft_wrap=True)
     return {
@@ -250,12 +252,8 @@ def _case_report(name: str, repeats: int, sampled: int) -> dict[str, Any]:
 
 
 def _time_detection(case: SyntheticCase, repeats: int) -> list[float]:
-    taken = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        evaluate_detection(case.protocol, case.detections)
-        taken.append(round(time.perf_counter() - start, 3))
-    return taken
+    runs = [_taken(lambda: evaluate_detection(case.protocol, case.detections)) for _ in range(repeats)]
+    return [round(seconds, 3) for seconds, _ in runs]
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

@@ -13,9 +13,9 @@ Similarity is the dot product of the query's embedding with the (weighted) embed
   positive; 0 when none did, or when no image of the gallery holds the person.
 - top-k: one of the k most similar detections is a true positive.
 
-Ties: AP takes equal similarities together, as scikit-learn does, so it does not depend on the order. Everywhere else (an
-image's true positive, top-k, the k1 detections of CBGM) the earlier detection comes first: by the gallery's order of
-images, then the order within the image. Of several best matchings CBGM takes the one that scipy's
+Ties: AP takes equal similarities together, as scikit-learn does, so it does not depend on the order. Everywhere else
+(an image's true positive, top-k, the k1 detections of CBGM) the earlier detection comes first: by the gallery's order
+of images, then the order within the image. Of several best matchings CBGM takes the one that scipy's
 `linear_sum_assignment` finds.
 
 Legend: Q queries, G gallery images, M their detections, C candidates (detections that overlap the person enough), D
@@ -195,7 +195,7 @@ def _rows(people: DetectionSet, queries: Floating, searched: Sequence[NDArray[np
             yield _Row(embeddings @ query, offsets, embeddings, rows)
         return
     for similarities, images in zip(queries @ people.embeddings.T, searched, strict=True):
-        similarities[people.rows_of(np.flatnonzero(~images))] = -np.inf
+        np.copyto(similarities, -np.inf, where=np.repeat(~images, people.counts))
         yield _Row(similarities, people.offsets, people.embeddings)
 
 

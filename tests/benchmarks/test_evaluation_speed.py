@@ -47,7 +47,9 @@ def test_the_galleries_say_where_the_person_is():
             assert protocol.query_names[query] not in [protocol.gallery_names[image] for image in images]
             for item, box in zip(person.items, person.boxes, strict=True):
                 rows = protocol.gt_images == images[item]
-                [identity] = protocol.gt_identities[rows][(protocol.gt_boxes[rows].astype(np.float32) == box).all(axis=1)]
+                [identity] = protocol.gt_identities[rows][
+                    (protocol.gt_boxes[rows].astype(np.float32) == box).all(axis=1)
+                ]
                 assert identity == protocol.query_identities[query]
                 located += 1
     assert located > 30
@@ -64,7 +66,8 @@ def test_the_report_compares_with_the_literal_loop(tmp_path, monkeypatch):
         assert case["case"]["queries"] == 30 and len(case["detection_seconds"]) == 2
         assert list(case["searches"]) == list(search_options(synthetic_case(SMALL[name])))
         for search in case["searches"].values():
-            assert len(search["seconds"]) == len(search["ratios"]) == len(search["literal_seconds_a_query"]) == 2
+            for figures in ("seconds", "cpu_seconds", "literal_seconds", "literal_cpu_seconds", "ratios", "cpu_ratios"):
+                assert len(search[figures]) == 2
             assert search["difference"] == {
                 "average_precision": pytest.approx(0, abs=1e-9),
                 "queries_with_another_rank": 0,
