@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from psarm.export.manifest_of import manifest_of, preprocessing_of, thresholds_o
 from psarm.export.precision.calibration import MIN_FRAMES, Calibration, read_calibration
 from psarm.export.precision.half import half_graph, rounded_graph
 from psarm.export.precision.int8 import Quantised, quantise
-from psarm.export.precision.measure import MeasuringData, PrecisionReport, measure_precisions
+from psarm.export.precision.measure import MeasuringData, PrecisionReport, find_loss, measure_precisions
 from psarm.export.precision.settings import FP32_ONLY, PrecisionSettings
 from psarm.export.tensorrt_form import trace_tensorrt
 from psarm.export.tracing import TracedGraph, trace_detect, trace_heads
@@ -34,7 +34,8 @@ from psarm.runtime.manifest import MANIFEST_NAME, DatasetInfo, Preprocessing, Th
 class ExportReport:
     """What was exported."""
 
-    bundle: Path
+    bundle: Path | None
+    """None where it was not kept for what was measured."""
     sizes: dict[str, int]
     """Bytes of each graph's file, by its name without suffix: `detect`, `detect.fp16`, …"""
     nodes: dict[str, int]
@@ -46,18 +47,21 @@ class ExportReport:
     export was not verified."""
     quantised: Quantised | None
     """What was done for int8; its graphs are in the bundle."""
+    compared_on: str | None
+    """Frames of the comparison with fp32, for people: `16 frames of DIR`; None where there was none."""
     dataset: str | None
     """Name of the data set that the model was trained on, where the checkpoint knows it."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
-            "bundle": str(self.bundle),
+            "bundle": None if self.bundle is None else str(self.bundle),
             "bytes": self.sizes,
             "nodes": self.nodes,
             "limits": LIMITS,
             "dataset": self.dataset,
             "verification": [comparison.to_dict() for comparison in self.comparisons],
+            "compared_on": self.compared_on,
             "precisions": [report.to_dict() for report in self.precisions],
             "int8": None if self.quantised is None else self.quantised.to_dict(),
         }
@@ -79,12 +83,14 @@ def export_bundle(
     onnxslim; `overwrite` replaces a bundle that is there already; `say` gets a line before each step; `settings` says
     which precisions; `torch_weights` puts the checkpoint in too. Raises `UsageError` where `out` is taken,
     `CheckpointError` for a checkpoint that cannot be loaded, `DataError` or `ImageError` for data that cannot be read
-    and `ExportError` where a graph does not compute what it should; nothing is left at `out` then.
+    and `ExportError` where a graph does not compute what it should, or, with a report of what was measured, where a
+    precision keeps less of fp32's mAP than `settings` ask for; nothing is left at `out` then.
     """
     out = Path(out)
     _check_target(out, overwrite)
-    if settings.data_root is not None and not verify:
-        raise UsageError("--data-root is to measure accuracy on, which --no-verify leaves out; leave out one of them.")
+    for option, value in (("--data-root", settings.data_root), ("--compare-frames", settings.compare_frames)):
+        if value is not None and not verify:
+            raise UsageError(f"{option} is to measure precisions on, which --no-verify leaves out; drop one of them.")
     model, dataset = _load(source)
     rule = preprocessing_of(model.config)
     calibration = _calibration(settings, rule)
@@ -108,8 +114,18 @@ def export_bundle(
         write_manifest(directory, manifest_of(model, dataset, graphs, files))
         measured = verify and (bool(settings.reduced) or settings.data_root is not None)
         precisions = measure_precisions(directory, graphs, settings, data, say) if measured else []
-    name = dataset.name if dataset else None
-    return ExportReport(out, files.sizes, files.nodes, comparisons, precisions, quantised, name)
+        compared_on = data.source if measured and settings.reduced else None
+        name = dataset.name if dataset else None
+        report = ExportReport(out, files.sizes, files.nodes, comparisons, precisions, quantised, compared_on, name)
+        _require_map(report, settings)
+    return report
+
+
+def _require_map(report: ExportReport, settings: PrecisionSettings) -> None:
+    """Raise `ExportError` where a precision keeps less of fp32's mAP than asked for."""
+    if settings.min_map_ratio is None or (loss := find_loss(report.precisions, settings.min_map_ratio)) is None:
+        return
+    raise ExportError(loss, replace(report, bundle=None))
 
 
 def _write_reduced(

@@ -19,6 +19,8 @@ Messages are one sentence that says what came, what was needed and what to do.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class PsarmError(Exception):
     """Base of all errors psarm raises on purpose."""
@@ -75,7 +77,14 @@ class StreamError(PsarmError):
 
 
 class ExportError(PsarmError):
-    """An export that failed or did not pass its verification."""
+    """An export that failed or did not pass its verification.
+
+    `report` is None, or the `psarm.export.ExportReport` of one that failed for what was measured.
+    """
+
+    def __init__(self, message: str, report: Any = None) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 class TrainingError(PsarmError):

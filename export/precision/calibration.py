@@ -28,6 +28,8 @@ class Calibration:
     source: str
     """What the pictures are, for people: `32 of the 284 training frames of DIR`."""
     frames: tuple[Path, ...]
+    others: tuple[Path, ...]
+    """The rest of what is there."""
     rule: Preprocessing
 
     def __iter__(self) -> Iterator[Batch]:
@@ -60,7 +62,9 @@ def read_calibration(
         )
     chosen = np.unique(np.linspace(0, len(files) - 1, min(limit, len(files))).round().astype(int))
     frames = tuple(files[position] for position in chosen)
-    return Calibration(f"{len(frames)} of the {len(files)} {kind} of {root}", frames, rule)
+    others = tuple(file for position, file in enumerate(files) if position not in set(chosen.tolist()))
+    share = f"{len(frames)} of the {len(files)}" if others else f"all {len(files)}"
+    return Calibration(f"{share} {kind} of {root}", frames, others, rule)
 
 
 def _find(root: Path) -> tuple[str, list[Path]]:

@@ -73,6 +73,10 @@ class Drift:
     """Decibels: features, objectness, deltas of the maps, scores of matched proposals, embeddings of the same boxes."""
     people: PeopleDrift
     ranks: RankDrift
+    frames: int
+    """Frames that people and ranks are of."""
+    tensor_frames: int
+    """Those that `snr` is of."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -96,7 +100,8 @@ def compare(precision: str, expected: Answers, actual: Answers) -> Drift:
     snr["scores"] = decibels(_matched_scores(a, b) for a, b in zip(expected.tensors, actual.tensors, strict=True))
     snr["embeddings"] = decibels(zip(expected.embeddings, actual.embeddings, strict=True))
     rows = [match_people(a.boxes, b.boxes) for a, b in zip(expected.people, actual.people, strict=True)]
-    return Drift(snr, people_drift(expected.people, actual.people, rows), _rank_drift(expected, actual, rows))
+    people = people_drift(expected.people, actual.people, rows)
+    return Drift(snr, people, _rank_drift(expected, actual, rows), len(expected.people), len(expected.tensors))
 
 
 def _named_values(answers: Answers) -> Iterator[tuple[str, NDArray[Any]]]:

@@ -10,6 +10,8 @@ from psarm.errors import UsageError
 
 PRECISIONS = ("fp32", "fp16", "int8")
 """Those that are files of a bundle; bf16 is a way to run the fp32 graphs."""
+COMPARE_FRAMES = 16
+"""Frames that precisions are compared with fp32 on where no other number is asked for."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class PrecisionSettings:
     """Format of `data_root`."""
     min_map_ratio: float | None = None
     """Least share of fp32's mAP a precision must keep."""
+    compare_frames: int | None = None
+    """Frames that precisions are compared with fp32 on; None: `COMPARE_FRAMES`."""
     tensorrt: bool = False
     """Whether to write the graphs that TensorRT builds engines from, too."""
 
@@ -41,6 +45,10 @@ class PrecisionSettings:
             )
         if self.calibrate is not None and self.precisions == ("fp32",):
             raise UsageError("--calibrate has nothing to do for fp32; ask for int8 or fp16 with --precision.")
+        if self.compare_frames is not None and self.precisions == ("fp32",):
+            raise UsageError(
+                "--compare-frames has nothing to compare with fp32; ask for int8 or fp16 with --precision."
+            )
         if self.min_map_ratio is None:
             return
         if not 0 < self.min_map_ratio <= 1:

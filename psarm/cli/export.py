@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from psarm.cli.checkpoint_path import CheckpointPath
 from psarm.cli.engines import BuildOptions, build_options
 from psarm.config import DATASETS
-from psarm.errors import UsageError
+from psarm.errors import ExportError, UsageError
 
+if TYPE_CHECKING:
+    from psarm.export.precision.settings import PrecisionSettings
+
+SETTINGS = ("precisions", "calibrate", "data_root", "dataset", "min_map_ratio", "compare_frames")
 DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
@@ -37,6 +41,12 @@ DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--data-root", type=DIRECTORY, metavar="DIR", help="Data set to measure every precision on, fp32 too.")
 @click.option("--dataset", type=click.Choice(DATASETS), help="Format of --data-root  [default: prw].")
 @click.option(
+    "--compare-frames",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Frames on which other precisions are compared with fp32; at most 4 where they are made up  [default: 16].",
+)
+@click.option(
     "--min-map-ratio",
     type=float,
     metavar="SHARE",
@@ -58,10 +68,11 @@ def command(checkpoint: Path, out: Path, trt: bool, as_json: bool, **options: An
     fails, and leaves nothing at --out, where boxes differ from the PyTorch model's by more than 0.01 pixels, or scores
     or embeddings by more than 0.0001.
 
-    What another precision costs beside fp32 is measured and shown: on a few frames (of --data-root or --calibrate, else
-    made up), and with --data-root as mAP and top-1 of the whole data set, fp32's own too. That runs on the CPU; fp16 is
-    computed there with half's rounding after every operator, as a GPU would at worst, and what int8 leaves in float is
-    computed in fp32. On CPUs with bf16, OpenVINO runs that rest in bf16.
+    What another precision costs beside fp32 is measured and shown: on --compare-frames frames (of --data-root or
+    --calibrate, else made up), and with --data-root as mAP and top-1 of the whole data set, fp32's own too, which takes
+    hours on a large one. That runs on ONNX Runtime; fp16 is computed there with half's rounding after every operator,
+    as a GPU would at worst. int8 is also run on OpenVINO where that is installed. With --min-map-ratio, an export that
+    fails still shows all that was measured.
 
     With --trt, engines are built once the bundle is in place, as psarm engines does, whose options are those from
     --flavour to --rebuild. Where this machine cannot build them, that is said and the bundle is good; with --flavour or
@@ -75,29 +86,36 @@ def command(checkpoint: Path, out: Path, trt: bool, as_json: bool, **options: An
     require(
         "torch", "torchvision", "safetensors", "onnx", "onnxscript", "onnxslim", feature="psarm export", extra="export"
     )
-    from psarm.export.precision.settings import PrecisionSettings, parse_precisions
-
-    if options["dataset"] is not None and options["data_root"] is None:
-        raise UsageError("--dataset is the format of --data-root, which is not given; give both or none.")
     building = BuildOptions(**{field.name: options.pop(field.name) for field in fields(BuildOptions)})
     if building != BuildOptions() and not trt:
         raise UsageError("Options from --flavour to --rebuild say how engines are built; they go with --trt.")
     if trt:
         check_building(building)
-    settings = PrecisionSettings(
-        parse_precisions([name.strip() for name in options.pop("precisions").split(",") if name.strip()]),
-        calibrate=options.pop("calibrate"),
-        data_root=options.pop("data_root"),
-        dataset=options.pop("dataset") or DATASETS[0],
-        min_map_ratio=options.pop("min_map_ratio"),
-        tensorrt=trt,
-    )
+    settings = _settings(trt, **{name: options.pop(name) for name in SETTINGS})
     from psarm.export import export_bundle  # here: torch takes seconds, and what was typed is checked by now
 
-    report = export_bundle(checkpoint, out, say=err.print, settings=settings, **options)
+    failure = None
+    try:
+        report = export_bundle(checkpoint, out, say=err.print, settings=settings, **options)
+    except ExportError as error:
+        if error.report is None:
+            raise
+        report, failure = error.report, error
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=2))
     else:
         show_export(report)
+    if failure is not None:
+        raise failure
     if trt:
-        build_where_possible(report.bundle, building, show_table=not as_json)
+        build_where_possible(out, building, show_table=not as_json)
+
+
+def _settings(tensorrt: bool, precisions: str, dataset: str | None, **options: Any) -> PrecisionSettings:
+    """The options of `SETTINGS`, checked."""
+    from psarm.export.precision.settings import PrecisionSettings, parse_precisions
+
+    if dataset is not None and options["data_root"] is None:
+        raise UsageError("--dataset is the format of --data-root, which is not given; give both or none.")
+    names = [name.strip() for name in precisions.split(",") if name.strip()]
+    return PrecisionSettings(parse_precisions(names), dataset=dataset or DATASETS[0], tensorrt=tensorrt, **options)

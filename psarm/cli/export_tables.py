@@ -31,11 +31,17 @@ def show_export(report: ExportReport) -> None:
         out.print("Not compared with the PyTorch model (--no-verify).")
     if report.quantised is not None:
         out.print(_quantised(report.quantised), soft_wrap=True, markup=False, highlight=False)
-    drifts = {one.precision: one.drift for one in report.precisions if one.drift is not None}
+    drifts = {one.title: one.drift for one in report.precisions if one.drift is not None}
     if drifts:
         print_whole(_drifts(drifts), out)
+        some = next(iter(drifts.values())).tensor_frames
+        out.print(f"Compared on {report.compared_on}; signal to noise on {some}.", soft_wrap=True, markup=False)
     if any(one.accuracy for one in report.precisions):
         print_whole(_accuracy(report.precisions), out)
+    for one in report.precisions:
+        out.print(f"{one.title}: {one.device}.", soft_wrap=True, markup=False)
+    if report.bundle is None:
+        return
     out.print(f"Bundle: {report.bundle}", soft_wrap=True)
     out.print(f"Next: psarm detect {report.bundle} PICTURE", soft_wrap=True)
     name = report.dataset or "NAME"
@@ -73,8 +79,10 @@ def _quantised(quantised: Quantised) -> str:
 
 def _drifts(drifts: dict[str, Drift]) -> Table:
     """A column a precision."""
-    table = _table("against fp32", list(drifts), "What the precisions change")
     every = list(drifts.values())
+    frames = every[0].frames
+    title = f"What the precisions change on {frames} frame{'s' if frames > 1 else ''}"
+    table = _table("against fp32 on ONNX Runtime", list(drifts), title)
     for name in every[0].snr:
         table.add_row(f"{name}, signal to noise dB", *(_number(one.snr[name], "{:.1f}") for one in every))
     table.add_section()
@@ -112,7 +120,7 @@ def _accuracy(reports: list[PrecisionReport]) -> Table:
             value = 100 * report.accuracy[group][name]
             change = "" if report is reports[0] else f" ({value - 100 * first[group][name]:+.2f})"
             cells.append(f"{value:.2f}{change}")
-        table.add_row(report.precision, *cells)
+        table.add_row(report.title, *cells)
     return table
 
 

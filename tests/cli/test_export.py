@@ -120,7 +120,8 @@ def test_precisions_are_measured_and_shown(quick, checkpoint, tmp_path, capsys):
     shown = capsys.readouterr().out
     for part in (
         "detect.fp16",
-        "What the precisions change",
+        "What the precisions change on 4 frames ",
+        "Compared on 4 frames made up; signal to noise on 4.",
         "embeddings, signal to noise dB",
         "pairs that swap ranks",
     ):
@@ -134,6 +135,41 @@ def test_accuracy_of_precisions(quick, checkpoint, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "Accuracy, percent, and difference to fp32" in shown and "top-1 CBGM" in shown and "(+0.00)" in shown
     assert (tmp_path / "b" / "model.safetensors").exists()
+    assert f"Compared on 2 frames of {root}; signal to noise on 2." in shown
+    assert "fp16 on ONNX Runtime: CPU" in shown and "rounded to half after every operator." in shown
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_what_was_measured_is_shown_where_a_precision_loses_too_much(
+    quick, checkpoint, tmp_path, capsys, monkeypatch, as_json
+):
+    from psarm.export import exporter
+    from psarm.export.precision import measure
+
+    values = {"fp32": 0.75, "fp16": 0.5}
+
+    def accuracy(engine, *arguments):
+        figures = {"mAP": values[engine.precision], "top1": 1.0}
+        return {"detection": {"ap": 1.0}, "search": figures, "search_cbgm": figures}
+
+    monkeypatch.setattr(exporter, "verify_bundle", lambda *arguments: [])
+    monkeypatch.setattr(measure, "_accuracy", accuracy)
+    root = write_tiny_prw(tmp_path / "prw", train=1, test=2)
+    arguments = ["--precision", "fp16", "--data-root", str(root), "--min-map-ratio", "0.9", "--compare-frames", "1"]
+    assert run(["export", str(checkpoint), "--out", str(tmp_path / "b"), *arguments, *["--json"] * as_json]) == 1
+    shown = capsys.readouterr()
+    assert shown.err.endswith(
+        "Error: --min-map-ratio 0.9 does not hold: fp32 has a mAP of 75.00, fp16 on ONNX Runtime has 50.00, 0.6667 of "
+        "it; nothing was written.\n"
+    )
+    assert list(tmp_path.iterdir()) == [root]
+    if as_json:
+        report = json.loads(shown.out)
+        assert report["bundle"] is None and report["precisions"][1]["accuracy"]["search"]["mAP"] == 0.5
+        assert report["precisions"][1]["drift"]["frames"] == 1
+    else:
+        assert "What the precisions change on 1 frame " in shown.out and "50.00 (-25.00)" in shown.out
+        assert "Bundle:" not in shown.out and "Next:" not in shown.out
 
 
 def test_accuracy_of_fp32_alone(quick, checkpoint, tmp_path, capsys, monkeypatch):
@@ -168,6 +204,8 @@ def test_what_int8_left_in_float_is_said():
     "arguments, sentence",
     [
         (["--data-root", ".", "--no-verify"], "which --no-verify leaves out"),
+        (["--precision", "fp16", "--compare-frames", "3", "--no-verify"], "which --no-verify leaves out"),
+        (["--compare-frames", "3"], "--compare-frames has nothing to compare with fp32"),
         (["--precision", "fp16,int4"], "There is no precision 'int4'"),
         (["--precision", "fp16", "--min-map-ratio", "0.9"], "--data-root DIR"),
         (["--precision", "int8"], "--calibrate DATA"),

@@ -50,7 +50,7 @@ def test_training_frames_of_a_data_set(tmp_path):
     root = write_tiny_prw(tmp_path / "prw", train=MIN_FRAMES + 2, test=5)
     calibration = read_calibration(root, RULE)
     assert list(calibration.frames) == [frame.path for frame in read_prw(root).train]
-    assert calibration.source == f"18 of the 18 training frames of {root}"
+    assert calibration.source == f"all 18 training frames of {root}" and calibration.others == ()
 
 
 def test_too_few(tmp_path):

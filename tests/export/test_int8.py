@@ -19,11 +19,14 @@ from psarm.export.precision import ranges, sensitivity
 from psarm.export.precision.calibration import MIN_FRAMES, read_calibration
 from psarm.export.precision.int8 import quantise
 from psarm.export.precision.layers import Layer, find_layers
+from psarm.export.precision.measure import MeasuringData, measure_precisions
 from psarm.export.precision.qdq import insert_pairs, rounded_activations
 from psarm.export.precision.ranges import Histogram, Observer
 from psarm.export.precision.sections import Section
 from psarm.export.precision.sensitivity import choose_layers
+from psarm.export.precision.settings import PrecisionSettings
 from psarm.export.verify_inputs import make_frame
+from psarm.runtime.backends.openvino import OpenVINOBackend
 from psarm.runtime.bundle import Bundle
 from psarm.runtime.engine import PersonSearch
 from psarm.runtime.images import read_image
@@ -104,7 +107,7 @@ def test_signals(int8):
     names = ["map.objectness", "map.deltas", "map.features", *own, "head.boxes", "head.scores"]
     assert list(signals) == [*names, "reid.refined_boxes", "reid.embeddings"]
     assert min(signals.values()) > 20
-    assert int8.quantised.to_dict()["calibration"].startswith(f"{MIN_FRAMES} of the {MIN_FRAMES} pictures of ")
+    assert int8.quantised.to_dict()["calibration"].startswith(f"all {MIN_FRAMES} pictures of ")
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
@@ -123,6 +126,43 @@ def test_people_stay(int8, backend, pictures):
     assert abs(len(expected) - len(found)) <= max(3, len(expected) // 3)
     best = min(len(expected), len(found), 3)
     assert np.abs(expected[:best] - found[:best]).max(initial=0) < 0.1
+
+
+@pytest.mark.parametrize("int8", ["paper"], indirect=True)
+@pytest.mark.parametrize("loads", [True, False])
+def test_openvino_is_measured_where_it_is_installed(int8, pictures, monkeypatch, loads):
+    if loads:
+        pytest.importorskip("openvino")
+    else:
+        status = (False, "openvino is not installed; install it with: pip install 'psarm[openvino]'")
+        monkeypatch.setattr(OpenVINOBackend, "probe", staticmethod(lambda: status))
+    settings = PrecisionSettings(("fp32", "int8"), calibrate=pictures, compare_frames=5)
+    data = MeasuringData.read(settings, read_calibration(pictures, int8.bundle.manifest.preprocessing))
+    said = []
+    reports = measure_precisions(int8.bundle.path, [], settings, data, said.append)
+    assert said[0] == f"comparing int8 with fp32 on 5 frames of {pictures} that int8 was calibrated on…"
+    assert [one.title for one in reports] == ["fp32 on ONNX Runtime", "int8 on ONNX Runtime", "int8 on OpenVINO"][
+        : 2 + loads
+    ]
+    for drift in (one.drift for one in reports[1:]):
+        assert (drift.frames, drift.tensor_frames) == (5, 4) and drift.ranks.queries == drift.people.expected > 0
+        assert drift.snr["features"] > 15 and drift.people.matched_share > 0.4
+    if loads:
+        here, there = (one.drift for one in reports[1:])
+        assert said[1:] == [] and reports[2].device.startswith("CPU")
+        assert (here.snr["deltas"] is None, there.snr["deltas"] is None) == (False, True)
+        assert here.snr["features"] != there.snr["features"]
+    else:
+        assert said[1:] == [f"int8 is measured on ONNX Runtime only, not as openvino runs it: {status[1]}"]
+
+
+def test_frames_that_int8_was_not_calibrated_on_are_preferred(pictures, small_bundle):
+    rule = Bundle.open(small_bundle.bundle).manifest.preprocessing
+    settings = PrecisionSettings(("fp32", "int8"), calibrate=pictures, compare_frames=8)
+    calibration = read_calibration(pictures, rule, limit=8)
+    data = MeasuringData.read(settings, calibration)
+    assert sorted({*data.pictures, *calibration.frames}) == sorted(pictures.iterdir())
+    assert data.source == f"8 frames of {pictures} that int8 was not calibrated on"
 
 
 def test_onnxruntime_computes_in_integers(int8, tmp_path):

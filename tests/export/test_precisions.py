@@ -35,8 +35,8 @@ def people(boxes, scores, embeddings):
 
 def measured_as(values, folder, monkeypatch):
     """A data set on which each precision has the given mAP; nothing else is verified."""
-    monkeypatch.setattr(measure, "_accuracy", lambda bundle, precision, data: {"search": {"mAP": values[precision]}})
-    monkeypatch.setattr(measure, "FRAMES", 1)
+    monkeypatch.setattr(measure, "_accuracy", lambda engine, *rest: {"search": {"mAP": values[engine.precision]}})
+    monkeypatch.setattr(measure, "COMPARE_FRAMES", 1)
     monkeypatch.setattr(exporter, "verify_bundle", lambda *arguments: [])
     return write_tiny_prw(folder / "prw", train=1, test=2)
 
@@ -85,7 +85,11 @@ def test_fp16_bundle(quick, tmp_path):
     )
     assert report.sizes.keys() == report.nodes.keys() == {"detect", "reid", "detect.fp16", "reid.fp16"}
     assert report.sizes["detect.fp16"] < 0.55 * report.sizes["detect"]
-    assert said[-3:] == ["converting to fp16…", "running the fp16 graphs…", "comparing fp16 with fp32 on 4 frames…"]
+    assert said[-3:] == [
+        "converting to fp16…",
+        "running the fp16 graphs…",
+        "comparing fp16 with fp32 on 4 frames made up…",
+    ]
     fp32, fp16 = report.precisions
     assert (fp32.precision, fp32.drift, fp16.precision, fp16.accuracy) == ("fp32", None, "fp16", None)
     assert all(50 < value < 120 for value in fp16.drift.snr.values())
@@ -104,15 +108,18 @@ def test_without_verification_nothing_is_measured(quick, tmp_path):
         PrecisionSettings(data_root=tmp_path),
         PrecisionSettings(("fp32", "fp16"), data_root=tmp_path, min_map_ratio=0.9),
     ):
-        with pytest.raises(UsageError, match="--data-root is to measure accuracy on, which --no-verify leaves out"):
+        with pytest.raises(UsageError, match="--data-root is to measure precisions on, which --no-verify leaves out"):
             export_bundle(quick, tmp_path / "c", verify=False, settings=settings)
 
 
 def test_accuracy_on_a_data_set(quick, tmp_path, monkeypatch):
     monkeypatch.setattr(exporter, "verify_bundle", lambda *arguments: [])
-    monkeypatch.setattr(measure, "FRAMES", 1)
-    settings = PrecisionSettings(("fp32", "fp16"), data_root=write_tiny_prw(tmp_path / "prw", train=1, test=3))
-    report = export_bundle(quick, tmp_path / "b", settings=settings)
+    root = write_tiny_prw(tmp_path / "prw", train=1, test=3)
+    settings = PrecisionSettings(("fp32", "fp16"), data_root=root, compare_frames=1)
+    said = []
+    report = export_bundle(quick, tmp_path / "b", settings=settings, say=said.append)
+    assert "measuring fp32 on ONNX Runtime (1 of 2) on 3 frames and around " in said[-2]
+    assert said[-1].startswith("measuring fp16 on ONNX Runtime (2 of 2)") and said[-1].endswith(" s…")
     for one in report.precisions:
         assert {"detection", "search", "search_cbgm"} <= one.accuracy.keys()
         assert 0 <= one.accuracy["search"]["mAP"] <= 1
@@ -135,7 +142,7 @@ def test_few_pictures_are_enough_without_int8(quick, tmp_path, monkeypatch):
     cv2.imwrite(str(tmp_path / "pictures" / "a.png"), np.full((90, 120, 3), 99, np.uint8))
     said = []
     export_bundle(quick, tmp_path / "b", settings=settings, say=said.append)
-    assert said[-1] == "comparing fp16 with fp32 on 1 frames…"
+    assert said[-1] == f"comparing fp16 with fp32 on 1 frame of {tmp_path / 'pictures'}…"
 
 
 @pytest.mark.parametrize("found, kept", [(0.5, False), (0.61, True)])
@@ -147,7 +154,9 @@ def test_least_share_of_map(quick, tmp_path, monkeypatch, found, kept):
     if kept:
         export_bundle(quick, tmp_path / "b", settings=settings)
     else:
-        with pytest.raises(ExportError, match=r"fp16 has a mAP of 50.00 where fp32 has 75.00.*--min-map-ratio 0.8"):
+        with pytest.raises(
+            ExportError, match=r"0.8 does not hold: fp32 has a mAP of 75.00, fp16 on ONNX Runtime has 50.00"
+        ):
             export_bundle(quick, tmp_path / "b", settings=settings)
     assert [path.name for path in tmp_path.iterdir() if path != root] == (["b"] if kept else [])
 
