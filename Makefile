@@ -12,12 +12,14 @@ OWN_UV := .venv-uv/bin/uv
 UV := $(shell uv --version >/dev/null 2>&1 && command -v uv || echo $(OWN_UV))
 export UV
 
-# What `make bench` and `make gpu` measure: the demo's, made when it is missing, or yours.
+# What `make bench` measures: the demo's, made when it is missing, or yours.
 DEMO := demo
 BUNDLE ?= $(DEMO)/bundle.psarm
 DATA ?= $(DEMO)/data
 CHECKPOINT ?= $(if $(filter $(DEMO)/%,$(BUNDLE)),$(DEMO)/training/model.safetensors)
 BENCH := bench $(BUNDLE) --data-root $(DATA) $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT))
+# Where `make gpu` writes.
+GPU_JSON ?= benchmarks/results/gpu_h200.json
 # One pytest process a core, because every test runs torch on one thread; each starts with whole files, so that
 # a file's fixtures are mostly made once.
 PYTEST := $(PY) -m pytest -n auto --dist worksteal
@@ -52,10 +54,11 @@ test: $(STAMP) ## Run every test.
 bench: $(STAMP) $(BUNDLE) ## Measure accuracy and speed of BUNDLE=… on DATA=… (the demo's).
 	$(VENV)/bin/psarm $(BENCH)
 
-gpu: $(GPU_STAMP) $(BUNDLE) ## The same on an NVIDIA GPU; fails where ONNX Runtime cannot use one.
-	@$(GPU_VENV)/bin/python -c 'import sys; from psarm.runtime.backends.onnxruntime import probe_cuda; \
-		loads, why = probe_cuda(); sys.exit(None if loads else f"make gpu: nothing was measured: {why}.")'
-	$(GPU_VENV)/bin/psarm $(BENCH)
+gpu: ## Run the GPU suite (9 minutes at most), by the Python at hand where its torch has a GPU, else in .venv-gpu.
+	@python=$(PYTHON); \
+	$(PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null \
+		|| { $(MAKE) --no-print-directory $(GPU_STAMP) && python=$(GPU_VENV)/bin/python; } \
+		&& $$python -m psarm.benchmarks.gpu --profile --json $(GPU_JSON)
 
 $(DEMO)/bundle.psarm: | $(STAMP)
 	$(PY) -m psarm.benchmarks.demo
@@ -64,7 +67,7 @@ $(DEMO)/bundle.psarm: | $(STAMP)
 $(GPU_STAMP): pyproject.toml constraints.txt | $(filter $(OWN_UV),$(UV))
 	@nvidia-smi >/dev/null 2>&1 || { echo "make gpu: no NVIDIA GPU here (nvidia-smi does not run), nothing was measured." >&2; exit 1; }
 	test -x $(GPU_VENV)/bin/python || $(UV) venv --quiet --python '>=3.11,<3.15' $(GPU_VENV)
-	$(UV) pip install --python $(GPU_VENV)/bin/python --constraints constraints.txt --editable '.[train]'
+	$(UV) pip install --python $(GPU_VENV)/bin/python --constraints constraints.txt --editable '.[export]'
 	$(UV) pip uninstall --python $(GPU_VENV)/bin/python onnxruntime
 	$(UV) pip install --python $(GPU_VENV)/bin/python --reinstall-package onnxruntime-gpu onnxruntime-gpu
 	touch $@
