@@ -19,6 +19,7 @@ from psarm.evaluation.protocol import FULL
 
 SCORE_THRESHOLD = 0.5
 Box = NDArray[np.floating[Any]]
+Similarities = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +73,7 @@ class LiteralSearch:
             cross_camera: search only images of other cameras.
         """
         truth: dict[int, Box | None] = {}
-        similar: dict[int, list[float]] = {}
+        similar: dict[int, Similarities] = {}
         wanted = 0
         for index, box in self._items(query, gallery):
             image = self.images[index]
@@ -81,16 +82,16 @@ class LiteralSearch:
             wanted += box is not None
             if index not in truth and len(image.found):
                 truth[index] = box
-                similar[index] = image.embeddings.dot(embedding).tolist()
+                similar[index] = image.embeddings.dot(embedding)
         similar = {index: similar[index] for index in sorted(similar)}
         if context is not None:
             self._match(context, similar)
-        labels: list[int] = []
-        values: list[float] = []
+        labels: list[np.int64] = []
+        values: list[np.floating[Any]] = []
         for index, row in similar.items():
-            labels += _label(row, self.images[index].found, truth[index])
-            values += row
-        return _average_precision(labels, values, wanted)
+            labels.extend(_label(row, self.images[index].found, truth[index]))
+            values.extend(row)
+        return _average_precision(np.asarray(labels), np.asarray(values), wanted)
 
     def _items(self, query: int, gallery: str | None) -> Iterator[tuple[int, Box | None]]:
         """Images searched, each with the person's box or None."""
@@ -121,7 +122,7 @@ class LiteralSearch:
                 return first
         return None
 
-    def _match(self, context: NDArray[np.floating[Any]], similar: dict[int, list[float]]) -> None:
+    def _match(self, context: NDArray[np.floating[Any]], similar: dict[int, Similarities]) -> None:
         """CBGM: in the images of the k1 best, the matched detection gets the matching's largest similarity."""
         from scipy.optimize import linear_sum_assignment
 
@@ -133,16 +134,16 @@ class LiteralSearch:
             people, matched = linear_sum_assignment(edges, maximize=True)
             for person, detection in zip(people, matched, strict=True):
                 if person == 0:
-                    similar[index][detection] = float(edges[people, matched].max())
+                    similar[index][detection] = edges[people, matched].max()
 
 
-def _label(similarities: list[float], found: Box, box: Box | None) -> list[int]:
+def _label(similarities: Similarities, found: Box, box: Box | None) -> NDArray[np.int64]:
     """1 for the most similar detection that overlaps the person enough, 0 for the others."""
-    labels = [0] * len(similarities)
+    labels = np.zeros(len(similarities), np.int64)
     if box is not None:
         width, height = float(box[2]) - float(box[0]), float(box[3]) - float(box[1])
         enough = min(0.5, width * height / ((width + 10) * (height + 10)))
-        for place in sorted(range(len(similarities)), key=lambda place: -similarities[place]):
+        for place in np.argsort(-similarities, kind="stable"):
             if _iou(found[place], box) >= enough:
                 labels[place] = 1
                 break
@@ -156,12 +157,11 @@ def _iou(first: Box, second: Box) -> float:
     return intersection / union if union > 0 else 0.0
 
 
-def _average_precision(labels: list[int], similarities: list[float], wanted: int) -> tuple[float, int]:
+def _average_precision(labels: NDArray[np.int64], similarities: Similarities, wanted: int) -> tuple[float, int]:
     from sklearn.metrics import average_precision_score  # type: ignore[import-untyped]
 
-    right = sum(labels)
+    right = int(labels.sum())
     if right == 0:
         return 0.0, -1
     precision = float(average_precision_score(labels, similarities)) * right / wanted
-    order = sorted(range(len(similarities)), key=lambda place: -similarities[place])
-    return precision, [labels[place] for place in order].index(1)
+    return precision, int(np.argmax(labels[np.argsort(-similarities, kind="stable")]))
