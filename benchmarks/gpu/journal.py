@@ -18,6 +18,8 @@ from psarm.data.json_file import read_json_object
 from psarm.files import write_json
 
 Row = dict[str, Any]
+LEAST_DECIBELS = 15.0
+"""Signal to noise of features and embeddings below which a form is wrong, not rough."""
 
 
 class Journal:
@@ -120,3 +122,9 @@ def plain(value: Any) -> Any:
     if isinstance(value, list):
         return [plain(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def is_right(row: Row) -> bool:
+    """Whether a row was measured and its answers are those of float32, but for rounding."""
+    signal = [row.get(f"{name}_db") for name in ("features", "embeddings")]
+    return "ms" in row and all(decibels is None or decibels >= LEAST_DECIBELS for decibels in signal)

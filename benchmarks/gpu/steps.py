@@ -13,7 +13,7 @@ from psarm.benchmarks.gpu.accuracy import AccuracySet
 from psarm.benchmarks.gpu.contenders import DTYPES, Contender, literal, rewrites
 from psarm.benchmarks.gpu.end_to_end import EndToEnd
 from psarm.benchmarks.gpu.engines import torch_bundle
-from psarm.benchmarks.gpu.journal import Journal, Row
+from psarm.benchmarks.gpu.journal import Journal, Row, is_right
 from psarm.benchmarks.gpu.measure import measure_ceiling
 from psarm.benchmarks.gpu.network import Bench
 from psarm.benchmarks.gpu.onnxruntime_rows import onnxruntime_rows
@@ -24,8 +24,6 @@ from psarm.errors import UsageError
 from psarm.export.torch_graphs import device_precisions
 from psarm.machine import usable_cores
 
-LEAST_DECIBELS = 15.0
-"""Signal to noise of features and embeddings below which a form is wrong, not rough."""
 MANY_PEOPLE = 100
 
 
@@ -215,9 +213,3 @@ def check_device(device: torch.device) -> None:
 
 class DeviceLostError(Exception):
     """The GPU can only be used by another process."""
-
-
-def is_right(row: Row) -> bool:
-    """Whether a row was measured and its answers are those of float32, but for rounding."""
-    signal = [row.get(f"{name}_db") for name in ("features", "embeddings")]
-    return "ms" in row and all(decibels is None or decibels >= LEAST_DECIBELS for decibels in signal)

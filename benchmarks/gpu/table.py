@@ -8,7 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from psarm.benchmarks.gpu.journal import Row
+from psarm.benchmarks.gpu.journal import Row, is_right
 from psarm.console import print_whole
 
 DASH = "–"
@@ -23,7 +23,7 @@ GOALS = {
 
 def goals(report: dict[str, Any]) -> list[dict[str, Any]]:
     """Each goal with what was reached; `reached` is None where nothing was measured, or a tiny model."""
-    rows = [row for row in report["rows"] if "ms" in row and row["precision"] in ("fp16", "bf16")]
+    rows = [row for row in report["rows"] if is_right(row) and row["precision"] in ("fp16", "bf16")]
     network = [row for row in rows if row["name"].startswith("rewrites")]
     people = report.get("subject", {}).get("people")
     single = [row for row in network if row["batch"] == 1 and row["people"] == people]
@@ -69,7 +69,7 @@ def _rows_table(rows: list[Row]) -> Table:
     table.add_column("stages, accuracy or reason")
     for row in rows:
         table.add_row(
-            "❌" if "failure" in row else "✅",
+            "❌" if "failure" in row or ("ms" in row and not is_right(row)) else "✅",
             row["group"],
             row["name"],
             row.get("precision", DASH),

@@ -17,10 +17,10 @@ from rich.console import Console
 from psarm.benchmarks.gpu import __main__ as entry
 from psarm.benchmarks.gpu import command, steps
 from psarm.benchmarks.gpu.contenders import rewrites
-from psarm.benchmarks.gpu.journal import Journal
+from psarm.benchmarks.gpu.journal import Journal, is_right
 from psarm.benchmarks.gpu.measure import count_macs, take_turns
 from psarm.benchmarks.gpu.network import decibels
-from psarm.benchmarks.gpu.steps import DeviceLostError, Suite, is_right
+from psarm.benchmarks.gpu.steps import DeviceLostError, Suite
 from psarm.benchmarks.gpu.table import goals, print_report
 from psarm.errors import UsageError
 
@@ -149,6 +149,14 @@ def test_goals_are_judged_by_the_best_rows(fast):
         {**one, "group": "batch 1", "name": "rewrites a", "ms": 2.0 if fast else 3.0, "frames_per_second": 500.0},
         {**one, "group": "batch 8", "name": "rewrites a", "batch": 8, "ms": 1.0, "frames_per_second": 400.0},
         {**one, "group": "batch 1", "name": "rewrites b", "failure": "no"},
+        {
+            **one,
+            "group": "batch 1",
+            "name": "rewrites, wrong",
+            "ms": 0.1,
+            "frames_per_second": 9e3,
+            "embeddings_db": 3.0,
+        },
         {**one, "group": "end to end", "name": "engine, graphs", "ms": 4.5, "frames_per_second": 222.0},
     ]
     judged = goals({"rows": rows, "tiny": False, "subject": {"people": 20}})
