@@ -16,7 +16,7 @@ from psarm.errors import PsarmError
 from psarm.evaluation import DetectionsFile
 from psarm.extras import require
 from psarm.runtime import Bundle, PersonSearch
-from psarm.runtime.backends import BACKENDS, runnable
+from psarm.runtime.backends import BACKENDS, conditions
 
 
 @dataclass
@@ -98,14 +98,17 @@ def _open_bundle(settings: BenchSettings, threads: int, cleanup: ExitStack) -> l
 
 
 def _choices(settings: BenchSettings, bundle: Bundle) -> list[tuple[str, str]]:
-    """Backend and precision of every row: what was asked for by name, whether it runs or not, else all that run."""
+    """Backend and precision of every row: what was asked for by name, whether it runs or not, else all that run.
+
+    What has to be made first, engines say, has a row too: it says so.
+    """
     wanted = dict.fromkeys(settings.precisions)
     if settings.backends:
         return [
             (backend, precision)
             for backend in dict.fromkeys(settings.backends)
-            for precision in wanted or (runnable(bundle, backend) if backend in BACKENDS else ()) or ("auto",)
+            for precision in wanted or (conditions(bundle, backend) if backend in BACKENDS else ()) or ("auto",)
         ]
-    running = [(backend, precision) for backend in BACKENDS for precision in runnable(bundle, backend)]
+    running = [(backend, precision) for backend in BACKENDS for precision in conditions(bundle, backend)]
     found = [choice for choice in running if not wanted or choice[1] in wanted]
     return found + [("auto", precision) for precision in wanted if precision not in {one for _, one in found}]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from psarm.errors import PsarmError
     from psarm.machine import Machine
     from psarm.runtime.backends import BackendStatus
 
@@ -24,7 +25,7 @@ def command(bundle: Path | None, as_json: bool) -> None:
     """Show versions and which backends load on this machine, and why others do not.
 
     Every backend is really started, not only looked up. With a BUNDLE, the precisions in which each backend runs it,
-    and which one auto takes. Exit code 0 when at least one loads, else 1.
+    and which one auto takes. Exit code 0 when at least one loads and the BUNDLE is good, else 1.
     """
     from psarm.console import out
     from psarm.errors import PsarmError
@@ -32,7 +33,7 @@ def command(bundle: Path | None, as_json: bool) -> None:
     from psarm.runtime.backends import probe_backends
 
     versions, machine, backends = package_versions(), describe_machine(), probe_backends()
-    runs, auto = ({}, "") if bundle is None else _what_runs(bundle, backends)
+    runs, auto, failure = ({}, "", None) if bundle is None else _what_runs(bundle, backends)
     if as_json:
         rows = [dataclasses.asdict(one) | (_to_dict(runs[one.name]) if runs else {}) for one in backends]
         report = {"versions": versions, "machine": dataclasses.asdict(machine), "backends": rows}
@@ -41,29 +42,33 @@ def command(bundle: Path | None, as_json: bool) -> None:
         _print_tables(versions, machine, backends, runs)
         if auto:
             out.print(f"auto takes {auto}.", markup=False, highlight=False, soft_wrap=True)
+    if failure is not None:
+        raise failure
     if not any(backend.loads for backend in backends):
         raise PsarmError("No backend loads on this machine; install one with: pip install onnxruntime.")
 
 
-def _what_runs(path: Path, backends: list[BackendStatus]) -> tuple[dict[str, Runs], str]:
-    """What each backend runs the bundle in, and what auto takes and why; empty where nothing runs."""
+def _what_runs(path: Path, backends: list[BackendStatus]) -> tuple[dict[str, Runs], str, PsarmError | None]:
+    """What each backend runs the bundle in, and what auto takes and why; where the bundle fails, what is wrong."""
+    from psarm.errors import PsarmError
     from psarm.runtime import Bundle, PersonSearch
-    from psarm.runtime.backends import load_backend
+    from psarm.runtime.backends import conditions
 
-    bundle = Bundle.open(path)
-    runs: dict[str, Runs] = {one.name: {} for one in backends}
-    for one in backends:
-        if one.loads:
-            kind = load_backend(one.name)
-            runs[one.name] = {precision: kind.lacks(bundle, precision) for precision in kind.precisions(bundle)}
-    if not any(lacks is None for found in runs.values() for lacks in found.values()):
-        return runs, ""
-    with PersonSearch(bundle) as engine:
-        return runs, engine.reason
+    runs: dict[str, Runs] = {}
+    try:
+        bundle = Bundle.open(path)
+        runs = {one.name: conditions(bundle, one.name) if one.loads else {} for one in backends}
+        if not any(missing is None for found in runs.values() for missing in found.values()):
+            return runs, "", None
+        with PersonSearch(bundle) as engine:
+            return runs, engine.reason, None
+    except PsarmError as error:
+        return runs, "", error
 
 
 def _to_dict(runs: Runs) -> dict[str, object]:
-    return {"precisions": list(runs), "lacks": {name: what for name, what in runs.items() if what is not None}}
+    ready = [name for name, what in runs.items() if what is None]
+    return {"precisions": ready, "lacks": {name: what for name, what in runs.items() if what is not None}}
 
 
 def _to_text(runs: Runs) -> str:

@@ -60,12 +60,20 @@ def probe_backends() -> list[BackendStatus]:
     return [probe_backend(name) for name in BACKENDS]
 
 
-def runnable(bundle: Bundle, name: str) -> tuple[str, ...]:
-    """Precisions the backend `name` can run `bundle` in on this machine; none where it does not load.
+def conditions(bundle: Bundle, name: str) -> dict[str, str | None]:
+    """Precisions of `bundle` for the backend `name` → what must be made here before it runs them, None where nothing.
 
-    TensorRT's may lack engines yet: `Backend.lacks`.
+    Empty where the backend does not load, or has nothing to run.
     """
-    return load_backend(name).precisions(bundle) if probe_backend(name).loads else ()
+    kind = load_backend(name)
+    if not probe_backend(name).loads:
+        return {}
+    return {precision: kind.lacks(bundle, precision) for precision in kind.precisions(bundle)}
+
+
+def runnable(bundle: Bundle, name: str) -> tuple[str, ...]:
+    """Precisions the backend `name` runs `bundle` in on this machine, as things are; none where it does not load."""
+    return tuple(precision for precision, missing in conditions(bundle, name).items() if missing is None)
 
 
 def open_backend(

@@ -94,7 +94,7 @@ class TensorRTBackend(Backend):
             if gpu is not None:
                 find_engines(bundle, cls.flavour, precision, gpu)
         except BundleError:
-            return f"no engines yet: psarm engines {bundle.path} --flavour {cls.flavour.name}"
+            return f"no engine for this GPU; run psarm engines {bundle.path} --flavour {cls.flavour.name}"
         return None
 
     def close(self) -> None:

@@ -196,7 +196,7 @@ def test_a_backend_that_fails_is_a_row_with_its_reason(dataset, toy_bundle, monk
 
 def test_without_choosing_every_backend_and_precision_that_runs_is_a_row(dataset, toy_bundle, monkeypatch):
     runs = {"openvino": ("fp32", "bf16"), "onnxruntime": ("fp32",)}
-    monkeypatch.setattr("psarm.benchmarks.contenders.runnable", lambda bundle, name: runs.get(name, ()))
+    monkeypatch.setattr("psarm.benchmarks.contenders.conditions", lambda bundle, name: runs.get(name, ()))
     monkeypatch.setattr("psarm.benchmarks.contenders.PersonSearch", unopened)
 
     def rows(**changes):

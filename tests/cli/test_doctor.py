@@ -12,6 +12,7 @@ from psarm.cli.doctor import _to_text
 from psarm.machine import PACKAGES, package_versions
 from psarm.runtime import backends
 from psarm.runtime.backends import BACKENDS, BackendStatus, probe_backend
+from psarm.runtime.bundle import Bundle
 from psarm.runtime.tensorrt import backend as trt_backend
 from psarm.runtime.tensorrt.backend import TensorRTForRTXBackend
 from psarm.runtime.tensorrt.device import Gpu
@@ -70,18 +71,35 @@ def test_engines_that_are_not_there_yet(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(backends, "probe_backends", lambda: statuses)
     assert run(["doctor", str(bundle), "--json"]) == 0
     plain, rtx = json.loads(capsys.readouterr().out)["backends"]
-    text = f"no engines yet: psarm engines {bundle} --flavour tensorrt_rtx"
+    text = f"no engine for this GPU; run psarm engines {bundle} --flavour tensorrt_rtx"
     assert (plain["precisions"], plain["lacks"]) == (["fp32"], {})
-    assert (rtx["precisions"], rtx["lacks"]) == (["fp32", "fp16"], {"fp32": text, "fp16": text})
+    assert (rtx["precisions"], rtx["lacks"]) == ([], {"fp32": text, "fp16": text})
     assert _to_text({"fp32": None, "fp16": text, "bf16": None}) == f"fp32, bf16\nfp16: {text}"
     assert run(["doctor", str(bundle)]) == 0
     assert "fp32, fp16: no" in capsys.readouterr().out
+    opened = Bundle.open(bundle)
+    assert backends.runnable(opened, "tensorrt_rtx") == ()
+    assert backends.conditions(opened, "tensorrt_rtx") == {"fp32": text, "fp16": text}
 
 
 def test_a_bundle_that_is_none(tmp_path, capsys):
     assert run(["doctor", str(tmp_path)]) == 1
     assert "is not a bundle: it holds no manifest.json" in capsys.readouterr().err
     assert run(["doctor", str(tmp_path / "gone")]) == 2
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_damaged_bundle_hides_nothing_of_the_machine(tmp_path, capsys, as_json):
+    bundle = make_toy_bundle(tmp_path / "toy.psarm")
+    graph = bundle / "reid.onnx"
+    graph.write_bytes(graph.read_bytes()[:-1] + b"x")
+    assert run(["doctor", str(bundle), *["--json"] * as_json]) == 1
+    shown = capsys.readouterr()
+    assert shown.err.startswith(f"Error: {graph} is not the file its manifest describes") and shown.err.count("\n") == 1
+    if as_json:
+        assert [one["name"] for one in json.loads(shown.out)["backends"]] == list(BACKENDS)
+    else:
+        assert "Backends" in shown.out and "onnxruntime" in shown.out and "runs the bundle in" not in shown.out
 
 
 def test_no_backend_loads(broken_backends, capsys):

@@ -6,7 +6,15 @@ import toy_bundle as toy
 
 from psarm.errors import PsarmError, UsageError
 from psarm.runtime import Bundle
-from psarm.runtime.backends import BACKENDS, _fastest_first, open_backend, ort_providers, probe_backends, runnable
+from psarm.runtime.backends import (
+    BACKENDS,
+    _fastest_first,
+    conditions,
+    open_backend,
+    ort_providers,
+    probe_backends,
+    runnable,
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +38,10 @@ class Fake:
     @staticmethod
     def precisions(bundle):
         return ("fp32", "bf16")
+
+    @staticmethod
+    def lacks(bundle, precision):
+        return None
 
     def close(self):
         pass
@@ -127,6 +139,10 @@ def test_a_gpu_that_does_not_load_is_named(bundle, put, monkeypatch):
     assert "passed over: onnxruntime on a GPU: CUDA does not load: no driver; tensorrt:" in open_backend(bundle)[1]
 
 
-def test_what_runs(bundle, put):
+def test_what_runs(bundle, put, monkeypatch):
     put(Absent, Useless, Fake)
     assert [runnable(bundle, name) for name in BACKENDS] == [(), (), ("fp32", "bf16"), (), (), ()]
+    assert conditions(bundle, "openvino") == {"fp32": None, "bf16": None} and conditions(bundle, "tensorrt") == {}
+    monkeypatch.setattr(Fake, "lacks", lambda bundle, precision: "make it" if precision == "bf16" else None)
+    assert conditions(bundle, "openvino") == {"fp32": None, "bf16": "make it"}
+    assert runnable(bundle, "openvino") == ("fp32",)
