@@ -59,8 +59,8 @@ def _rows_section(report: BenchReport) -> str:
         ("GMACs", lambda row: f"{row.roofline.gmacs:.1f}" if row.roofline else DASH),
         ("file, MB", lambda row: _megabytes(row.size_bytes)),
     ]
-    if not report.facts.machine.gpus:
-        columns = [column for column in columns if not column[0].startswith("GPU")]
+    measured = [row for row in report.rows if row.ok]
+    columns = [one for one in columns if not one[0] or any(one[1](row) != DASH for row in measured)]
     body = [
         (row_title(row), [cell(row) if row.ok or not title else DASH for title, cell in columns]) for row in report.rows
     ]
