@@ -3,10 +3,14 @@
     python -m psarm.benchmarks.readme_table README.md           write them
     python -m psarm.benchmarks.readme_table README.md --check   fail where one is not what its results say
 
-A table stands between two comments; the first names a report of `psarm bench --json`, from the repository's root::
+A table stands between two comments; the first names a report of `psarm bench --json`, or one of
+`psarm.benchmarks.deployment_goals`, from the repository's root::
 
     <!-- bench: benchmarks/results/demo.json -->
     <!-- end of bench -->
+
+    <!-- goals: benchmarks/results/deployment_goals.json -->
+    <!-- end of goals -->
 """
 
 from __future__ import annotations
@@ -19,16 +23,18 @@ import click
 
 from psarm.benchmarks.baselines import HISTOGRAM, UNTRAINED
 from psarm.benchmarks.compare import Report, read_report
+from psarm.benchmarks.goals_contenders import YARDSTICK
 from psarm.benchmarks.report import PYTORCH
 from psarm.benchmarks.script import run
 from psarm.benchmarks.workloads import row_name
 from psarm.console import err
+from psarm.data.json_file import read_json_object
 from psarm.errors import DataError
 from psarm.files import write_text
 from psarm.runtime.timing import STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
-MARKED = re.compile(r"(<!-- bench: (\S+) -->\n).*?(<!-- end of bench -->)", re.DOTALL)
+MARKED = re.compile(r"(<!-- (bench|goals): (\S+) -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 NAMES = {
     PYTORCH: "PyTorch, eager",
     "onnxruntime": "ONNX Runtime",
@@ -62,8 +68,14 @@ def main(file: Path, check: bool) -> None:
 def with_tables(text: str, root: Path) -> str:
     """`text` with every marked table made anew; raises `DataError` where there is none, or a report cannot be read."""
     if not MARKED.search(text):
-        raise DataError("No table is marked: needed <!-- bench: RESULTS.json -->, and <!-- end of bench --> below it.")
-    return MARKED.sub(lambda found: f"{found[1]}{markdown_table(read_report(root / found[2]))}{found[3]}", text)
+        raise DataError(
+            "No table is marked: needed <!-- bench: RESULTS.json -->, and <!-- end of bench --> below it; or goals in place of bench."
+        )
+    makers = {
+        "bench": lambda path: markdown_table(read_report(path)),
+        "goals": lambda path: goals_table(read_json_object(path, "a report of psarm.benchmarks.deployment_goals")),
+    }
+    return MARKED.sub(lambda found: f"{found[1]}{makers[found[2]](root / found[3])}{found[4]}", text)
 
 
 def markdown_table(report: Report) -> str:
@@ -75,6 +87,19 @@ def markdown_table(report: Report) -> str:
     for number, row in enumerate(rows):
         shown = "".join(f" {cells[number]} |".replace("  ", " ") for cells in columns.values())
         lines.append(f"| {_name(row, several)} |{shown}")
+    return "\n".join(lines) + "\n"
+
+
+def goals_table(report: Report) -> str:
+    """How fast the engines of a report of the deployment goals ran the released model, beside the yardstick."""
+    rows = report["presets"]["released"]["rows"]
+    literal = next(row["timing"]["total_ms"] for row in rows if row["name"] == YARDSTICK)
+    lines = ["| engine | ms a frame | times as fast |", "| --- | ---: | ---: |"]
+    for row in rows:
+        milliseconds = row["timing"]["total_ms"]
+        name = "the released form, PyTorch eager" if row["name"] == YARDSTICK else NAMES[row["backend"]]
+        ratio = "1" if row["name"] == YARDSTICK else f"{literal / milliseconds:.2f}"
+        lines.append(f"| {name}, {row['precision']} | {milliseconds:.0f} | {ratio} |")
     return "\n".join(lines) + "\n"
 
 
