@@ -5,7 +5,10 @@ Rounding is not amplified (the last norm of every residual block is scaled down)
 
 import fcntl
 import os
+import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -15,6 +18,9 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from psarm.config import VARIANTS as PAPER_VARIANTS
 from psarm.config import ModelConfig
 from psarm.model import PersonSearchModel, build_model
+
+if TYPE_CHECKING:
+    from psarm.export.tracing import TracedGraph
 
 SMALL = {
     "backbone": "resnet18",
@@ -38,7 +44,6 @@ EVERY = {
     **{name: {"variant": name} for name in PAPER_VARIANTS},
     "psarm_24x8": {"roi_size": (12, 4)},
     "psarm_24x8_released": {"roi_size": (12, 4), "arm_layout": "released"},
-    "psarm_resnet50": {"backbone": "resnet50", "width": 0.125},
     "cascaded_psarm_resnet101": {"variant": "cascaded_psarm", "backbone": "resnet101", "width": 0.125},
     "nae_arm_convnext": {"variant": "nae_arm", "backbone": "convnext_tiny", "width": 0.125},
     "seqnet_convnext": {"variant": "seqnet", "backbone": "convnext_tiny", "width": 0.125},
@@ -81,19 +86,35 @@ def randomise(model: nn.Module) -> None:
         model.rpn.head.bbox_pred.weight.normal_(std=0.05)
 
 
-def exported_once(factory, variant: str) -> tuple[PersonSearchModel, Path]:
-    """The model of VARIANTS and its bundle, shared by all pytest-xdist processes of this run."""
+def exported_once(factory, name: str) -> tuple[PersonSearchModel, Path]:
+    """A model of VARIANTS or EVERY and its bundle, shared by all pytest-xdist processes of this run."""
     from psarm.export import export_bundle
 
-    model = small_model(**VARIANTS[variant])
+    changes = VARIANTS.get(name) or EVERY.get(name, {})
+    model = small_model(**changes)
+    first = next(key for key, value in {**VARIANTS, **EVERY}.items() if ModelConfig(**SMALL | value) == model.config)
+    return model, _made_once(factory, f"{first}.psarm", lambda path: export_bundle(model, path, verify=False))
+
+
+def traced_for_tensorrt_once(factory) -> list["TracedGraph"]:
+    """The graphs of the paper's variant in the form for TensorRT, traced once a run."""
+    from psarm.export.tensorrt_form import trace_tensorrt
+
+    def trace(path: Path) -> None:
+        path.write_bytes(pickle.dumps(trace_tensorrt(small_model(**VARIANTS["paper"]))))
+
+    return pickle.loads(_made_once(factory, "tensorrt.pickle", trace).read_bytes())
+
+
+def _made_once(factory, name: str, make: Callable[[Path], object]) -> Path:
+    """What `make` writes, unless a process of this run has written it already."""
     base = factory.getbasetemp()
-    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    bundle = folder / f"{variant}.psarm"
-    with (folder / f"{variant}.lock").open("w") as lock:
+    path = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not bundle.exists():
-            export_bundle(model, bundle, verify=False)
-    return model, bundle
+        if not path.exists():
+            make(path)
+    return path
 
 
 def skip_tracing(bundle: Path, monkeypatch) -> None:

@@ -4,9 +4,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from small_models import EVERY, small_model
+from small_models import EVERY, exported_once
 
-from psarm.export import export_bundle
+from psarm.export.verify import verify_bundle
 from psarm.runtime import Bundle, PersonSearch
 
 # Largest errors in units of the limits that `psarm export` checks: what float32 gives on these small models.
@@ -14,21 +14,21 @@ TIGHT = {"boxes": 1e-3, "scores": 1e-5, "embeddings": 1e-5}
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_bundle(name, tmp_path):
-    model = small_model(**EVERY[name])
-    report = export_bundle(model, tmp_path / "bundle", verify=True)
+def test_bundle(name, tmp_path_factory):
+    model, bundle = exported_once(tmp_path_factory, name)
+    comparisons = verify_bundle(model, bundle)
     for kind, limit in TIGHT.items():
-        errors = [value for c in report.comparisons if (value := getattr(c, kind)) is not None]
+        errors = [value for c in comparisons if (value := getattr(c, kind)) is not None]
         assert errors and max(errors) <= limit, kind
     heads = model.config.parts.heads
-    manifest = Bundle.open(tmp_path / "bundle").manifest
+    manifest = Bundle.open(bundle).manifest
     assert manifest.model.variant == model.config.variant
     assert set(manifest.graphs) == {"detect", "reid"} | ({"refine"} if heads == "cascaded" else set())
     assert ("regions" in manifest.graphs["detect"].outputs) == (heads == "nae")
     assert manifest.schema == (1 if heads == "seqnet" else 2)
-    detect = onnx.load(tmp_path / "bundle" / "detect.onnx")
+    detect = onnx.load(bundle / "detect.onnx")
     assert not any(node.op_type == "BatchNormalization" for node in detect.graph.node)
-    assert nobody_found_is_an_answer(tmp_path / "bundle", model.config.embedding_dim)
+    assert nobody_found_is_an_answer(bundle, model.config.embedding_dim)
 
 
 def nobody_found_is_an_answer(bundle, dim):

@@ -5,14 +5,14 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from small_models import EVERY, exported_once, small_model
+from small_models import EVERY, exported_once, small_model, traced_for_tensorrt_once
 from test_proposals import make_rpn, maps, torchvision_proposals
 
 from psarm.export.graphs import DetectGraph, RefineGraph, ReidGraph
 from psarm.export.precision.half import half_graph
 from psarm.export.proposals import ProposalGraph
 from psarm.export.static_proposals import StaticProposalGraph
-from psarm.export.tensorrt_form import detect_form, head_form, trace_tensorrt
+from psarm.export.tensorrt_form import detect_form, head_form
 from psarm.runtime.tensorrt.build import build_plan
 from psarm.runtime.tensorrt.flavour import TENSORRT_RTX
 from psarm.runtime.tensorrt.profiles import FrameShapes, graph_profiles
@@ -116,8 +116,8 @@ def test_published_settings():
 @pytest.fixture(scope="module")
 def graphs(tmp_path_factory):
     """Sessions of the ordinary graphs and of the form for TensorRT, by name, and the form's traced graphs."""
-    model, bundle = exported_once(tmp_path_factory, "paper")
-    traced = trace_tensorrt(model)
+    _, bundle = exported_once(tmp_path_factory, "paper")
+    traced = traced_for_tensorrt_once(tmp_path_factory)
     ordinary = {graph.name: session((bundle / f"{graph.name}.onnx").read_bytes()) for graph in traced}
     return ordinary, {graph.name: session(graph.model.SerializeToString()) for graph in traced}, traced
 

@@ -8,39 +8,39 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from small_models import small_model
+from small_models import exported_once, small_model
 
 from psarm.errors import BundleError, PsarmError, UsageError
-from psarm.export import export_bundle
 from psarm.export.torch_backend import TorchBackend
 from psarm.model.checkpoint import save_model
 from psarm.runtime import Bundle
 from psarm.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from psarm.runtime.manifest import describe_files, read_manifest, write_manifest
 
-KINDS = {"cascaded": {"variant": "cascaded_psarm"}, "single-head": {"variant": "nae"}}
+KINDS = {"psarm": "paper", "cascaded": "cascaded_psarm", "single-head": "nae"}
+"""Each with the name of a small model."""
 WEIGHTS = "model.safetensors"
 HALF_SIZE = 3e-2
 """Of 16-bit runs: largest error of probabilities and of embeddings' components."""
 
 
-@pytest.fixture(scope="module", params=["psarm", *KINDS])
-def case(request, psarm_bundle, tmp_path_factory):
+@pytest.fixture(scope="module", params=KINDS)
+def case(request, tmp_path_factory):
     """`kind`, and `bundle` of a small model with its checkpoint in it."""
-    if request.param == "psarm":
-        return SimpleNamespace(kind="psarm", bundle=Bundle.open(psarm_bundle))
-    folder = tmp_path_factory.mktemp("torch") / "bundle.psarm"
-    model = small_model(2, **KINDS[request.param])
-    export_bundle(model, folder, verify=False)
-    return SimpleNamespace(kind=request.param, bundle=Bundle.open(add_weights(folder, model)))
+    return SimpleNamespace(kind=request.param, bundle=Bundle.open(with_weights(tmp_path_factory, KINDS[request.param])))
 
 
 @pytest.fixture(scope="module")
-def psarm_bundle(small_bundle, tmp_path_factory):
+def psarm_bundle(tmp_path_factory):
     """The small PS-ARM's bundle with its checkpoint."""
-    folder = tmp_path_factory.mktemp("torch") / "bundle.psarm"
-    shutil.copytree(small_bundle.bundle, folder)
-    return add_weights(folder, small_bundle.model)
+    return with_weights(tmp_path_factory, "paper")
+
+
+def with_weights(factory, name):
+    model, bundle = exported_once(factory, name)
+    folder = factory.mktemp("torch") / "bundle.psarm"
+    shutil.copytree(bundle, folder)
+    return add_weights(folder, model)
 
 
 def add_weights(folder, model):

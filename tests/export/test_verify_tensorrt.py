@@ -4,7 +4,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto
-from small_models import exported_once, skip_tracing
+from small_models import exported_once, skip_tracing, traced_for_tensorrt_once
 
 from psarm.errors import ExportError
 from psarm.export import export_bundle, exporter
@@ -16,12 +16,13 @@ from psarm.runtime.bundle import Bundle
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A bundle of a model without ARM, which is traced quickly, with both forms in fp32 and fp16."""
-    model, bundle = exported_once(tmp_path_factory, "seqnet")
+    """A bundle with both forms in fp32 and fp16, of graphs traced before."""
+    model, bundle = exported_once(tmp_path_factory, "paper")
     folder = tmp_path_factory.mktemp("tensorrt") / "b.psarm"
     settings = PrecisionSettings(("fp32", "fp16"), tensorrt=True)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        skip_tracing(bundle, monkeypatch)  # of the ordinary form
+        skip_tracing(bundle, monkeypatch)
+        monkeypatch.setattr(exporter, "trace_tensorrt", lambda model: traced_for_tensorrt_once(tmp_path_factory))
         report = export_bundle(model, folder, settings=settings)
     return folder, report
 
