@@ -69,7 +69,8 @@ def with_tables(text: str, root: Path) -> str:
     """`text` with every marked table made anew; raises `DataError` where there is none, or a report cannot be read."""
     if not MARKED.search(text):
         raise DataError(
-            "No table is marked: needed <!-- bench: RESULTS.json -->, and <!-- end of bench --> below it; or goals in place of bench."
+            "No table is marked: needed <!-- bench: RESULTS.json -->, and <!-- end of bench --> below it; or goals "
+            "in place of bench."
         )
     makers = {
         "bench": lambda path: markdown_table(read_report(path)),
