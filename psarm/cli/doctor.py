@@ -89,7 +89,7 @@ def _print_tables(
     from rich.table import Table
     from rich.text import Text
 
-    from psarm.console import out
+    from psarm.console import out, print_whole
 
     packages = Table("package", "version", title="Versions", title_justify="left")
     for name, version in versions.items():
@@ -102,7 +102,7 @@ def _print_tables(
     facts.add_row("cores", f"{machine.cores} physical, {machine.threads} usable threads")
     facts.add_row("memory", f"{machine.memory_bytes / 2**30:.1f} GiB")
     facts.add_row("GPU", Text("\n".join(machine.gpus) or f"none ({machine.gpu_detail})"))
-    out.print(facts)
+    print_whole(facts, out)
 
     columns = ("backend", "loads", *(["runs the bundle in"] if runs else []), "detail")
     table = Table(*columns, title="Backends", title_justify="left")
@@ -110,4 +110,4 @@ def _print_tables(
         loads = Text("yes", style="green") if backend.loads else Text("no", style="red")
         precisions = [Text(_to_text(runs[backend.name]))] if runs else []
         table.add_row(backend.name, loads, *precisions, Text(backend.detail))
-    out.print(table)
+    print_whole(table, out)
