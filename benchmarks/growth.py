@@ -19,7 +19,7 @@ from psarm.benchmarks.growth_gallery import gallery_curve
 from psarm.benchmarks.memory import free_memory, peak_memory
 from psarm.benchmarks.roofline import RooflineModel
 from psarm.benchmarks.settings import BenchSettings
-from psarm.benchmarks.timing import Case, Timing, detect, time_cases
+from psarm.benchmarks.timing import Case, Timing, detect, spread, time_cases
 from psarm.benchmarks.workloads import Workload, size_name
 from psarm.console import err
 from psarm.errors import PsarmError
@@ -70,7 +70,7 @@ def measure_growth(
     """
     assert settings.bundle is not None
     bundle = Bundle.open(settings.bundle)
-    frames = paths[: min(FRAMES, settings.frames)]
+    frames = spread(paths, min(FRAMES, settings.frames))
     curves: list[GrowthCurve] = []
     for kind in dict.fromkeys(settings.growth):
         if kind == "gallery":

@@ -1,7 +1,7 @@
 """Time of several engines, interleaved: frame by frame, one engine after the other.
 
-So a machine that slows down for a while slows all of them, and medians of the same frames are compared. Decoding the
-picture file is not timed, nor bringing it to another size.
+So a machine that slows down for a while slows all of them, and medians of the same frames are compared: larger batches
+are fewer calls over the same frames. Decoding the picture file is not timed, nor bringing it to another size.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Timing:
     people: float
     """People found in a frame."""
     frames: int
-    """How many were timed."""
+    """How many of those given were timed, each once or more."""
 
     @property
     def fps(self) -> float:
@@ -104,7 +104,8 @@ def time_cases(
     """Timing of every case, or the error that stopped it.
 
     Args:
-        cases: called in this order in every round; round r begins with frame r.
+        cases: called in this order in every round; each goes through the frames in order, over and over, a batch a
+            call.
         paths: at least one picture file; the first `WARM_UP_FRAMES` run once more, before, untimed.
         clock: seconds, for tests.
         settle: seconds to wait before each call.
@@ -112,15 +113,16 @@ def time_cases(
     Raises:
         ImageError: a picture cannot be read.
     """
-    read = lru_cache(max(case.workload.batch for case in cases) if cases else 1)(read_image)
+    held = sum({case.workload.batch for case in cases})  # cases of one batch get the same frames in a round
+    read = lru_cache(min(held, len(paths)))(read_image)
     samples: list[list[_Sample]] = [[] for _ in cases]
     errors: dict[int, PsarmError] = {}
     warm_up = range(-min(WARM_UP_FRAMES, len(paths)), 0)
     for number in track([*warm_up, *range(len(paths))], "timing"):
-        first = number if number >= 0 else number - warm_up.start
         for index, case in enumerate(cases):
             if index in errors or number >= case.calls(len(paths)):
                 continue
+            first = number * case.workload.batch if number >= 0 else number - warm_up.start
             images = [read(paths[(first + place) % len(paths)]) for place in range(case.workload.batch)]
             frames = case.workload.frames(images)
             time.sleep(settle)
@@ -131,7 +133,7 @@ def time_cases(
                 continue
             if number >= 0:
                 samples[index].append(sample)
-    return [errors.get(index) or _summary(case, samples[index]) for index, case in enumerate(cases)]
+    return [errors.get(index) or _summary(case, samples[index], len(paths)) for index, case in enumerate(cases)]
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ def detect(engine: SearchEngine, frames: list[Frame]) -> Sequence[People]:
     return [engine.detect(frames[0])] if len(frames) == 1 else cast(PersonSearch, engine).detect(frames)
 
 
-def _summary(case: Case, samples: Sequence[_Sample]) -> Timing | PsarmError:
+def _summary(case: Case, samples: Sequence[_Sample], frames: int) -> Timing | PsarmError:
     people, wanted, batch = _median(sample.people for sample in samples), case.workload.people, case.workload.batch
     if wanted is not None and people < wanted:
         return PsarmError(f"{wanted} people were asked for; the detection stage proposes {people:g} in these frames.")
@@ -165,7 +167,7 @@ def _summary(case: Case, samples: Sequence[_Sample]) -> Timing | PsarmError:
     p50, p95, p99 = (float(value) for value in np.percentile(totals, [50, 95, 99]))
     separable = all(sample.stages for sample in samples)
     stages = {name: 1000 * _median(s.stages[name] for s in samples) / batch for name in STAGES} if separable else None
-    return Timing(stages, p50 / batch, p50, p95, p99, people, batch * len(samples))
+    return Timing(stages, p50 / batch, p50, p95, p99, people, min(frames, batch * len(samples)))
 
 
 def _median(values: Iterable[float]) -> float:

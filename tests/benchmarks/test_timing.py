@@ -115,10 +115,29 @@ def test_a_batch_takes_its_frames_in_a_row_and_shares_its_time(paths):
     assert (case.calls(30), case.calls(12), case.calls(2)) == (10, 5, 2)
     [timing] = time_cases([case], paths, clock=clock, settle=0)
     heights = [[size[0] for size in sizes] for _, sizes in log]
-    starts = [[10, 11, 12], [11, 12, 13]]
-    assert heights == [*starts, *starts, [12, 13, 10], [13, 10, 11]]
-    assert (timing.total_ms, timing.p50_ms, timing.frames) == (pytest.approx(1000 / 3), 1000, 12)
+    warm_up = [[10, 11, 12], [11, 12, 13]]
+    assert heights == [*warm_up, [10, 11, 12], [13, 10, 11], [12, 13, 10], [11, 12, 13]]
+    assert (timing.total_ms, timing.p50_ms, timing.frames) == (pytest.approx(1000 / 3), 1000, 4)
     assert sum(timing.stages_ms.values()) == pytest.approx(10000 / 3)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4, 7, 32])
+def test_every_batch_is_timed_on_all_frames(monkeypatch, batch):
+    reads, log, clock = [], [], FakeClock()
+    heights = [10 + number for number in range(30)]
+
+    def read(path):
+        reads.append(path)
+        return np.zeros((int(path.stem), 20, 3), np.uint8)
+
+    monkeypatch.setattr("psarm.benchmarks.timing.read_image", read)
+    kind = FakeEngine if batch == 1 else BatchEngine
+    cases = [Case(kind(name, log, clock, [1.0] * 40), Workload(batch)) for name in "AB"]
+    one, other = time_cases(cases, [Path(f"{height}.png") for height in heights], clock=clock, settle=0)
+    assert one.frames == other.frames == 30
+    calls = [[sizes] if batch == 1 else sizes for name, sizes in log if name == "A"]
+    assert {height for call in calls[WARM_UP_FRAMES:] for height, _ in call} == set(heights)
+    assert len(reads) <= len(calls) * batch  # what both are given is read once
 
 
 class BatchEngine(FakeEngine):
