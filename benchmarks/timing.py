@@ -142,8 +142,8 @@ class _Sample:
 
     total: float
     stages: dict[str, float]
-    people: float
-    """In a frame, of the batch's mean."""
+    people: list[int]
+    """Of each frame of the batch."""
 
 
 def _run(case: Case, frames: list[Frame], clock: Callable[[], float]) -> _Sample:
@@ -151,7 +151,7 @@ def _run(case: Case, frames: list[Frame], clock: Callable[[], float]) -> _Sample
         start = clock()
         found = detect(case.engine, frames)
         total = clock() - start
-    return _Sample(total, dict(case.engine.last_timings), float(np.mean([len(people.scores) for people in found])))
+    return _Sample(total, dict(case.engine.last_timings), [len(people.scores) for people in found])
 
 
 def detect(engine: SearchEngine, frames: list[Frame]) -> Sequence[People]:
@@ -160,9 +160,13 @@ def detect(engine: SearchEngine, frames: list[Frame]) -> Sequence[People]:
 
 
 def _summary(case: Case, samples: Sequence[_Sample], frames: int) -> Timing | PsarmError:
-    people, wanted, batch = _median(sample.people for sample in samples), case.workload.people, case.workload.batch
-    if wanted is not None and people < wanted:
-        return PsarmError(f"{wanted} people were asked for; the detection stage proposes {people:g} in these frames.")
+    wanted, batch = case.workload.people, case.workload.batch
+    fewest = min(people for sample in samples for people in sample.people)
+    if wanted is not None and fewest < wanted:
+        return PsarmError(
+            f"{wanted} people were asked for; the detection stage proposes {fewest} in one of the frames."
+        )
+    people = _median(float(np.mean(sample.people)) for sample in samples)
     totals = 1000 * np.array([sample.total for sample in samples])
     p50, p95, p99 = (float(value) for value in np.percentile(totals, [50, 95, 99]))
     separable = all(sample.stages for sample in samples)

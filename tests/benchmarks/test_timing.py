@@ -1,3 +1,4 @@
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,19 @@ def test_frames_are_brought_to_a_size_and_repeated():
     images = [np.full((4, 6, 3), value, np.uint8) for value in (10, 20)]
     frames = Workload(3, size=(3, 2)).frames(images)
     assert [(frame.shape, frame.max()) for frame in frames] == [((2, 3, 3), value) for value in (10, 20, 10)]
+
+
+@pytest.mark.parametrize("fewest", [2, 3])
+def test_every_frame_must_have_the_people_asked_for(monkeypatch, paths, fewest):
+    found = [Detections(*(np.zeros(shape, np.float32) for shape in ((n, 4), (n,), (n, 2)))) for n in (4, fewest)]
+    monkeypatch.setattr("psarm.benchmarks.timing.detect", lambda *_: found)
+    monkeypatch.setattr(Workload, "imposed_on", lambda *_: nullcontext())
+    engine = FakeEngine("A", [], FakeClock(), [], stages=False)
+    [result] = time_cases([Case(engine, Workload(2, people=3))], paths, clock=FakeClock(), settle=0)
+    if fewest == 3:
+        assert result.people == 3.5
+    else:
+        assert str(result) == "3 people were asked for; the detection stage proposes 2 in one of the frames."
 
 
 @pytest.mark.parametrize("people", [0, 1, 5])
