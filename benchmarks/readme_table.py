@@ -11,6 +11,9 @@ A table stands between two comments; the first names a report of `psarm bench --
 
     <!-- goals: benchmarks/results/deployment_goals.json -->
     <!-- end of goals -->
+
+    <!-- goals_accuracy: benchmarks/results/deployment_goals.json -->
+    <!-- end of goals_accuracy -->
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from psarm.files import write_text
 from psarm.runtime.timing import STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
-MARKED = re.compile(r"(<!-- (bench|goals): (\S+) -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
+MARKED = re.compile(r"(<!-- (bench|goals|goals_accuracy): (\S+) -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 NAMES = {
     PYTORCH: "PyTorch, eager",
     "onnxruntime": "ONNX Runtime",
@@ -44,6 +47,8 @@ NAMES = {
     HISTOGRAM: "colour histograms of the same boxes",
     UNTRAINED: "the network untrained",
 }
+LITERAL = "the released form, PyTorch eager"
+ACCURACY = ("mAP", "top-1", "mAP, CBGM", "top-1, CBGM")
 STAGE_TITLES = {"preprocess": "preprocess", "detect": "detect", "nms": "NMS", "reid": "re-id", "post": "post"}
 
 
@@ -69,12 +74,13 @@ def with_tables(text: str, root: Path) -> str:
     """`text` with every marked table made anew; raises `DataError` where there is none, or a report cannot be read."""
     if not MARKED.search(text):
         raise DataError(
-            "No table is marked: needed <!-- bench: RESULTS.json -->, and <!-- end of bench --> below it; or goals "
-            "in place of bench."
+            "No table is marked: needed <!-- bench: RESULTS.json -->, and <!-- end of bench --> below it; or goals or "
+            "goals_accuracy in place of bench."
         )
     makers = {
         "bench": lambda path: markdown_table(read_report(path)),
-        "goals": lambda path: goals_table(read_json_object(path, "a report of psarm.benchmarks.deployment_goals")),
+        "goals": lambda path: goals_table(_goals(path)),
+        "goals_accuracy": lambda path: goals_accuracy_table(_goals(path)),
     }
     return MARKED.sub(lambda found: f"{found[1]}{makers[found[2]](root / found[3])}{found[4]}", text)
 
@@ -98,10 +104,25 @@ def goals_table(report: Report) -> str:
     lines = ["| engine | ms a frame | times as fast |", "| --- | ---: | ---: |"]
     for row in rows:
         milliseconds = row["timing"]["total_ms"]
-        name = "the released form, PyTorch eager" if row["name"] == YARDSTICK else NAMES[row["backend"]]
+        name = LITERAL if row["name"] == YARDSTICK else NAMES[row["backend"]]
         ratio = "1" if row["name"] == YARDSTICK else f"{literal / milliseconds:.2f}"
         lines.append(f"| {name}, {row['precision']} | {milliseconds:.0f} | {ratio} |")
     return "\n".join(lines) + "\n"
+
+
+def goals_accuracy_table(report: Report) -> str:
+    """What each engine and precision of a report of the deployment goals found, in percent."""
+    columns = {title: cell for title, cell in _columns().items() if title in ACCURACY}
+    lines = [f"| engine | {' | '.join(columns)} |", "| --- |" + " ---: |" * len(columns)]
+    for row in report["accuracy"]["rows"]:
+        backend, _, precision = row["name"].partition("-")
+        name = f"{NAMES[backend]}, {precision}" if precision else row["name"].replace(YARDSTICK, f"{LITERAL}, fp32")
+        lines.append(f"| {name} | {' | '.join(cell(row) for cell in columns.values())} |")
+    return "\n".join(lines) + "\n"
+
+
+def _goals(path: Path) -> Report:
+    return read_json_object(path, "a report of psarm.benchmarks.deployment_goals")
 
 
 def _columns() -> dict[str, Callable[[Report], str]]:

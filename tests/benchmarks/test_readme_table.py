@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from psarm.benchmarks import readme_table
-from psarm.benchmarks.readme_table import ROOT, goals_table, main, markdown_table, with_tables
+from psarm.benchmarks.readme_table import ROOT, goals_accuracy_table, goals_table, main, markdown_table, with_tables
 from psarm.errors import DataError
 
 MARKED = "Before\n\n<!-- bench: results/a.json -->\nold\n<!-- end of bench -->\nafter\n"
@@ -50,6 +50,9 @@ def test_the_readmes_tables_are_those_of_the_committed_reports():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert text.count("<!-- bench: ") == text.count("<!-- goals: ") == 1
     assert with_tables(text, ROOT) == text
+    page = (ROOT / "docs/deployment.md").read_text(encoding="utf-8")
+    assert page.count("<!-- goals: ") == page.count("<!-- goals_accuracy: ") == 1
+    assert with_tables(page, ROOT) == page
 
 
 def test_engines_beside_the_yardstick():
@@ -60,6 +63,15 @@ def test_engines_beside_the_yardstick():
     assert goals_table({"presets": {"released": {"rows": rows}}}).splitlines()[2:] == [
         "| the released form, PyTorch eager, fp32 | 900 | 1 |",
         "| OpenVINO, int8 | 90 | 10.00 |",
+    ]
+
+
+def test_what_engines_find():
+    rows = [{**row("yardstick"), "timing": None}, row("openvino-int8"), row("fp16, rounded after every operator")]
+    assert goals_accuracy_table({"accuracy": {"rows": rows}}).splitlines()[2:] == [
+        "| the released form, PyTorch eager, fp32 | 12.5 | 50.0 |  |  |",
+        "| OpenVINO, int8 | 12.5 | 50.0 |  |  |",
+        "| fp16, rounded after every operator | 12.5 | 50.0 |  |  |",
     ]
 
 
