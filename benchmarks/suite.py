@@ -20,7 +20,6 @@ from psarm.benchmarks.report import PYTORCH, BenchReport, Row
 from psarm.benchmarks.roofline import RooflineModel, reasons
 from psarm.benchmarks.settings import BenchSettings
 from psarm.benchmarks.timing import Case, Timing, spread, time_cases
-from psarm.benchmarks.workloads import AS_FOUND
 from psarm.console import track
 from psarm.data.readers import read_dataset
 from psarm.data.types import PersonSearchDataset
@@ -103,11 +102,11 @@ def _measure_accuracy(
 def _measure_speed(
     contenders: list[Contender], settings: BenchSettings, paths: list[Path]
 ) -> list[tuple[Contender, Row]]:
-    """A row for every contender and workload, one for a contender that did not run."""
+    """A row for every contender and workload; those of a contender that did not run say why."""
     measured = [
-        (contender, dataclasses.replace(contender.row, workload=workload) if contender.row.ok else contender.row)
+        (contender, dataclasses.replace(contender.row, workload=workload))
         for contender in contenders
-        for workload in (contender.workloads(settings) if contender.row.ok else [AS_FOUND])
+        for workload in contender.workloads(settings)
     ]
     running = [(Case(c.engine, row.workload), row) for c, row in measured if c.engine is not None and row.ok]
     results = time_cases([case for case, _ in running], paths)

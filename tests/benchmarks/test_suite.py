@@ -10,6 +10,7 @@ import pytest
 
 from psarm.benchmarks import BenchSettings, run_benchmark
 from psarm.benchmarks.baselines import HISTOGRAM, UNTRAINED
+from psarm.benchmarks.compare import compare_reports
 from psarm.benchmarks.facts import git_commit
 from psarm.benchmarks.histogram import histogram_embeddings
 from psarm.data.readers import READERS
@@ -192,6 +193,17 @@ def test_a_backend_that_fails_is_a_row_with_its_reason(dataset, toy_bundle, monk
     [row, absent] = run_benchmark(settings(dataset, toy_bundle, backends=("onnxruntime", "tensorrt"))).rows
     assert row.failure == "The accelerator fell off the bus." and row.timing is None
     assert "The backend tensorrt does not load: " in absent.failure
+
+
+def test_a_backend_that_does_not_open_fails_under_every_workload(dataset, toy_bundle, monkeypatch):
+    asked = settings(dataset, toy_bundle, precisions=("fp32",), frames=1, batches=(1, 2))
+    old = run_benchmark(asked).to_dict()
+    monkeypatch.setattr("psarm.benchmarks.contenders.PersonSearch", unopened)
+    new = run_benchmark(asked).to_dict()
+    assert [row["workload"]["batch"] for row in new["rows"]] == [1, 2]
+    found = compare_reports(old, new)
+    assert found.broken == [f"onnxruntime fp32{batch}: Not in this test." for batch in ("", ", batch 2")]
+    assert found.unmatched == []
 
 
 def test_without_choosing_every_backend_and_precision_that_runs_is_a_row(dataset, toy_bundle, monkeypatch):
