@@ -51,6 +51,7 @@ def command(bundle: Path | None, as_json: bool) -> None:
 def _what_runs(path: Path, backends: list[BackendStatus]) -> tuple[dict[str, Runs], str, PsarmError | None]:
     """What each backend runs the bundle in, and what auto takes and why; where the bundle fails, what is wrong."""
     from psarm.errors import PsarmError
+    from psarm.machine import default_threads
     from psarm.runtime import Bundle, PersonSearch
     from psarm.runtime.backends import conditions
 
@@ -60,7 +61,7 @@ def _what_runs(path: Path, backends: list[BackendStatus]) -> tuple[dict[str, Run
         runs = {one.name: conditions(bundle, one.name) if one.loads else {} for one in backends}
         if not any(missing is None for found in runs.values() for missing in found.values()):
             return runs, "", None
-        with PersonSearch(bundle) as engine:
+        with PersonSearch(bundle, threads=default_threads()) as engine:  # as the other commands do
             return runs, engine.reason, None
     except PsarmError as error:
         return runs, "", error
@@ -77,7 +78,7 @@ def _to_text(runs: Runs) -> str:
     lines = [ready] if ready else []
     for lacks in dict.fromkeys(what for what in runs.values() if what is not None):
         lines.append(f"{', '.join(name for name, what in runs.items() if what == lacks)}: {lacks}")
-    return "\n".join(lines) or "–"
+    return "\n".join(lines)
 
 
 def _print_tables(
@@ -108,6 +109,7 @@ def _print_tables(
     table = Table(*columns, title="Backends", title_justify="left")
     for backend in backends:
         loads = Text("yes", style="green") if backend.loads else Text("no", style="red")
-        precisions = [Text(_to_text(runs[backend.name]))] if runs else []
+        nothing = "nothing: the bundle holds nothing for it" if backend.loads else "–"
+        precisions = [Text(_to_text(runs[backend.name]) or nothing)] if runs else []
         table.add_row(backend.name, loads, *precisions, Text(backend.detail))
     print_whole(table, out)
