@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from rich.text import Text
 
 from psarm.benchmarks.workloads import row_name
 from psarm.console import print_whole
+from psarm.data.json_file import as_number, json_kind, read_json_object
 from psarm.errors import DataError, UsageError
 
 Report = dict[str, Any]
@@ -64,16 +64,48 @@ class Comparison:
 
 def read_report(path: Path) -> Report:
     """A file that `psarm bench BUNDLE --json` wrote; raises `DataError` for anything else."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(
-            f"{path} cannot be read as JSON ({error}); give a file of psarm bench BUNDLE --json."
-        ) from error
+    content = read_json_object(path, "a file of psarm bench BUNDLE --json")
     keys = ("schema", "rows", "machine", "threads", "dataset")
-    if not isinstance(content, dict) or any(key not in content for key in keys):
+    if any(key not in content for key in keys):
         raise DataError(f"{path} is no report of psarm bench BUNDLE --json: it lacks one of {', '.join(keys)}.")
+    for key, kind in (("rows", list), ("machine", dict), ("dataset", dict)):
+        if not isinstance(content[key], kind):
+            raise _damaged(path, f"{key} is a JSON {json_kind(content[key])}")
+    for number, row in enumerate(content["rows"]):
+        if flaw := _flaw(row):
+            raise _damaged(path, f"rows[{number}] {flaw}")
     return content
+
+
+def _damaged(path: Path, what: str) -> DataError:
+    return DataError(f"{path} is a damaged report of psarm bench BUNDLE --json: {what}; write it anew.")
+
+
+def _flaw(row: Any) -> str:
+    """What of a row cannot be compared; empty for one as `psarm bench` writes it."""
+    if not isinstance(row, dict):
+        return f"is a JSON {json_kind(row)}"
+    for key in ("name", "precision", "failure"):
+        if not isinstance(row.get(key), str):
+            return f"has no text {key}"
+    work = row.get("workload", {})
+    kinds = (("batch", 1, int), ("people", None, int | None), ("size", None, str | None))
+    if not isinstance(work, dict) or not all(isinstance(work.get(key, usual), kind) for key, usual, kind in kinds):
+        return "has a workload that is no batch, people and size"
+    for path, _ in MEASURES.values():
+        *groups, value = _along(row, path)
+        if not all(isinstance(group, dict) for group in groups) or (value is not None and as_number(value) is None):
+            return f"has no number or null as {'.'.join(path)}"
+    return ""
+
+
+def _along(row: Report, path: tuple[str, ...]) -> list[Any]:
+    """What a row holds at each step of `path`; what is absent or null holds nothing further on."""
+    found: list[Any] = [row]
+    for key in path:
+        inner = found[-1].get(key) if isinstance(found[-1], dict) else None
+        found.append({} if inner is None and len(found) < len(path) else inner)
+    return found
 
 
 def compare_reports(old: Report, new: Report) -> Comparison:
@@ -140,9 +172,7 @@ def _key(row: Report) -> Key:
 
 
 def _value(row: Report, path: tuple[str, ...]) -> float | None:
-    value: Any = row
-    for key in path:
-        value = value.get(key) if isinstance(value, dict) else None
+    value = _along(row, path)[-1]
     return None if value is None else float(value)
 
 

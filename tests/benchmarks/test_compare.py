@@ -90,6 +90,35 @@ def test_what_is_no_report(tmp_path, content):
         read_report(tmp_path / "a.json")
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"rows": {}}, "rows is a JSON object"),
+        ({"rows": [{}]}, r"rows\[0\] has no text name"),
+        ({"rows": [ROW, 3]}, r"rows\[1\] is a JSON number"),
+        ({"rows": [{**ROW, "failure": None}]}, "has no text failure"),
+        ({"rows": [{**ROW, "workload": [1]}]}, "has a workload that is no batch"),
+        ({"rows": [{**ROW, "workload": {"batch": "1"}}]}, "has a workload that is no batch"),
+        ({"rows": [{**ROW, "timing": {"total_ms": "fast"}}]}, "as timing.total_ms"),
+        ({"rows": [{**ROW, "timing": 5}]}, "as timing.total_ms"),
+        ({"rows": [{**ROW, "metrics": {"search": [0.5]}}]}, "as metrics.search.mAP"),
+        ({"machine": []}, "machine is a JSON array"),
+        ({"dataset": None}, "dataset is a JSON null"),
+    ],
+)
+def test_a_damaged_report_is_told(tmp_path, changes, words):
+    (tmp_path / "a.json").write_text(json.dumps({**report(row()), **changes}))
+    with pytest.raises(DataError, match=rf"a\.json is a damaged report .*{words}"):
+        read_report(tmp_path / "a.json")
+
+
+def test_what_was_not_measured_can_be_read(tmp_path):
+    empty = row(timing=None, metrics={}, fresh_process=None, failure="It broke.")
+    for value in (report(row()), report(empty), report({key: ROW[key] for key in ("name", "precision", "failure")})):
+        (tmp_path / "a.json").write_text(json.dumps(value))
+        assert read_report(tmp_path / "a.json") == value
+
+
 def test_committed_reports_can_be_read():
     from psarm.benchmarks.readme_table import ROOT
 
