@@ -21,6 +21,7 @@ from psarm.benchmarks.ceiling_bundle import COLUMNS, ROWS, SIDE, make_ceiling_bu
 from psarm.errors import PsarmError
 from psarm.extras import require
 from psarm.runtime.backends import load_backend
+from psarm.runtime.backends.compiled_cache import nothing_kept
 from psarm.runtime.bundle import Bundle
 
 ROUNDS = 5
@@ -80,7 +81,7 @@ def copy_rate(threads: int) -> float:
 def _chain_seconds(folder: Path, backend: str, precision: str, threads: int, length: int) -> float:
     bundle = make_ceiling_bundle(folder / f"{length}.psarm", precision, length)
     images = np.random.default_rng(0).random((1, 3, SIDE, SIDE), np.float32)
-    with load_backend(backend)(Bundle.open(bundle), precision, threads) as engine:
+    with nothing_kept(), load_backend(backend)(Bundle.open(bundle), precision, threads) as engine:
         return _least(lambda: engine.run_detect(images, np.array([[SIDE, SIDE]])))
 
 

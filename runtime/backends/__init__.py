@@ -9,7 +9,7 @@ import importlib
 from dataclasses import dataclass
 
 from psarm.errors import PsarmError, UsageError
-from psarm.runtime.backends import ort_providers
+from psarm.runtime.backends import compiled_cache, ort_providers
 from psarm.runtime.backends.base import Backend
 from psarm.runtime.bundle import Bundle
 
@@ -83,7 +83,8 @@ def open_backend(
 
     `auto` takes the fastest backend that really loads and runs this bundle in this precision, and the fp32 graphs where
     the bundle holds them; the reason names what was passed over, and why.
-    Raises `UsageError` for a backend or precision that is not there, saying which are.
+    Raises `UsageError` for a backend or precision that is not there, saying which are, and for a limit of compiled
+    graphs in the environment that is none.
     """
     if threads is not None and threads < 1:
         raise UsageError(f"threads is {threads}; needed 1 or more.")
@@ -93,6 +94,7 @@ def open_backend(
     if precision not in ("auto", *PRECISIONS):
         known = ", ".join(["auto", *PRECISIONS])
         raise UsageError(f"Precision {precision!r}: there is no precision of that name; available: {known}.")
+    compiled_cache.check_limit()  # here, where `auto` does not take it for a failure of the backends that keep graphs
     wanted = bundle.resolve_precision("auto") if precision == "auto" else precision
     if name == "auto":
         return _open_fastest(bundle, wanted, threads)

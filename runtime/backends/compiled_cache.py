@@ -2,10 +2,10 @@
 
 They lie in `compiled/` of the user's cache folder (`psarm.files.cache_folder`), one file a graph, named by a digest of
 everything it depends on: the graph's SHA-256 and its description in the manifest, the runtime and its version, the
-options, the CPU and psarm's version. A file ends with a checksum; what is damaged, or what the runtime does not take,
-is compiled anew. Files are written under another name and renamed, so processes may open the same bundle at once. The
-least recently used go when the folder is over its limit: 4 GiB, or as many as PSARM_COMPILED_CACHE says, 0 for no
-cache. Deleting the folder is always safe.
+options, the CPU, psarm's version and `FORMAT`. A file ends with a checksum; what is damaged, or what the runtime does
+not take, is compiled anew. Files are written under another name and renamed, so processes may open the same bundle at
+once. The least recently used go when the folder is over its limit: 4 GiB, or as many as PSARM_COMPILED_CACHE says, 0
+for no cache; a graph beyond the limit is not kept. Deleting the folder is always safe.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import math
 import os
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self, TypeVar
@@ -34,11 +35,31 @@ Loaded = TypeVar("Loaded")
 LIMIT = "PSARM_COMPILED_CACHE"
 """Variable of the environment: the gibibytes that compiled graphs may take, 0 for none."""
 DEFAULT_LIMIT = 4.0
+FORMAT = 1
+"""Raised with every change of what backends do to a graph before, or when, they have it compiled."""
 _TAG = bytes([0xC5, 0x3E])
 """In protobuf, which ONNX is, the head of a 32-bit field of number 1000: what nobody knows is skipped."""
 TRAILER_BYTES = len(_TAG) + 4
 _CHUNK = 1 << 24
 _ABANDONED_SECONDS = 3600
+_off: ContextVar[bool] = ContextVar("_off", default=False)
+_told: set[Path] = set()
+"""Folders that cannot be written to, as this process has said."""
+
+
+@contextlib.contextmanager
+def nothing_kept() -> Iterator[None]:
+    """For graphs that nobody opens again: those loaded inside, in this thread, are neither looked for nor kept."""
+    token = _off.set(True)
+    try:
+        yield
+    finally:
+        _off.reset(token)
+
+
+def check_limit() -> None:
+    """Raise `UsageError` where PSARM_COMPILED_CACHE is no number of gibibytes."""
+    _limit()
 
 
 @dataclass(frozen=True)
@@ -51,7 +72,7 @@ class CompiledGraph:
 
     @classmethod
     def find(cls, file: FileInfo, spec: GraphSpec, runtime: str, options: Mapping[str, object]) -> Self | None:
-        """The place for a graph; None where there is no cache folder or PSARM_COMPILED_CACHE is 0.
+        """The place for a graph; None where there is no cache folder, or PSARM_COMPILED_CACHE is 0 or less than it.
 
         Args:
             file: of the bundle, verified; the compiled form belongs to its SHA-256.
@@ -62,9 +83,9 @@ class CompiledGraph:
         Raises `UsageError` where PSARM_COMPILED_CACHE is no number of gibibytes.
         """
         limit, folder = _limit(), cache_folder()
-        if limit == 0 or folder is None:
+        if folder is None or file.size > limit or limit == 0 or _off.get():
             return None
-        facts = [__version__, file.sha256, asdict(spec), runtime, dict(options), cpu_identity()]
+        facts = [FORMAT, __version__, file.sha256, asdict(spec), runtime, dict(options), cpu_identity()]
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         return cls(folder / "compiled" / digest[:32], limit)
 
@@ -77,16 +98,17 @@ class CompiledGraph:
                 while size < left and (chunk := file.read(min(_CHUNK, left - size))):
                     checksum, size = zlib.crc32(chunk, checksum), size + len(chunk)
                 trailer = file.read()
-            os.utime(self.path)
         except OSError:  # not there, or not to be read: it is compiled, and written where that is possible
             return False
+        with contextlib.suppress(OSError):  # a cache that may be read only is good too
+            os.utime(self.path)
         return trailer == _trailer(checksum)
 
     def load_or_compile(self, load: Callable[[Path], Loaded], compile_graph: Callable[[Path | None], Loaded]) -> Loaded:
         """`load` what was kept, or `compile_graph` and keep what it writes to the path it is given.
 
-        Where it cannot be kept, that is told on stderr and the graph is compiled without a path. Raises what
-        `compile_graph(None)` does.
+        Where it cannot be kept, that is told on stderr, once a folder, and the graph is compiled without a path. Raises
+        what `compile_graph(None)` does.
 
         Args:
             load: takes the path of what was kept, which ends with `TRAILER_BYTES` that a parser of ONNX skips.
@@ -110,6 +132,9 @@ class CompiledGraph:
     def _tell(self, error: Exception) -> None:
         from psarm.console import err
 
+        if self.path.parent in _told:
+            return
+        _told.add(self.path.parent)
         reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
         message = (
             f"Compiled graphs cannot be kept in {self.path.parent} ({reason}); they are compiled anew each time. "
@@ -143,7 +168,10 @@ def _trailer(checksum: int) -> bytes:
 
 
 def _prune(folder: Path, limit: float) -> None:
-    """Delete the least recently used files until the rest is within `limit`, and what killed processes left."""
+    """Delete files until the rest is within `limit`, and what killed processes left.
+
+    Those go first that alone are beyond it, then the least recently used.
+    """
     used: list[tuple[float, int, Path]] = []
     for path in folder.glob("*"):
         with contextlib.suppress(OSError):  # another process has deleted it, or it is another user's
@@ -153,7 +181,7 @@ def _prune(folder: Path, limit: float) -> None:
             elif time.time() - status.st_mtime > _ABANDONED_SECONDS:
                 path.unlink()
     total = sum(size for _, size, _ in used)
-    for _, size, path in sorted(used):
+    for _, size, path in sorted(used, key=lambda one: (one[1] <= limit, *one)):
         if total <= limit:
             return
         with contextlib.suppress(OSError):

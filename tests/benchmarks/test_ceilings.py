@@ -24,13 +24,15 @@ def test_the_graph_is_the_chain_it_says(tmp_path):
 
 
 @pytest.mark.parametrize(("backend", "precision"), [("onnxruntime", "int8"), ("openvino", "bf16"), ("torch", "fp32")])
-def test_a_ceiling_is_measured(backend, precision, monkeypatch):
+def test_a_ceiling_is_measured(backend, precision, monkeypatch, tmp_path):
+    monkeypatch.setenv("PSARM_CACHE", str(tmp_path))
     monkeypatch.setattr(ceilings, "ROUNDS", 2)
     monkeypatch.setattr(ceilings, "COPIED_BYTES", 1 << 20)
     ceilings.copy_rate.cache_clear()
     ceiling = measure_ceiling.__wrapped__(backend, precision, True, 1)
     ceilings.copy_rate.cache_clear()
     assert ceiling.gmacs_per_s > 0 and ceiling.copy_gb_per_s > 0
+    assert list(tmp_path.iterdir()) == []  # its graphs are not kept among the user's
 
 
 def test_what_has_no_ceiling_says_so():
