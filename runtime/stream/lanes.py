@@ -6,7 +6,6 @@ what lies between the layers runs on one. Several frames at a time, on a share o
 
 from __future__ import annotations
 
-import math
 from contextlib import ExitStack
 
 from psarm.errors import UsageError
@@ -25,13 +24,19 @@ def default_requests(network: Network, threads: int) -> int:
     backend = network.backend
     if backend.name not in SIDE_BY_SIDE or not backend.device.startswith("CPU"):
         return 1
-    return threads // math.ceil(threads / MOST_REQUESTS)
+    return min(threads, MOST_REQUESTS)
+
+
+def share_threads(threads: int, requests: int) -> list[int]:
+    """`threads` over `requests` lanes as evenly as can be, at least one each: a runtime takes 0 for every core."""
+    each, left = divmod(threads, requests)
+    return [max(1, each + (lane < left)) for lane in range(requests)]
 
 
 def open_lanes(network: Network, bundle: Bundle, threads: int, requests: int, stack: ExitStack) -> list[Network]:
     """`requests` networks that run at the same time, closed by `stack`; the given one where it is to be one.
 
-    `threads` are shared by them. Raises `UsageError` for more than the backend or the threads allow.
+    They share `threads`. Raises `UsageError` for more than the backend or the threads allow.
     """
     if requests == 1:
         return [network]
@@ -46,8 +51,8 @@ def open_lanes(network: Network, bundle: Bundle, threads: int, requests: int, st
             f"requests is {requests}, but there are {threads} CPU threads to share; needed 1 to {threads}."
         )
     lanes = []
-    for _ in range(requests):
-        lane = Network(load_backend(kind.name)(bundle, kind.precision, threads // requests), bundle.manifest)
+    for share in share_threads(threads, requests):
+        lane = Network(load_backend(kind.name)(bundle, kind.precision, share), bundle.manifest)
         stack.callback(lane.close)
         lanes.append(lane)
     return lanes

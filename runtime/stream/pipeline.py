@@ -63,9 +63,11 @@ class Pipeline:
         """`stack`: closed in the end."""
         self.arrivals: SimpleQueue[Arrival] = SimpleQueue()
         self._queues, self._thresholds, self._options = queues, thresholds, options
-        self._prepare = ThreadPoolExecutor(1, "psarm-prepare")
-        self._network = ThreadPoolExecutor(len(lanes), "psarm-network")
-        self._finish = ThreadPoolExecutor(1, "psarm-finish")
+        self._threads: set[threading.Thread] = set()
+        """All of the pipeline's own, which cannot wait for themselves."""
+        self._prepare = ThreadPoolExecutor(1, "psarm-prepare", self._count_thread)
+        self._network = ThreadPoolExecutor(len(lanes), "psarm-network", self._count_thread)
+        self._finish = ThreadPoolExecutor(1, "psarm-finish", self._count_thread)
         self._first_lane = lanes[0]
         self._free_lanes: SimpleQueue[Network] = SimpleQueue()
         for lane in lanes:
@@ -74,8 +76,10 @@ class Pipeline:
         for _ in range(batches_in_flight(len(lanes))):
             self._slots.put(None)
         self._stack = stack
-        self._closing = threading.Lock()
+        self._closing = threading.RLock()  # a handler of Ctrl-C may close what is being closed
         self._closed = False
+        self.closing = False
+        """Whether `close` was called."""
         start = time.monotonic()
         # Daemons: one that hangs in a camera must not keep the process alive.
         self._readers = {
@@ -85,6 +89,7 @@ class Pipeline:
             for source in sources
         }
         self._dispatcher = threading.Thread(target=self._dispatch, name="psarm-dispatch", daemon=True)
+        self._threads |= {*self._readers.values(), self._dispatcher}
         for thread in (*self._readers.values(), self._dispatcher):
             thread.start()
 
@@ -95,19 +100,35 @@ class Pipeline:
     def close(self) -> None:
         """Stop all threads, free the lanes; what is under way in the network is waited for and dropped.
 
-        A reader that hangs longer than `SECONDS_TO_STOP` is left behind with a `ResourceWarning`.
+        A reader that hangs longer than `SECONDS_TO_STOP` is left behind with a `ResourceWarning`. Where Ctrl-C or an
+        error broke off a step, the others are done, and the next call does what is left. In a thread of the pipeline,
+        where Python's garbage collection may call it, it leaves the work to a new thread and returns.
         """
+        self.closing = True
+        if threading.current_thread() in self._threads:
+            threading.Thread(target=self._end, name="psarm-close").start()
+        else:
+            self._end()
+
+    def _end(self) -> None:
         with self._closing:
             if self._closed:
                 return
+            with ExitStack() as steps:  # done from the last to the first, each whatever the others raise
+                steps.callback(self._wait_for_readers)
+                steps.callback(self.arrivals.put, None)  # for a consumer in another thread
+                steps.callback(self._stack.close)
+                for pool in (self._finish, self._network, self._prepare):
+                    steps.callback(pool.shutdown, cancel_futures=True)
+                steps.callback(self._dispatcher.join)
+                steps.callback(self._slots.put, None)  # for the dispatcher, which may wait for one
+                steps.callback(self._queues.close)
             self._closed = True
-        self._queues.close()
-        self._slots.put(None)  # for the dispatcher, which may wait for one
-        self._dispatcher.join()
-        for pool in (self._prepare, self._network, self._finish):
-            pool.shutdown(cancel_futures=True)
-        self._stack.close()
-        self.arrivals.put(None)  # for a consumer in another thread
+
+    def _count_thread(self) -> None:
+        self._threads.add(threading.current_thread())
+
+    def _wait_for_readers(self) -> None:
         limit = time.monotonic() + SECONDS_TO_STOP
         for name, reader in self._readers.items():
             reader.join(max(0.0, limit - time.monotonic()))

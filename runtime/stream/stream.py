@@ -70,7 +70,7 @@ class Stream(Iterator[StreamResult]):
         with ExitStack() as stack:
             lanes = open_lanes(network, bundle, threads, requests, stack)
             self._pipeline = Pipeline(sources, self._queues, lanes, thresholds, options, stack.pop_all())
-        self._close = weakref.finalize(self, self._pipeline.close)
+        self._finalizer = weakref.finalize(self, self._pipeline.close)
         self._ready: deque[StreamResult] = deque()
         self._last_good: dict[str, int] = {}
 
@@ -87,7 +87,7 @@ class Stream(Iterator[StreamResult]):
         """
         try:
             while not self._ready:
-                if not self._close.alive:
+                if self._pipeline.closing:
                     raise StopIteration
                 self._ready.extend(self._fetch())
         except BaseException:  # Ctrl-C among them
@@ -98,9 +98,10 @@ class Stream(Iterator[StreamResult]):
         return result
 
     def close(self) -> None:
-        """Stop reading, drop what is under way and end all threads."""
+        """Stop reading, drop what is under way and end all threads; where Ctrl-C breaks it off, call it again."""
         self._ready.clear()
-        self._close()
+        self._pipeline.close()
+        self._finalizer.detach()
 
     def __enter__(self) -> Self:
         return self

@@ -1,5 +1,6 @@
 """`PersonSearch.stream` with real threads on the toy bundle: order, batches, bounds, drops, ends."""
 
+import gc
 import threading
 import time
 from types import SimpleNamespace
@@ -10,8 +11,9 @@ import toy_bundle as toy
 
 from psarm.errors import StreamError, UsageError
 from psarm.runtime import PersonSearch
+from psarm.runtime.stages import Network
 from psarm.runtime.stream import pipeline
-from psarm.runtime.stream.lanes import default_requests
+from psarm.runtime.stream.lanes import default_requests, share_threads
 
 RED = (255, 0, 0)
 FRAMES = [toy.draw_scene({number % 8: RED}, 96 + number % 3, 160) for number in range(24)]
@@ -284,6 +286,65 @@ def test_leaving_early_ends_everything(engine, how):
     assert threads_left() == [] and closed.is_set()
 
 
+@pytest.fixture
+def closed_lanes(monkeypatch):
+    lanes, close = [], Network.close
+    monkeypatch.setattr(Network, "close", lambda lane: (lanes.append(lane), close(lane)))
+    return lanes
+
+
+@pytest.mark.parametrize("where", ["reader", "network"])
+def test_collected_as_garbage_in_one_of_its_own_threads(engine, monkeypatch, closed_lanes, where):
+    """What that thread would raise, joining itself, fails the test as an unraisable exception."""
+    forgotten, collected = threading.Event(), threading.Event()
+
+    def collect():
+        if not collected.is_set() and forgotten.wait(NEVER):
+            gc.collect()
+            collected.set()
+
+    def camera():
+        yield FRAMES[0]
+        if where == "reader":
+            collect()
+        while True:
+            yield FRAMES[1]
+
+    detect = Network.detect
+    monkeypatch.setattr(
+        Network, "detect", lambda *inputs: (collect() if where == "network" else None, detect(*inputs))[1]
+    )
+    stream = engine.stream(camera(), requests=2)
+    stream.itself = stream
+    gc.disable()
+    try:
+        del stream
+        forgotten.set()
+        wait_until(collected.is_set)
+        wait_until(lambda: threads_left() == [])
+    finally:
+        gc.enable()
+    assert len(closed_lanes) == 2
+
+
+@pytest.mark.parametrize("step", ["_dispatcher", "_network"])
+def test_interrupted_while_it_closes(engine, monkeypatch, closed_lanes, step):
+    stream = engine.stream(FRAMES, requests=2)
+    next(stream)
+    waiter, name = getattr(stream._pipeline, step), "join" if step == "_dispatcher" else "shutdown"
+
+    def interrupt(**options):
+        monkeypatch.delattr(waiter, name)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(waiter, name, interrupt, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        stream.close()
+    assert len(closed_lanes) == 2 and list(stream) == []
+    stream.close()
+    assert threads_left() == []
+
+
 def test_a_source_that_hangs_is_left_behind_and_told(engine, monkeypatch):
     monkeypatch.setattr(pipeline, "SECONDS_TO_STOP", 0.05)
     go_on = threading.Event()
@@ -312,7 +373,7 @@ def test_the_engine_can_be_used_meanwhile(engine):
 @pytest.mark.parametrize(
     ("name", "device", "threads", "requests"),
     [
-        *(("openvino", "CPU", threads, requests) for threads, requests in [(1, 1), (2, 2), (4, 4), (6, 3), (64, 4)]),
+        *(("openvino", "CPU", threads, requests) for threads, requests in [(1, 1), (2, 2), (4, 4), (5, 4), (64, 4)]),
         ("onnxruntime", "CUDA", 8, 1),
         ("torch", "CPU", 8, 1),
     ],
@@ -320,6 +381,14 @@ def test_the_engine_can_be_used_meanwhile(engine):
 def test_requests_that_suit_a_backend(name, device, threads, requests):
     network = SimpleNamespace(backend=SimpleNamespace(name=name, device=f"{device}, as it says"))
     assert default_requests(network, threads) == requests
+
+
+@pytest.mark.parametrize(
+    ("threads", "requests", "shares"),
+    [(5, 4, [2, 1, 1, 1]), (7, 3, [3, 2, 2]), (4, 2, [2, 2]), (1, 3, [1, 1, 1])],  # the last on a GPU
+)
+def test_every_thread_is_in_a_lane(threads, requests, shares):
+    assert share_threads(threads, requests) == shares
 
 
 def test_a_backend_that_cannot_run_side_by_side(engine, monkeypatch):
