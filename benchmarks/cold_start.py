@@ -27,7 +27,7 @@ import psarm
 from psarm.benchmarks import script
 from psarm.benchmarks.facts import git_commit
 from psarm.console import out
-from psarm.errors import PsarmError
+from psarm.errors import PsarmError, UsageError
 from psarm.files import write_json
 from psarm.machine import default_threads, describe_machine, package_versions
 from psarm.runtime import Bundle
@@ -118,6 +118,19 @@ def _show(row: dict[str, Any]) -> None:
     out.print(f"{'':19}opens {row['open_times_as_fast']:.2f} times as fast, {row['kept_bytes'] / 1e6:.0f} MB kept")
 
 
+def _choices(bundle: Bundle, precisions: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Backend and precision of every row; raises `UsageError` where one of `precisions`, or everything, runs nowhere."""
+    running = [(backend, precision) for backend in BACKENDS for precision in runnable(bundle, backend)]
+    names = list(dict.fromkeys(precision for _, precision in running))
+    missing = [precision for precision in precisions if precision not in names]
+    if missing or not running:
+        what = f"--precision {missing[0]}" if missing else "the bundle"
+        raise UsageError(
+            f"{what} runs on neither of {', '.join(BACKENDS)} here; what runs: {', '.join(names) or 'none'}."
+        )
+    return [choice for choice in running if not precisions or choice[1] in precisions]
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--precision", "precisions", multiple=True, help="Of these only  [default: all that run here].")
@@ -137,17 +150,14 @@ def main(
 ) -> None:
     """Seconds from the start of Python to the first result of BUNDLE, with and without kept compiled graphs."""
     opened, threads = Bundle.open(bundle), threads or default_threads()
+    choices = _choices(opened, precisions)
     load, rows = [os.getloadavg()[0]], []
     with tempfile.TemporaryDirectory() as folder:
         frame = Path(folder) / "frame.npy"
         np.save(frame, np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8))
-        for backend in BACKENDS:
-            for precision in runnable(opened, backend):
-                if not precisions or precision in precisions:
-                    rows.append(
-                        summarise(backend, precision, *measure(bundle, backend, precision, threads, frame, repeats))
-                    )
-                    _show(rows[-1])
+        for backend, precision in choices:
+            rows.append(summarise(backend, precision, *measure(bundle, backend, precision, threads, frame, repeats)))
+            _show(rows[-1])
     load.append(os.getloadavg()[0])
     if json_path is not None:
         report = {

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from psarm.benchmarks import cold_start
 from psarm.benchmarks.cold_start import MODES, PHASES
-from psarm.errors import PsarmError
+from psarm.errors import PsarmError, UsageError
 
 
 def test_the_report_holds_every_phase_of_every_mode(tmp_path, monkeypatch):
@@ -27,6 +27,17 @@ def test_the_report_holds_every_phase_of_every_mode(tmp_path, monkeypatch):
             assert list(sample) == list(PHASES) and all(seconds > 0 for seconds in sample.values())
             total = sum(seconds for phase, seconds in sample.items() if phase != "second")
             assert row["medians"][mode]["to_first_result_seconds"] == pytest.approx(total, abs=0.002)
+
+
+@pytest.mark.parametrize(("running", "names"), [(("fp32",), "fp32"), ((), "none")])
+def test_a_precision_that_runs_nowhere_is_refused(tmp_path, monkeypatch, running, names):
+    monkeypatch.setattr(cold_start, "runnable", lambda *_: running)
+    bundle, path = toy.make_toy_bundle(tmp_path / "toy.psarm"), tmp_path / "cold.json"
+    options = ["--precision", "fp32", "--precision", "fp23"] if running else []
+    result = CliRunner().invoke(cold_start.main, [str(bundle), *options, "--json", str(path)])
+    assert isinstance(result.exception, UsageError) and not path.exists()
+    subject = "--precision fp23" if running else "the bundle"
+    assert str(result.exception) == f"{subject} runs on neither of openvino, onnxruntime here; what runs: {names}."
 
 
 def test_a_process_that_fails_says_why(tmp_path):
