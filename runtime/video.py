@@ -68,8 +68,17 @@ def read_frames(source: Path | str | int, every: int = 1) -> Iterator[VideoFrame
 
 
 def without_password(address: str) -> str:
-    """rtsp://user:password@host/path → rtsp://host/path, which may be shown and logged."""
-    return re.sub(r"(?<=://)[^/@]*@", "", address)
+    """rtsp://user:password@host/path?more → rtsp://host/path, which may be shown and logged.
+
+    What may hold a password goes: all before the last @, all from ? or # on and, as some cameras have it in the path,
+    from the first part with a = on. Where an @ comes after a ? or #, either may be of the password: rtsp://… is left.
+    """
+    scheme, found, rest = address.partition("://")
+    if not found:
+        return address
+    if re.search("[?#].*@", rest):
+        return f"{scheme}://…"
+    return f"{scheme}://" + re.sub("[?#].*|[^/?#]*=.*", "", rest.rpartition("@")[2])
 
 
 def read_frame(path: str | Path, number: int) -> Frame:

@@ -49,7 +49,7 @@ def find_sources(source: StreamSource, every: int) -> list[Source]:
     if isinstance(source, Mapping):
         sources = [_find(one, every, str(name)) for name, one in source.items()]
     elif isinstance(source, (list, tuple)) and not (source and isinstance(source[0], np.ndarray)):
-        sources = [_find(one, every, _own_name(one) or f"frames {number}") for number, one in enumerate(source)]
+        sources = [_find(one, every, name) for one, name in zip(source, _own_names(source), strict=True)]
     else:
         sources = [_find(source, every, _own_name(source) or "frames")]
     if not sources:
@@ -58,6 +58,26 @@ def find_sources(source: StreamSource, every: int) -> list[Source]:
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"Two sources are named {twice}; give a dictionary of different names to sources.")
     return sources
+
+
+def _own_names(sources: Sequence[Any]) -> list[str]:
+    """Of a list; addresses that differ only in what their names leave out are numbered from the second on."""
+    names = []
+    alike: dict[str, list[Any]] = {}
+    for number, source in enumerate(sources):
+        name = _own_name(source) or f"frames {number}"
+        if _is_address(source):
+            addresses = alike.setdefault(name, [])
+            if source not in addresses:
+                addresses.append(source)
+            place = addresses.index(source) + 1
+            name += f" ({place})" if place > 1 else ""
+        names.append(name)
+    return names
+
+
+def _is_address(source: Any) -> bool:
+    return isinstance(source, str) and "://" in source
 
 
 def _own_name(source: Any) -> str | None:
@@ -70,7 +90,7 @@ def _own_name(source: Any) -> str | None:
 
 
 def _find(source: Any, every: int, name: str) -> Source:
-    if isinstance(source, int) or (isinstance(source, str) and "://" in source):
+    if isinstance(source, int) or _is_address(source):
         return Source(name, lambda: _live(source, every))
     if isinstance(source, (str, Path)):
         path = Path(source)

@@ -32,7 +32,7 @@ class StreamResult:
     """One frame and the people in it."""
 
     source: str
-    """Name of its source: the path, the address without user and password, `camera 0`, `frames`, or as given."""
+    """Name of its source: the path, the address without user, password and query, `camera 0`, `frames`, or as given."""
     index: int
     """From 0, in its source; of a video file, its frame number."""
     time_s: float

@@ -74,7 +74,11 @@ def test_names():
     assert names([[frame], (one for one in [frame])]) == ["frames 0", "frames 1"]
     assert names(2) == ["camera 2"] and names([0, 1]) == ["camera 0", "camera 1"]
     assert names({"door": 0, "yard": [frame]}) == ["door", "yard"]
-    assert names("rtsp://me:secret@host:554/live?a=b") == ["rtsp://host:554/live?a=b"]
+    assert names("rtsp://me:secret@host:554/live?a=b") == ["rtsp://host:554/live"]
+    cameras = ["http://host/video?camera=1&password=x", "rtsp://host/", "http://host/video?camera=2&password=x"]
+    assert names(cameras) == ["http://host/video", "rtsp://host/", "http://host/video (2)"]
+    with pytest.raises(UsageError, match=r"Two sources are named http://host/video \(2\)"):
+        names([*cameras, cameras[2]])
 
 
 @pytest.mark.parametrize(

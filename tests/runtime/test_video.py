@@ -4,7 +4,7 @@ import pytest
 
 from psarm.errors import ImageError
 from psarm.runtime.images import iter_images
-from psarm.runtime.video import read_frame, read_video
+from psarm.runtime.video import read_frame, read_video, without_password
 
 GREYS = [18 * number for number in range(12)]
 
@@ -61,3 +61,23 @@ def test_what_is_no_video(tmp_path, content, says):
 def test_a_missing_video(tmp_path):
     with pytest.raises(ImageError, match="not a video"):
         list(read_video(tmp_path / "gone.mp4"))
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("rtsp://u:p@h:554/x", "rtsp://h:554/x"),
+        ("rtsp://u:p@ss@h/x", "rtsp://h/x"),
+        ("rtsp://u:p/ss@h/x", "rtsp://h/x"),
+        ("rtsp://h/x", "rtsp://h/x"),
+        ("http://h/cgi?user=admin&password=x", "http://h/cgi"),
+        ("http://u:p@h/cgi?user=admin", "http://h/cgi"),
+        ("rtsp://h:554/user=admin&password=x&channel=1/live", "rtsp://h:554/"),
+        ("rtsp://u:p?ss@h/x", "rtsp://…"),
+        ("rtsp://u:p#s@s?a@h/x", "rtsp://…"),
+        ("http://h/cgi?user=admin&password=p@ss", "http://…"),
+        ("clip@home?.avi", "clip@home?.avi"),
+    ],
+)
+def test_passwords_are_left_out(address, shown):
+    assert without_password(address) == shown
