@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from psarm.runtime.images import FrameSource
     from psarm.runtime.video import Frame
 
-Row = tuple[str, int, float | None, float]  # image, people, best score, milliseconds
+Row = tuple[str, int, float | None, float]  # image, people, best score, milliseconds of work
 
 
 @click.command()
@@ -36,7 +36,12 @@ def command(
 
     A PATH is a picture, a folder (searched with its subfolders) or a video. Files that cannot be read are named and
     left out, and the exit code is then 1.
+
+    ms, or "milliseconds", is the work on a frame. Several frames may be worked on at the same time, each then slower:
+    how fast all of them went is said below the table.
     """
+    import time
+
     from psarm.console import err, out, progress
 
     check_bundle_first(bundle, paths)
@@ -47,6 +52,7 @@ def command(
     saver = FrameSaver(save) if save else None
     with open_engine(bundle, **options) as engine, progress() as bar:
         task = bar.add_task("Detecting", total=frames.total, visible=not as_json)
+        start = time.perf_counter()
         for source, result in frames.detect(engine):
             people, milliseconds = result.detections, 1000 * sum(result.seconds.values())
             saved = {"saved": str(saver.save(source, result.frame, people))} if saver else {}
@@ -56,8 +62,11 @@ def command(
                 best = float(people.scores[0]) if len(people) else None
                 rows.append((source.name, len(people), best, milliseconds))
             bar.advance(task)
+        taken = time.perf_counter() - start
     if rows:
         out.print(_table(rows))
+    if len(rows) > 1:
+        out.print(f"{len(rows)} frames in {taken:.2f} s, reading included: {len(rows) / taken:.1f} frames/s.")
     if saver:
         err.print(f"Wrote {saver.count} {'picture' if saver.count == 1 else 'pictures'} to {save}.", markup=False)
     frames.raise_if_unreadable()

@@ -1,6 +1,7 @@
 """`psarm detect` as a user meets it: through the command line, on the toy bundle."""
 
 import json
+import re
 import shutil
 
 import cv2
@@ -45,6 +46,12 @@ def test_a_table_of_a_folder(bundle, frames, capfd, monkeypatch):
     assert code == 0
     assert [row[:2] for row in cells] == [["frames/a.png", "1"], ["frames/b.png", "0"], ["frames/c.png", "2"]]
     assert err == "Running on ONNX Runtime, CPU, 1 thread, fp32.\n"
+    assert re.fullmatch(r"3 frames in [\d.]+ s, reading included: [\d.]+ frames/s\.", out.splitlines()[-1])
+
+
+def test_one_picture_has_no_rate(bundle, frames, capfd):
+    _, out, _ = psarm(capfd, "detect", bundle, frames / "a.png", "--backend", "onnxruntime", "--threads", 1)
+    assert "frames/s" not in out and out.splitlines()[-1].startswith("└")
 
 
 def test_what_auto_takes_and_why(bundle, frames, capfd):
