@@ -9,7 +9,7 @@ import tempfile
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 import torch
@@ -21,7 +21,7 @@ from psarm.benchmarks.gpu.journal import Journal, reason
 from psarm.benchmarks.gpu.steps import DeviceLostError, Suite
 from psarm.benchmarks.gpu.table import goals, print_report
 from psarm.console import err, out
-from psarm.errors import UsageError
+from psarm.errors import PsarmError, UsageError
 from psarm.machine import describe_machine, package_versions
 
 ROOT = Path(psarm.__file__).resolve().parents[1]
@@ -62,20 +62,28 @@ def main(
     with tempfile.TemporaryDirectory(prefix="psarm-gpu-") as folder:
         # Without a file asked for, too, so that another process can go on.
         journal = Journal(facts, json_path or Path(folder) / "gpu.json", budget, resume)
+        before, lost = set(journal.report["done"]), ""
         try:
             Suite(journal, torch.device(device), tiny, rounds, Path(folder), checkpoint).run(profile)
         except DeviceLostError as error:
-            _go_on_in_another_process(journal, error)
+            done = [title for title in journal.report["done"] if title not in before]
+            err.print(f"the GPU failed ({reason(error)})")
+            name = done[-1] if done else "a new process"
+            journal.add({"group": "device", "name": name, "failure": f"the GPU failed: {error}"[:300]})
+            if done:
+                _go_on_in_another_process(journal)
+            lost = reason(error)  # before any new step: yet another process would not get further
         journal.put("goals", goals(journal.report))
         print_report(journal.report, out)
     if json_path is not None:
         err.print(f"Written to {json_path}")
+    if lost:
+        raise PsarmError(f"The GPU fails in a new process too ({lost}); what it needs is a reset or a restart.")
 
 
-def _go_on_in_another_process(journal: Journal, error: DeviceLostError) -> None:
+def _go_on_in_another_process(journal: Journal) -> NoReturn:
     """A kernel that went astray takes its process' use of the GPU with it; the steps that are left need a new one."""
-    err.print(f"the GPU failed ({reason(error)}); going on in another process")
-    journal.add({"group": "device", "name": journal.report["done"][-1], "failure": f"the GPU failed: {error}"[:300]})
+    err.print("going on in another process")
     given = [word for word in sys.argv[1:] if word != "--resume"]
     words = [sys.executable, "-m", "psarm.benchmarks.gpu", *given, "--resume", "--json", str(journal.path)]
     result = subprocess.run(words, check=False)

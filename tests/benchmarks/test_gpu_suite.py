@@ -193,10 +193,52 @@ def test_a_lost_gpu_is_left_to_another_process(journal, monkeypatch):
     monkeypatch.setattr(command.sys, "argv", ["gpu", "--device", "cuda"])
     journal.step("kernels", 0, lambda: None)
     with pytest.raises(SystemExit) as left:
-        command._go_on_in_another_process(journal, DeviceLostError("an illegal memory access was encountered"))
+        command._go_on_in_another_process(journal)
     assert left.value.code == 0
     assert started[0][1:] == ["-m", "psarm.benchmarks.gpu", "--device", "cuda", "--resume", "--json", str(journal.path)]
-    assert "illegal memory access" in journal.rows[0]["failure"] and journal.rows[0]["name"] == "kernels"
+
+
+def lose_after(monkeypatch, body, checks):
+    """Let the suite do `body` in place of every step, and the GPU be lost once it was checked `checks` times."""
+    checked = []
+
+    def check(_):
+        checked.append(1)
+        if len(checked) > checks:
+            raise DeviceLostError("an illegal memory access")
+
+    names = [name for name in vars(Suite) if name.startswith("_") and not name.startswith("__")]
+    for name in set(names) - {"_keep", "_best", "_engines"}:
+        monkeypatch.setattr(Suite, name, body)
+    monkeypatch.setattr(steps, "check_device", check)
+    return checked
+
+
+def test_the_device_is_checked_only_after_steps_that_ran(journal, tmp_path, monkeypatch):
+    ran = []
+    checked = lose_after(monkeypatch, lambda _: ran.append(1), 99)
+    journal.report["done"] += ["ceilings", "batch 1", "many people"]
+    Suite(journal, CPU, True, 1, tmp_path, tmp_path).run(profile=False)
+    assert len(checked) == len(ran) == 12
+
+
+@pytest.mark.parametrize(("checks", "goes_on"), [(0, False), (1, True)])
+def test_a_gpu_that_stays_lost_ends_the_suite(journal, monkeypatch, checks, goes_on):
+    started = []
+    monkeypatch.setattr(subprocess, "run", lambda words, **_: started.append(words) or SimpleNamespace(returncode=0))
+    monkeypatch.setattr(command, "print_report", lambda *_: None)
+    lose_after(monkeypatch, lambda _: None, checks)
+    journal.put("done", ["model and frame", "ceilings"])
+    options = ["--device", "cpu", "--tiny", "--resume", "--json", str(journal.path)]
+    result = CliRunner().invoke(command.main, options)
+    report = json.loads(journal.path.read_text())
+    [row] = report["rows"]
+    assert "illegal memory access" in row["failure"] and bool(started) == goes_on
+    assert row["name"] == ("batch 1" if goes_on else "a new process")
+    if goes_on:
+        assert result.exit_code == 0 and report["done"][-1] == "batch 1"
+    else:
+        assert "fails in a new process too" in str(result.exception) and "goals" in report
 
 
 def test_a_gpu_that_fails_is_noticed(monkeypatch):
