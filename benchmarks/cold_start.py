@@ -119,7 +119,7 @@ def _show(row: dict[str, Any]) -> None:
 
 
 def _choices(bundle: Bundle, precisions: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Backend and precision of every row; raises `UsageError` where one of `precisions`, or everything, runs nowhere."""
+    """Backend and precision of every row; raises `UsageError` where one of `precisions` or everything runs nowhere."""
     running = [(backend, precision) for backend in BACKENDS for precision in runnable(bundle, backend)]
     names = list(dict.fromkeys(precision for _, precision in running))
     missing = [precision for precision in precisions if precision not in names]
