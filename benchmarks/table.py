@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from psarm.benchmarks.growth_curves import GrowthCurve
 from psarm.benchmarks.notation import DASH, percent, speed
 from psarm.benchmarks.report import BenchReport, Metrics, Row
 from psarm.benchmarks.workloads import row_name, size_name
@@ -33,11 +34,13 @@ def print_report(report: BenchReport, console: Console) -> None:
     print_whole(_table(report, _main_columns(report)), console)
     timed = [row for row in report.rows if row.timing is not None]
     if timed:
-        console.print("Where the time goes", style="italic")
+        console.print("Where the time goes, ms an image", style="italic")
         print_whole(_table(report, _time_columns(report), timed), console)
     searches = _searches(report)
     if searches.row_count:
         print_whole(searches, console)
+    for curve in report.growth:
+        print_whole(_growth(curve), console)
     for line in [*_failures(report), *report.notes, *fact_lines(report)]:
         console.print(line, markup=False, soft_wrap=True)
 
@@ -97,16 +100,16 @@ def _main_columns(report: BenchReport) -> list[_Column]:
     if report.reference is not None:
         columns.append(_Column("speed", lambda row: _times(report.speed_up(row))))
     if any(row.fresh for row in report.rows):
-        columns.append(_Column("MB", lambda row: _megabytes(row.fresh.memory_bytes if row.fresh else None)))
+        columns.append(_Column("RSS MB", lambda row: _megabytes(row.fresh.memory_bytes if row.fresh else None)))
     return columns
 
 
 def _time_columns(report: BenchReport) -> list[_Column]:
     columns = [_stage(name) for name in STAGE_TITLES]
     if any(row.fresh for row in report.rows):
-        columns.append(_Column("cold", lambda row: _whole(row.fresh.cold_start_ms if row.fresh else None)))
+        columns.append(_Column("cold start", lambda row: _whole(row.fresh.cold_start_ms if row.fresh else None)))
     if any(row.roofline for row in report.rows):
-        columns.append(_Column("roof", lambda row: f"{row.roofline.share:.0%}" if row.roofline else DASH))
+        columns.append(_Column("roofline", lambda row: f"{row.roofline.share:.0%}" if row.roofline else DASH))
     return columns
 
 
@@ -128,6 +131,19 @@ def _searches(report: BenchReport) -> Table:
                 continue
             cells = [percent(row.metric(group, key)) for key in ("mAP", "top1", "top5", "top10")]
             table.add_row(Text(f"{name} {precision}".strip()), search_name(group), *cells)
+    return table
+
+
+def _growth(curve: GrowthCurve) -> Table:
+    """A curve's points; what could not be measured says why."""
+    title = f"Growing {curve.kind}: {curve.name}, ms"
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=Text(title), title_justify="left")
+    table.add_column(curve.kind, justify="right", no_wrap=True)
+    table.add_column("measured", justify="right", no_wrap=True)
+    table.add_column("predicted", justify="right", no_wrap=True)
+    table.add_column("", overflow="fold")
+    for point in curve.points:
+        table.add_row(point.label, _number(point.measured_ms), _number(point.predicted_ms), Text(point.failure))
     return table
 
 

@@ -167,7 +167,10 @@ def command(
         chosen = {key: options[key] for key in ("gallery_sizes", "cbgm", "cross_camera")}
         _score_file(detections, dataset, data_root, json_path, **chosen)
     else:
-        html_path = options.pop("html_path")
+        html_path, save = options.pop("html_path"), options["save_detections"]
+        targets = [path.resolve() for path in (json_path, html_path, save) if path is not None]
+        if len(set(targets)) < len(targets):
+            raise UsageError("--json, --html and --save-detections write a file each; give them different names.")
         _run(_settings(bundle, dataset, data_root, options), json_path, html_path)
 
 
@@ -235,6 +238,7 @@ def _run(settings: BenchSettings, json_path: Path | None, html_path: Path | None
     print_report(report, out)
     if json_path is not None:
         write_json(json_path, report.to_dict())
+        out.print(f"Report: {json_path}", markup=False, soft_wrap=True)
     if html_path is not None:
         from psarm.benchmarks.page.bench import bench_page
 

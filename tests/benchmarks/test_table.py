@@ -123,6 +123,13 @@ def test_speed_is_told_on_the_same_frames_only(report):
     assert [whole.speed_up(row) for row in others] == [None, None]
 
 
+def test_curves_are_printed(report):
+    points = [GrowthPoint(1, "1", 10.0, 11.0), GrowthPoint(2, "2", failure="no [memory].")]
+    report.growth.append(GrowthCurve("batch", "onnxruntime fp32", "weights are shared", points))
+    lines = printed(report, width=80).partition("Growing batch: onnxruntime fp32, ms")[2].splitlines()
+    assert [line.split() for line in lines[4:6]] == [["1", "10.0", "11.0"], ["2", "–", "–", "no", "[memory]."]]
+
+
 def test_the_page_has_rows_plots_and_reasons(report):
     points = [GrowthPoint(1, "1", 10.0, 11.0), GrowthPoint(2, "2", failure="no <memory>.")]
     report.growth.append(GrowthCurve("batch", "onnxruntime fp32", "weights are shared", points))

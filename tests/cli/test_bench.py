@@ -226,6 +226,7 @@ def test_a_baseline_that_fails_is_no_failure(capsys, root, bundle):
         ([".", "--data-root", ".", "--threshold", "2"], "--threshold goes with --compare only"),
         ([".", "--data-root", ".", "--threads", "0"], "'--threads'"),
         ([".", "--data-root", ".", "--json", "."], "is a directory"),
+        ([".", "--data-root", ".", "--json", "x", "--html", "./x"], "write a file each; give them different names"),
     ],
 )
 def test_usage_errors_are_one_sentence(capsys, tmp_path, monkeypatch, arguments, sentence):
