@@ -60,8 +60,11 @@ def measure_ceiling(backend: str, precision: str, on_cpu: bool, threads: int) ->
     if not on_cpu or backend == "torch":
         return _by_torch(precision, on_cpu, threads)
     require("onnx", feature="Measuring the ceiling of a backend", extra="export")
-    with tempfile.TemporaryDirectory() as folder:
-        seconds = [_chain_seconds(Path(folder), backend, precision, threads, length) for length in CHAINS]
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            seconds = [_chain_seconds(Path(folder), backend, precision, threads, length) for length in CHAINS]
+    except OSError as error:  # what was timed so far is worth more than its roofline
+        raise PsarmError(f"the products to measure it with cannot be written: {error.strerror}.") from error
     macs = (CHAINS[1] - CHAINS[0]) * ROWS * COLUMNS * COLUMNS
     rate = _rate(macs, *seconds)
     return Ceiling(rate, copy_rate(threads), f"a chain of {ROWS}x{COLUMNS}x{COLUMNS} products on {backend}")
