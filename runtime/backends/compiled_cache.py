@@ -107,17 +107,18 @@ class CompiledGraph:
     def load_or_compile(self, load: Callable[[Path], Loaded], compile_graph: Callable[[Path | None], Loaded]) -> Loaded:
         """`load` what was kept, or `compile_graph` and keep what it writes to the path it is given.
 
-        Where it cannot be kept, that is told on stderr, once a folder, and the graph is compiled without a path. Raises
-        what `compile_graph(None)` does.
+        Where what was kept does not load, or nothing can be kept (once a folder), that is told on stderr, and the graph
+        is compiled, in the latter case without a path. Raises what `compile_graph(None)` does.
 
         Args:
             load: takes the path of what was kept, which ends with `TRAILER_BYTES` that a parser of ONNX skips.
             compile_graph: takes the path to write to, or None.
         """
         if self.is_whole():
-            # The libraries' exceptions share no base class but Exception; what is wrong with the graph comes again.
-            with contextlib.suppress(Exception):
+            try:
                 return load(self.path)
+            except Exception as error:  # the libraries' exceptions share no other base class
+                self._say(f"The compiled graph {self.path} does not load ({first_line(error)}); it is compiled anew.")
         try:
             with atomic_path(self.path) as temporary:
                 loaded = compile_graph(temporary)
@@ -130,8 +131,6 @@ class CompiledGraph:
         return loaded
 
     def _tell(self, error: Exception) -> None:
-        from psarm.console import err
-
         if self.path.parent in _told:
             return
         _told.add(self.path.parent)
@@ -140,6 +139,11 @@ class CompiledGraph:
             f"Compiled graphs cannot be kept in {self.path.parent} ({reason}); they are compiled anew each time. "
             f"Set PSARM_CACHE to a folder that can be written to, or {LIMIT}=0."
         )
+        self._say(message)
+
+    def _say(self, message: str) -> None:
+        from psarm.console import err
+
         err.print(message, markup=False)
 
 

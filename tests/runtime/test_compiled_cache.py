@@ -296,3 +296,20 @@ def test_use_makes_it_recent(bundle, kept, monkeypatch):
         path.unlink()
     answers(bundle, "openvino")
     assert not set(old) & set(kept())
+
+
+def test_what_does_not_load_is_said_and_compiled_anew(tmp_path, capsys):
+    graph = compiled_cache.CompiledGraph(tmp_path / "graph", 1e9)
+
+    def make(path):
+        path.write_bytes(b"good")
+        return "compiled"
+
+    def load(path):
+        raise RuntimeError("of another build")
+
+    assert graph.load_or_compile(load, make) == "compiled" and capsys.readouterr().err == ""
+    assert graph.load_or_compile(lambda path: "loaded", make) == "loaded"
+    assert graph.load_or_compile(load, make) == "compiled"
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert "does not load (of another build); it is compiled anew" in said
