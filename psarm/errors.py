@@ -11,6 +11,7 @@ The tree, with the exit code the command line turns each into::
     ├── CheckpointError        1   a checkpoint that cannot be loaded
     ├── BundleError            1   an exported bundle that cannot be opened
     ├── StreamError            1   a stream of frames that cannot go on
+    ├── GalleryError           1   a gallery that cannot be opened, read or written
     ├── ExportError            1   an export that failed or did not verify
     └── TrainingError          1   training that cannot go on
 
@@ -74,6 +75,10 @@ class StreamError(PsarmError):
         self.source = source
         self.last_good: dict[str, int] = last_good or {}
         """By source, the index of the last frame whose result was given out."""
+
+
+class GalleryError(PsarmError):
+    """A gallery that cannot be opened, read or written."""
 
 
 class ExportError(PsarmError):
