@@ -104,6 +104,45 @@ class SourceProgress:
 
 
 @dataclass(frozen=True, eq=False)
+class SourceInfo:
+    """A source of a gallery and how far it is."""
+
+    source: Source
+    added: datetime
+    progress: SourceProgress
+
+
+@dataclass(frozen=True, eq=False)
+class GalleryInfo:
+    """What is in a gallery."""
+
+    facts: GalleryFacts
+    people: int
+    """Rows: people in frames."""
+    visits: int
+    sources: int
+    cameras: tuple[str, ...]
+    start: datetime | None
+    """Time of the first person; None where no time is known."""
+    end: datetime | None
+    """Time of the last."""
+    bytes: int | None
+    """On the disk, with the versions that readers may still hold; None on object storage."""
+    indexed: tuple[str, ...]
+    """Tables that have an index of their embeddings: people, visits."""
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What a purge or the deletion of a source took out of a gallery."""
+
+    people: int
+    visits: int
+    index_dropped: tuple[str, ...] = ()
+    """Tables whose index went with the rows that were written anew, and has to be built again."""
+
+
+@dataclass(frozen=True, eq=False)
 class Where:
     """Which rows a search may find; None: no restriction."""
 
