@@ -1,0 +1,232 @@
+"""A gallery: the people of hours of video, and the search among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from psarm.errors import GalleryError
+from psarm.evaluation.cbgm import PRW_K1, PRW_K2
+from psarm.runtime.detections import Detections
+from psarm.runtime.gallery import ann, calibration, maintenance
+from psarm.runtime.gallery.audit import AuditLog
+from psarm.runtime.gallery.records import (
+    FrameHit,
+    GalleryFacts,
+    GalleryInfo,
+    Removed,
+    SourceInfo,
+    VisitHit,
+    Where,
+)
+from psarm.runtime.gallery.search import Approximate, SearchRequest, search_frames, search_visits
+from psarm.runtime.gallery.store import Store
+from psarm.runtime.gallery.writer import GalleryWriter
+
+if TYPE_CHECKING:
+    from psarm.runtime.gallery.ann import IndexKind, IndexReport
+    from psarm.runtime.gallery.calibration import Calibration
+
+Result = TypeVar("Result")
+__all__ = ["Gallery"]
+
+
+class Gallery:
+    """People of hours of video in a directory or on object storage (`s3://…`); use it in a `with` block.
+
+    Any number of processes read it while one writes: every call sees what was committed before it.
+    """
+
+    def __init__(self, store: Store, audit_log: Path | None = None) -> None:
+        """`Gallery.open` and `Gallery.create` make one."""
+        self.store = store
+        self._audit = AuditLog(store, audit_log)
+
+    @classmethod
+    def create(
+        cls,
+        where: str | Path,
+        fingerprint: str,
+        embedding_dim: int,
+        bundle: str,
+        thumbnails: bool = True,
+        people: bool = True,
+        audit_log: Path | None = None,
+    ) -> Self:
+        """Make an empty gallery in a directory that does not exist or is empty, or on object storage.
+
+        Args:
+            where: directory or URI.
+            fingerprint: embedding space, `Bundle.manifest.embedding.fingerprint`.
+            embedding_dim: D.
+            bundle: path of the bundle the embeddings come from.
+            thumbnails: whether visits keep a small picture.
+            people: whether the people of every frame are kept; without, only visits are.
+            audit_log: file for the lines on queries; None: `audit.jsonl` in the directory.
+
+        Raises:
+            GalleryError: there is a gallery or something else already, or it cannot be written.
+        """
+        return cls(Store.create(where, fingerprint, embedding_dim, bundle, thumbnails, people), audit_log)
+
+    @classmethod
+    def open(cls, where: str | Path, audit_log: Path | None = None) -> Self:
+        """Open a gallery, for reading and writing.
+
+        Raises:
+            GalleryError: it is missing, no gallery, damaged, or of a schema that this version does not read.
+        """
+        return cls(Store.open(where), audit_log)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the tables."""
+        self.store.close()
+
+    @property
+    def facts(self) -> GalleryFacts:
+        """What it is."""
+        return self.store.facts
+
+    @property
+    def where(self) -> str:
+        """Directory, as an absolute path, or URI."""
+        return self.store.where
+
+    @property
+    def thumbnails(self) -> bool:
+        """Whether visits keep a small picture."""
+        return self.facts.thumbnails
+
+    def check(self, fingerprint: str) -> None:
+        """Raise `GalleryError` where embeddings of `fingerprint` cannot be compared with those of the gallery."""
+        if fingerprint != self.facts.fingerprint:
+            raise GalleryError(
+                f"{self.where} was made with {self.facts.bundle} (embedding space {self.facts.fingerprint[:12]}), whose "
+                f"embeddings cannot be compared with those of {fingerprint[:12]}; use that bundle, or another gallery."
+            )
+
+    def info(self) -> GalleryInfo:
+        """Rows, people, visits, time span, size."""
+        return self._read(maintenance.info)
+
+    def sources(self) -> list[SourceInfo]:
+        """Its sources in the order they were added, with their progress."""
+        return self._read(maintenance.sources)
+
+    def writer(self) -> GalleryWriter:
+        """The one writer: a context manager.
+
+        Raises:
+            GalleryError: another process writes, or the gallery cannot be written.
+        """
+        return GalleryWriter(self.store)
+
+    def search(
+        self,
+        query: NDArray[np.float32],
+        top_k: int = 10,
+        where: Where = Where(),  # noqa: B008 - frozen
+        context: Detections | None = None,
+        k1: int = PRW_K1,
+        k2: int = PRW_K2,
+        approximate: Approximate | None = None,
+        query_names: Sequence[str] = (),
+    ) -> list[VisitHit]:
+        """Visits, most similar first; a line in the audit log.
+
+        Args:
+            query: unit-length embedding [D], or [q,D] of several pictures of one person.
+            top_k: how many visits.
+            where: which may be found.
+            context: people of the query's own picture from `PersonSearch.detect_around`; given, similarities go through
+                context bipartite graph matching (CBGM) in the frames of the `k1` best, with `k2` people of the context.
+            k1: see `context`.
+            k2: see `context`.
+            approximate: go through the index of `build_index`; None: exact.
+            query_names: names of the query's pictures, for the audit log.
+
+        Raises:
+            GalleryError: the query or the filters do not fit, or the audit log cannot be written.
+        """
+        request = SearchRequest(query, top_k, where, context, k1, k2, approximate)
+        self._check_context(request)
+        with self._audit.query("search", request, query_names) as line:
+            found = self._read(
+                lambda store: search_visits(store, request, calibration.load_calibration(store.database))
+            )
+            line.hits = len(found)
+        return found
+
+    def search_frames(
+        self,
+        query: NDArray[np.float32],
+        top_k: int = 10,
+        where: Where = Where(),  # noqa: B008 - frozen
+        context: Detections | None = None,
+        k1: int = PRW_K1,
+        k2: int = PRW_K2,
+        approximate: Approximate | None = None,
+        query_names: Sequence[str] = (),
+    ) -> list[FrameHit]:
+        """People of single frames, most similar first; otherwise as `search`."""
+        request = SearchRequest(query, top_k, where, context, k1, k2, approximate)
+        self._check_context(request)
+        with self._audit.query("search_frames", request, query_names) as line:
+            found = self._read(lambda store: search_frames(store, request))
+            line.hits = len(found)
+        return found
+
+    def build_index(self, kind: IndexKind = "IVF_PQ", k: int = 10, queries: int = 100) -> list[IndexReport]:
+        """Index the embeddings for `approximate` searches, and measure what share of the exact `k` best they find."""
+        with self.store.writing():
+            return ann.build_index(self.store, kind, k, queries)
+
+    def calibrate(self, target: float = 0.01, pairs: int = 200_000, seed: int = 0) -> Calibration:
+        """Estimate from visits of different people how often they look alike; kept in the gallery."""
+        with self.store.writing():
+            result = calibration.calibrate(self.store, target, pairs, seed)
+            calibration.save_calibration(self.store.database, result)
+        return result
+
+    def calibration(self) -> Calibration | None:
+        """The one kept; None where it was not calibrated."""
+        return self._read(lambda store: calibration.load_calibration(store.database))
+
+    def compact(self) -> None:
+        """Join small files, and remove versions that are older than an hour."""
+        with self.store.writing():
+            maintenance.compact(self.store)
+
+    def purge(self, older_than: datetime) -> Removed:
+        """Erase the people seen before `older_than`, from the disk too.
+
+        People of unknown time go by when their source was added. Sources and how far they are stay.
+        """
+        with self.store.writing():
+            return maintenance.purge(self.store, older_than)
+
+    def delete_source(self, name: str) -> Removed:
+        """Erase a source with its people and visits, from the disk too; `GalleryError` where there is none such."""
+        with self.store.writing():
+            return maintenance.delete_source(self.store, name)
+
+    def _read(self, read: Callable[[Store], Result]) -> Result:
+        return self.store.read(read)
+
+    def _check_context(self, request: SearchRequest) -> None:
+        if request.context is not None and not self.facts.people:
+            raise GalleryError(f"{self.where} keeps visits only, and CBGM needs the people of every frame; search without.")
