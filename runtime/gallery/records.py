@@ -176,9 +176,9 @@ class FrameHit:
 
 @dataclass(frozen=True, eq=False)
 class VisitHit:
-    """A visit."""
+    """A visit, or a person in one frame whom the tracker gave to none."""
 
-    visit: int
+    visit: int | None
     source: str
     camera: str
     start: datetime | None
@@ -196,4 +196,5 @@ class VisitHit:
     thumbnail: bytes | None
     """JPEG."""
     false_match_rate: float | None = None
-    """Share of visits of other people that would be as similar, from `Gallery.calibrate`; None where not calibrated."""
+    """Share of visits of other people that would be as similar, from `Gallery.calibrate`; None where not calibrated,
+    and for hits by CBGM, whose similarities are others."""

@@ -1,0 +1,126 @@
+"""The rows of a table that are most similar to a query, in an order that does not depend on rounding or storage.
+
+LanceDB's own similarities are rounded as its kernels happen to, so that they choose candidates only: a few rows more
+than asked for, whose similarities are computed again from their embeddings. D embedding dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from lancedb.table import Table
+
+SIMILARITY = "similarity"
+"""Column that `nearest` adds: float32."""
+
+_MORE = 16
+"""Rows asked for beyond those wanted, for what lies at the edge."""
+
+_ROUNDING = 1e-5
+"""What a similarity of LanceDB may be off, for embeddings of length 1 at most."""
+
+
+@dataclass(frozen=True)
+class Approximate:
+    """How a search goes through an index of `build_index`; a table that has none is searched exactly."""
+
+    nprobes: int = 32
+    """Partitions looked at; more of them where filters leave too few rows."""
+    refine: int = 10
+    """So many times `top_k` rows are compared by their embeddings as they are."""
+
+
+def embedding_matrix(rows: pa.Table) -> NDArray[np.float32]:
+    """float32 [n,D], the column `embedding`."""
+    column = rows["embedding"].combine_chunks()
+    return np.asarray(column.flatten(), np.float32).reshape(len(rows), column.type.list_size)
+
+
+def similarity(queries: NDArray[np.float32], embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Dot products, float32 [n] of one query or [q,n] of several.
+
+    Summed in double, so that equal embeddings have equal similarities wherever they lie.
+    """
+    products: NDArray[np.float64] = queries.astype(np.float64) @ embeddings.T.astype(np.float64)
+    return products.astype(np.float32)
+
+
+def nearest(
+    table: Table,
+    query: NDArray[np.float32],
+    limit: int,
+    columns: Sequence[str],
+    order: Sequence[str],
+    predicate: str | None = None,
+    approximate: Approximate | None = None,
+) -> pa.Table:
+    """The `limit` rows with the largest dot products, most similar first.
+
+    Args:
+        table: has a column `embedding`.
+        query: [D].
+        limit: how many rows, at least 1.
+        columns: those of the result, beside `embedding` and `similarity`.
+        order: columns, of `columns`, that say which of equals is the earlier.
+        predicate: SQL; rows for which it does not hold are as if not there.
+        approximate: through the index, where there is one; None: exact.
+    """
+    asked = limit + _MORE
+    slack = _ROUNDING * max(1.0, float(np.linalg.norm(query)))
+    while True:
+        found = _scan(table, query, asked, columns, predicate, approximate)
+        rows = most_similar(_with_similarity(found, query), order)
+        if len(rows) < asked or approximate is not None:
+            break
+        edge = rows[SIMILARITY][limit - 1].as_py()
+        if 1 - float(np.max(found["_distance"])) < edge - slack:
+            break  # no row left out can be among the first
+        asked *= 4
+    return rows.slice(0, limit)
+
+
+def most_similar(rows: pa.Table, order: Sequence[str]) -> pa.Table:
+    """`rows` sorted by similarity, most similar first; equals by the columns of `order`."""
+    keys = [np.asarray(rows[name]) for name in reversed(order)]
+    return rows.take(np.lexsort([*keys, -np.asarray(rows[SIMILARITY])]))
+
+
+def with_similarity(rows: pa.Table, values: NDArray[np.float32]) -> pa.Table:
+    """`rows` with `values` as their similarity."""
+    import pyarrow as pa
+
+    column = pa.array(values, pa.float32())
+    if SIMILARITY in rows.schema.names:
+        return rows.set_column(rows.schema.get_field_index(SIMILARITY), SIMILARITY, column)
+    return rows.append_column(SIMILARITY, column)
+
+
+def _with_similarity(found: pa.Table, query: NDArray[np.float32]) -> pa.Table:
+    rows = found.drop_columns(["_distance"])
+    return with_similarity(rows, similarity(query, embedding_matrix(rows)))
+
+
+def _scan(
+    table: Table,
+    query: NDArray[np.float32],
+    limit: int,
+    columns: Sequence[str],
+    predicate: str | None,
+    approximate: Approximate | None,
+) -> pa.Table:
+    search: Any = table.search(query, vector_column_name="embedding")
+    search = search.distance_type("dot").limit(limit).select([*columns, "embedding", "_distance"])
+    if predicate is not None:
+        search = search.where(predicate, prefilter=True)
+    if approximate is None:
+        search = search.bypass_vector_index()
+    else:
+        search = search.minimum_nprobes(approximate.nprobes).maximum_nprobes(0).refine_factor(approximate.refine)
+    return search.to_arrow()
