@@ -7,6 +7,7 @@ Every frame that is due comes out once, as a picture or as a `Skip`, in the orde
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -24,7 +25,8 @@ class TakenFrame(NamedTuple):
     image: Frame
 
 
-class Skip(NamedTuple):
+@dataclass(frozen=True)
+class Skip:
     """Frames that were due and are not to be had."""
 
     frame: int
@@ -34,13 +36,16 @@ class Skip(NamedTuple):
     count: int = 1
 
 
+Event = Literal["gone", "back", "clock", "cut short"]
+"""A camera went, it came back, a clock went wrong, a file is shorter than it says."""
+
+
 class Note(NamedTuple):
     """Something the user should know that ends nothing."""
 
     source: str
     """Its name."""
-    event: Literal["gone", "back", "clock", "cut short"]
-    """A camera went, it came back, a clock went wrong, a file is shorter than it says."""
+    event: Event
     text: str
     """One sentence."""
 

@@ -1,0 +1,192 @@
+"""A video file, or one behind HTTP, read with PyAV.
+
+What is due is known before anything is decoded (`plan`). Reading goes from keyframe to keyframe in runs that hold due
+frames, so that a sparse rate decodes little; a resumed reading and a chunk are runs that begin later.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from functools import cached_property
+from threading import Event
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from psarm.errors import ImageError
+from psarm.runtime.gallery.records import Source
+from psarm.runtime.indexing.decoding import OpenVideo, picture
+from psarm.runtime.indexing.plan import VideoPlan, make_plan, to_id
+from psarm.runtime.indexing.reading import Chunk, Note, OnNote, Skip, TakenFrame
+from psarm.runtime.indexing.sampling import Sampling
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+
+DAMAGED = "damaged"
+"""Reason: the decoder could not make a whole picture of it."""
+CUT_OFF = "cut off"
+"""Reason: the file ends before it."""
+UNSET_YEAR = 1970
+
+
+class VideoReader:
+    """Reads a video file, or an address that can be read from its beginning as often as one likes."""
+
+    def __init__(self, address: str, source: Source, sampling: Sampling, on_note: OnNote) -> None:
+        self._address = address
+        self._source = source
+        self._sampling = sampling
+        self._on_note = on_note
+        self._stop = Event()
+
+    @property
+    def source(self) -> Source:
+        """As far as it is known."""
+        return self._source
+
+    def plan(self) -> Source:
+        """Read the file's packets."""
+        planned = len(self._plan.due) + self._plan.missing
+        self._source = replace(self._source, planned=planned, rate=self._plan.rate)
+        return self._source
+
+    def read(self, after: int = -1) -> Iterator[TakenFrame | Skip]:
+        """Decode the frames that are due."""
+        return self._whole(after).read(self._stop)
+
+    def chunks(self, frames_per_chunk: int, after: int = -1) -> list[Chunk]:
+        """Parts that begin at keyframes."""
+        return list(self._whole(after).split(frames_per_chunk))
+
+    def close(self) -> None:
+        """End `read`."""
+        self._stop.set()
+
+    @cached_property
+    def _plan(self) -> VideoPlan:
+        with closing(OpenVideo(self._address, self._source.name)) as video:
+            try:
+                plan = make_plan(video.container, video.stream, self._sampling)
+            except ImageError as error:
+                raise ImageError(f"The video {self._source.name} cannot be used: {error}.") from error
+            if self._source.start is None:
+                self._source = replace(self._source, start=_creation_time(video))
+        for event, text in plan.warnings:
+            self._on_note(Note(self._source.name, event, f"{self._source.name}: {text}."))
+        return plan
+
+    def _whole(self, after: int) -> VideoChunk:
+        self.plan()
+        plan = self._plan
+        first = int(np.searchsorted(to_id(plan.due, plan.zero, plan.time_base), after, side="right"))
+        due = plan.due[first:]
+        tail_id = to_id(plan.last, plan.zero, plan.time_base) + 1
+        return VideoChunk(
+            source=self._source.name,
+            address=self._address,
+            start=self._source.start,
+            frames=due,
+            begins=np.maximum(np.searchsorted(plan.keys, due, side="right") - 1, 0),
+            keys=plan.keys,
+            zero=plan.zero,
+            time_base=plan.time_base,
+            seekable=plan.seekable,
+            keyframes=self._sampling.keyframes,
+            tail=Skip(tail_id, CUT_OFF, plan.missing) if plan.missing and tail_id > after else None,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class VideoChunk:
+    """Frames of a video file that are due, from one on. Times in ticks."""
+
+    source: str
+    address: str = field(repr=False)  # may hold a password
+    start: datetime | None
+    frames: NDArray[np.int64]  # [n] due
+    begins: NDArray[np.int64]  # [n] for each, which of `keys` it is decoded from
+    keys: NDArray[np.int64]
+    zero: int
+    time_base: Fraction
+    seekable: bool
+    keyframes: bool
+    """Whether only keyframes are due, so that each is decoded alone."""
+    tail: Skip | None
+    """What the file says it has beyond its end."""
+
+    @property
+    def due(self) -> int:
+        """How many come out, counting skips."""
+        return len(self.frames) + (self.tail.count if self.tail else 0)
+
+    def split(self, frames_per_chunk: int) -> Iterator[VideoChunk]:
+        """Parts of at least so many frames that begin at different keyframes; nothing where nothing is due."""
+        starts = np.flatnonzero(np.diff(self.begins, prepend=-1))  # of what is decoded from one keyframe
+        first = 0
+        while first < len(self.frames) or (self.tail and first == 0):
+            later = starts[starts >= first + frames_per_chunk]
+            end = int(later[0]) if len(later) else len(self.frames)
+            begins = self.begins[first:end]
+            yield replace(
+                self,
+                frames=self.frames[first:end],
+                begins=begins - begins[0] if len(begins) else begins,
+                keys=self.keys[begins[0] : begins[-1] + 1] if len(begins) else self.keys[:0],
+                tail=self.tail if end == len(self.frames) else None,
+            )
+            first = max(end, 1)
+
+    def read(self, stop: Event | None = None) -> Iterator[TakenFrame | Skip]:
+        """Decode the frames; `stop` ends it."""
+        if len(self.frames):
+            with closing(OpenVideo(self.address, self.source)) as video:
+                for run in self._runs():
+                    yield from self._read_run(video, run, stop or Event())
+        if self.tail and not (stop and stop.is_set()):
+            yield self.tail
+
+    def _runs(self) -> list[NDArray[np.int64]]:
+        """Places in `frames`: apart where between two there is a keyframe to seek to with nothing due before it."""
+        places = np.arange(len(self.frames))
+        return np.split(places, np.flatnonzero(np.diff(self.begins) > 1) + 1) if self.seekable else [places]
+
+    def _read_run(self, video: OpenVideo, run: NDArray[np.int64], stop: Event) -> Iterator[TakenFrame | Skip]:
+        due = deque(self.frames[run].tolist())
+        packets = video.packets_from(int(self.keys[self.begins[run[0]]]), self.seekable)
+        for time, frame in video.decode(packets, self.keyframes, stop):
+            while due and due[0] < time:
+                yield self._skip(due.popleft())
+            if due and due[0] == time:
+                yield self._take(due.popleft(), frame)
+            if not due:
+                return
+        while due and not stop.is_set():
+            yield self._skip(due.popleft())
+
+    def _take(self, time: int, frame: VideoFrame) -> TakenFrame | Skip:
+        if frame.is_corrupt:
+            return self._skip(time)
+        number = to_id(time, self.zero, self.time_base)
+        taken = None if self.start is None else self.start + timedelta(microseconds=number)
+        return TakenFrame(number, taken, picture(frame))
+
+    def _skip(self, time: int) -> Skip:
+        return Skip(to_id(time, self.zero, self.time_base), DAMAGED)
+
+
+def _creation_time(video: OpenVideo) -> datetime | None:
+    """When the recording began, as the file says; cameras whose clock was never set say 1904 or 1970."""
+    text = video.container.metadata.get("creation_time") or video.stream.metadata.get("creation_time")
+    try:
+        time = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    time = time.replace(tzinfo=time.tzinfo or UTC).astimezone(UTC)
+    return time if time.year > UNSET_YEAR else None
