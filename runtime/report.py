@@ -44,8 +44,8 @@ def search_page(query: Picture, hits: Iterable[RankedPicture], notes: Sequence[s
         style=STYLE,
         name=html.escape(query.name),
         count=f"{len(cards)} {'hit' if len(cards) == 1 else 'hits'}",
-        crop=_crop(query, "the person searched for"),
-        frame=_frame(query, "the query picture", "query", ORANGE),
+        crop=crop_html(query, "the person searched for"),
+        frame=frame_html(query, "the query picture", "query", ORANGE),
         cards="\n".join(cards) or NOBODY,
         notes=" · ".join(html.escape(note) for note in notes),
     )
@@ -60,21 +60,24 @@ def _card(rank: int, hit: RankedPicture) -> str:
         name=html.escape(hit.picture.name),
         box=",".join(f"{value:.0f}" for value in hit.picture.box.tolist()),
         score=f"{hit.score:.3f}",
-        crop=_crop(hit.picture, f"person at rank {rank}"),
-        frame=_frame(hit.picture, f"frame at rank {rank}", similarity, GREEN),
+        crop=crop_html(hit.picture, f"person at rank {rank}"),
+        frame=frame_html(hit.picture, f"frame at rank {rank}", similarity, GREEN),
     )
 
 
-def _frame(picture: Picture, alt: str, label: str, colour: tuple[int, int, int]) -> str:
+def frame_html(picture: Picture, alt: str, label: str, colour: tuple[int, int, int]) -> str:
+    """An `<img>` of the whole frame with the person's box and a short label at it."""
     image, factor = shrink(picture.image, FRAME_SIDE)
-    return _image(draw_boxes(image, picture.box[None] * factor, [label], colour), alt, "frame")
+    return jpeg_html(encode_jpeg(draw_boxes(image, picture.box[None] * factor, [label], colour)), alt, "frame")
 
 
-def _crop(picture: Picture, alt: str) -> str:
+def crop_html(picture: Picture, alt: str) -> str:
+    """An `<img>` of the person."""
     image, _ = shrink(crop(picture.image, picture.box), CROP_SIDE)
-    return _image(image, alt, "crop")
+    return jpeg_html(encode_jpeg(image), alt, "crop")
 
 
-def _image(image: NDArray[np.uint8], alt: str, kind: str) -> str:
-    data = base64.b64encode(encode_jpeg(image)).decode("ascii")
-    return f'<img class="{kind}" alt="{html.escape(alt)}" src="data:image/jpeg;base64,{data}">'
+def jpeg_html(data: bytes, alt: str, kind: str) -> str:
+    """An `<img>` of class `kind` that holds a JPEG."""
+    encoded = base64.b64encode(data).decode("ascii")
+    return f'<img class="{kind}" alt="{html.escape(alt)}" src="data:image/jpeg;base64,{encoded}">'

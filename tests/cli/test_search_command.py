@@ -80,8 +80,7 @@ def test_several_people_are_listed_and_one_can_be_chosen(bundle, gallery, tmp_pa
     crowd = draw(tmp_path / "crowd.png", {1: ORANGE, 2: RED})
     code, out, err = psarm(capfd, "search", bundle, "--query", crowd, gallery)
     assert code == 2 and out == ""
-    assert "shows 2 people (listed above); choose one with --person N or --box; " in err
-    assert f"psarm detect {bundle} {crowd} --save DIR draws the numbers." in err
+    assert "shows 2 people (listed above); choose one with --person N or --box; --save-people PICTURE.jpg draws" in err
     rows = [line.split("│") for line in err.splitlines() if line.count("│") == 4]
     boxes = {row[1].strip(): row[2].strip() for row in rows}
     assert list(boxes) == ["1", "2"]
@@ -95,7 +94,7 @@ def test_several_people_are_listed_and_one_can_be_chosen(bundle, gallery, tmp_pa
 def test_several_people_are_listed_as_json(bundle, gallery, tmp_path, capfd):
     crowd = draw(tmp_path / "crowd.png", {1: ORANGE, 2: RED})
     code, found, err = search(capfd, bundle, "--query", crowd, gallery)
-    assert code == 2 and list(found) == ["people"] and "│" not in err
+    assert code == 2 and list(found) == ["query", "people"] and "│" not in err
     assert "shows 2 people (listed in the JSON); choose one with --person N or --box" in err
     assert [person["person"] for person in found["people"]] == [1, 2]
     _, out, _ = psarm(capfd, "detect", bundle, crowd, "--json", "--threads", 1)
@@ -105,6 +104,16 @@ def test_several_people_are_listed_as_json(bundle, gallery, tmp_path, capfd):
     for person in found["people"]:
         _, chosen, _ = search(capfd, bundle, "--query", crowd, gallery, "--person", person["person"])
         assert chosen["query"]["box"] == person["box"]
+
+
+def test_the_people_of_the_query_are_drawn_where_asked_for(bundle, gallery, tmp_path, capfd):
+    crowd, drawn = draw(tmp_path / "crowd.png", {1: ORANGE, 2: RED}), tmp_path / "numbers" / "crowd.jpg"
+    code, _, err = search(capfd, bundle, "--query", crowd, gallery, "--save-people", drawn)
+    assert code == 2 and err.endswith(f"(listed in the JSON, drawn in {drawn}); choose one with --person N or --box.\n")
+    picture, plain = cv2.imread(str(drawn)), cv2.imread(str(crowd))
+    assert picture.shape == plain.shape and (abs(picture.astype(int) - plain) > 60).any()
+    code, _, _ = search(capfd, bundle, "--query", crowd, gallery, "--person", 2, "--save-people", drawn)
+    assert code == 0
 
 
 def test_nobody_in_the_query(bundle, gallery, tmp_path, capfd):
@@ -195,6 +204,11 @@ def test_bundle_comes_first(bundle, query, capfd):
     [
         (["--query", "gone.jpg", "{gallery}"], 2, "Path 'gone.jpg' does not exist"),
         (["{gallery}"], 2, "Missing option '--query'"),
+        (["--query", "{query}"], 2, "Missing argument 'PATH...' (or --gallery DIR to search in a gallery)"),
+        (["--query", "{query}", "--query", "{query}", "{gallery}"], 2, "are for a --gallery; give one"),
+        (["--query", "{query}", "{gallery}", "--person", "1", "--person", "2"], 2, "2 --person came for 1 --query"),
+        (["--query", "{query}", "{gallery}", "--camera", "door"], 2, "--camera works with --gallery only"),
+        (["--query", "{query}", "{gallery}", "--save-people", "{query}"], 2, "would be overwritten"),
         (["--query", "{gallery}", "{gallery}"], 1, "is a folder; a picture file is needed"),
         (["--query", "{bad}", "{gallery}"], 1, "is damaged or not a picture"),
         (["--query", "{query}", "{gallery}", "--box", "1,2,3"], 2, "not of the form x1,y1,x2,y2"),

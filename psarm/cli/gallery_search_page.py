@@ -1,0 +1,81 @@
+"""The page of `psarm search --gallery --html`: frames are read again from their sources where these are still there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from psarm.cli.gallery_hits import GalleryHit, hit_length, hit_seconds, hit_when
+from psarm.cli.gallery_search import UNLIKELY, Found, judged
+from psarm.cli.gallery_times import places
+from psarm.cli.query_pictures import box_text
+from psarm.errors import ImageError
+from psarm.runtime.gallery.records import FrameHit, Source
+
+if TYPE_CHECKING:
+    from psarm.runtime.gallery.page import Card, Moment
+    from psarm.runtime.indexing.again import FramesAgain
+    from psarm.runtime.video import Frame
+
+
+def write_page(target: Path, found: Found) -> None:
+    """Write the page atomically."""
+    from psarm.console import progress
+    from psarm.files import write_text
+    from psarm.runtime.gallery.page import gallery_page
+    from psarm.runtime.indexing.again import FramesAgain
+
+    with closing(FramesAgain()) as again, progress() as bar:
+        cards = bar.track(_cards(found, again), total=len(found.hits), description="Reading frames again")
+        page = gallery_page([query.picture for query in found.queries], cards, _notes(found))
+    write_text(target, page)
+
+
+def _cards(found: Found, again: FramesAgain) -> Iterator[Card]:
+    from psarm.runtime.gallery.page import Card
+
+    sources = {info.source.name: info.source for info in found.gallery.sources()}
+    for hit in found.hits:
+        source = sources[hit.source]
+        try:
+            frame: Frame | str = again.read(source, hit.frame if isinstance(hit, FrameHit) else hit.best_frame)
+        except ImageError as error:
+            frame = str(error)
+        yield Card(
+            similarity=hit.similarity,
+            camera=hit.camera,
+            source=hit.source,
+            when=hit_when(hit),
+            detail=_detail(hit),
+            box=hit.box,
+            frame=frame,
+            thumbnail=None if isinstance(hit, FrameHit) else hit.thumbnail,
+            moment=_moment(source, hit),
+            unlikely=UNLIKELY if found.unlikely(hit) else "",
+        )
+
+
+def _detail(hit: GalleryHit) -> str:
+    score = f"detection score {hit.score:.3f}"
+    if isinstance(hit, FrameHit):
+        return f"box {box_text(hit.box.tolist())} · {score}"
+    return f"{hit_length(hit)} · {hit.frames} {'frame' if hit.frames == 1 else 'frames'} · {score}"
+
+
+def _moment(source: Source, hit: GalleryHit) -> Moment | None:
+    """What can be played: part of a video file that is still there."""
+    from psarm.runtime.gallery.page import Moment
+
+    seconds = hit_seconds(hit)
+    if source.kind != "video" or seconds is None or not Path(source.name).is_file():
+        return None
+    return Moment(Path(source.name), *seconds, places(*seconds))
+
+
+def _notes(found: Found) -> list[str]:
+    facts = {**found.facts, "cbgm": "yes" if found.search.cbgm else "no"}
+    facts["approximate"] = "yes" if found.search.approximate else "no"
+    verdict = "not calibrated: no hit is marked" if found.calibration is None else judged(found.calibration)
+    return [*(f"{key}: {value}" for key, value in facts.items()), verdict]

@@ -1,0 +1,78 @@
+"""HTML and CSS of the gallery's page (`psarm.runtime.gallery.page`); fields in braces are filled with `str.format`."""
+
+from psarm.runtime.report_template import STYLE as SEARCH_STYLE
+
+STYLE = (
+    SEARCH_STYLE
+    + """
+.views .none { flex: 1; display: grid; place-items: center; padding: 12px; border: 1px dashed var(--line);
+               border-radius: 6px; color: var(--soft); font-size: 13px; text-align: center; }
+.views .none.crop { flex: none; padding: 4px; }
+aside .caption { margin: 6px 0 18px; }
+aside .caption:last-child { margin-bottom: 0; }
+.when { grid-column: 1 / -1; font-weight: 600; font-variant-numeric: tabular-nums; }
+.camera { padding: 0 8px; border: 1px solid var(--line); border-radius: 999px; color: var(--soft); font-size: 12px;
+          font-weight: 400; }
+.play { grid-column: 1 / -1; display: flex; gap: 10px; align-items: baseline; min-width: 0; font-size: 13px; }
+.play a { color: var(--good); font-weight: 600; text-decoration: none; white-space: nowrap; }
+.play a:hover { text-decoration: underline; }
+.play code { min-width: 0; color: var(--soft); font-size: 12px; overflow-wrap: anywhere; }
+.unlikely .views { filter: grayscale(1); opacity: .55; }
+.unlikely .rank, .unlikely .bar span { background: var(--soft); }
+.unlikely .when { font-weight: 400; }
+.verdict { grid-column: 1 / -1; color: var(--soft); font-size: 13px; font-style: italic; }
+"""
+)
+
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Person search: {title}</title>
+<style>{style}</style>
+</head>
+<body>
+<header><h1>Person search: {count}</h1></header>
+<main>
+<aside>
+<h2>Query</h2>
+{queries}
+</aside>
+<section>
+<h2>Most similar first</h2>
+<div class="hits">
+{cards}
+</div>
+</section>
+</main>
+<footer>{notes}</footer>
+</body>
+</html>
+"""
+
+QUERY = """{crop}
+{frame}
+<div class="caption"><span class="name">{name}</span></div>"""
+
+CARD = """<article{kind}>
+<div class="views">{crop}{frame}</div>
+<div class="caption">
+<span class="rank">{rank}</span>
+<span class="similarity" title="similarity">{similarity}</span>
+<span class="bar"><span style="width:{percent}%"></span></span>
+{verdict}<span class="when">{when} <span class="camera">{camera}</span></span>
+{play}<span class="name">{source}</span>
+<span class="detail">{detail}</span>
+</div>
+</article>"""
+
+VERDICT = """<span class="verdict">{text}</span>
+"""
+
+PLAY = """<span class="play"><a href="{link}">▶ Play {place}</a><code>{command}</code></span>
+"""
+
+NOTHING = """<div class="none{kind}">{text}</div>"""
+
+NOBODY = """<p class="nobody">Nobody was found.</p>"""
