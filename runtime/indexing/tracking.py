@@ -54,7 +54,8 @@ class Similarity(BIoU):
         """`boxes_1` [t,4] of the tracks, `boxes_2` [n,4] of the people → [t,n]."""
         visits = self.visits()
         if self.known is not None:
-            return (np.array(visits)[:, None] == self.known).astype(np.float64)
+            same: NDArray[np.bool_] = np.array(visits)[:, None] == self.known
+            return same.astype(np.float64)
         near = super()._compute(boxes_1, boxes_2)
         alike = np.stack([self.seen[visit] for visit in visits]) @ self.people.T - ALIKE
         return np.where(near > 0, near + alike, 0.0)
@@ -106,8 +107,9 @@ class VisitTracker:
         found = self._tracker.update(people, timestamp=frame / MICROSECONDS)
         visits = np.full(len(boxes), -1, np.int64)
         if len(boxes):
-            visits[found.data["row"]] = found.tracker_id
-            self._begin(visits, found.data["row"][found.tracker_id == -1])
+            rows, numbers = np.asarray(found.data["row"]), np.asarray(found.tracker_id)
+            visits[rows] = numbers
+            self._begin(visits, rows[numbers == -1])
         alive, seen = self.alive, self._similarity.seen
         seen |= {int(visit): unit for visit, unit in zip(visits, self._similarity.people, strict=True)}
         self._similarity.seen = {visit: unit for visit, unit in seen.items() if visit in alive}
