@@ -22,7 +22,8 @@ COMMANDS = {
     "export": "Turn a checkpoint into a bundle: ONNX graphs and a manifest.",
     "engines": "Build TensorRT engines for this machine's GPU from a bundle.",
     "detect": "Find every person in images with a bundle.",
-    "search": "Find one person in a folder of images with a bundle.",
+    "search": "Find one person in images and videos, or in a gallery.",
+    "gallery": "Look after a gallery: contents, retention, exports, calibration.",
     "bench": "Accuracy and speed beside PyTorch; the paper's tables and figures.",
     "doctor": "Show versions and which backends load here, and why others do not.",
 }

@@ -1,0 +1,87 @@
+"""`psarm gallery audit`: which queries were made."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from psarm.cli.gallery_options import AS_JSON, GALLERY
+from psarm.cli.gallery_times import local
+from psarm.errors import GalleryError, UsageError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from psarm.runtime.gallery.gallery import Gallery
+
+Entry = dict[str, Any]
+
+
+@click.command()
+@GALLERY
+@click.option(
+    "--audit-log",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Read this file, where searches were made with --audit-log.",
+)
+@AS_JSON
+def audit(gallery: str, audit_log: Path | None, as_json: bool) -> None:
+    """List the queries that were made: when, by whom, with which picture's name and filters.
+
+    --json prints the lines as they are in the log.
+    """
+    from psarm.console import out, print_whole
+    from psarm.runtime.gallery.gallery import Gallery
+
+    if audit_log is None:
+        with Gallery.open(gallery) as opened:
+            audit_log = _own_log(opened)
+    entries = _read(audit_log)
+    if as_json:
+        for entry in entries:
+            click.echo(json.dumps(entry))
+    elif entries:
+        print_whole(_table(entries), out)
+    else:
+        out.print("No query was made yet.")
+
+
+def _own_log(gallery: Gallery) -> Path:
+    from psarm.runtime.gallery.audit import AUDIT_FILE
+
+    if gallery.store.directory is None:
+        raise UsageError(f"{gallery.where} is on object storage and keeps no audit log; say where it is: --audit-log.")
+    return gallery.store.directory / AUDIT_FILE
+
+
+def _read(path: Path) -> list[Entry]:
+    if not path.exists():
+        return []
+    entries = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            entries.append(json.loads(line))
+        except ValueError as error:
+            raise GalleryError(f"Line {number} of {path} is no JSON ({error}): it was changed or cut short.") from error
+    return entries
+
+
+def _table(entries: list[Entry]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("time", "user", "what", "query pictures", "filters", "hits")
+    for entry in entries:
+        filters = ", ".join(f"{name} {_text(value)}" for name, value in entry["filters"].items())
+        hits = "failed" if entry["hits"] is None else str(entry["hits"])
+        time = local(datetime.fromisoformat(entry["time"]))
+        table.add_row(time, *map(Text, (entry["user"], entry["what"], _text(entry["query"]), filters, hits)))
+    return table
+
+
+def _text(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,54 @@
+"""`psarm gallery export`: a gallery's people for other tools."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from psarm.cli.gallery_options import AS_JSON, GALLERY
+from psarm.errors import UsageError
+
+
+@click.command()
+@GALLERY
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "layout",
+    type=click.Choice(["parquet", "coco", "mot"]),
+    required=True,
+    help="parquet: one file with embeddings; coco: one JSON file; mot: a directory with a text file a source.",
+)
+@click.option(
+    "--rate",
+    type=click.FloatRange(0, min_open=True),
+    help="With mot: frames a second of sources that do not say it themselves, such as cameras.",
+)
+@AS_JSON
+def export(gallery: str, out: Path, layout: str, rate: float | None, as_json: bool) -> None:
+    """Write the people of a gallery to OUT, for other tools."""
+    from psarm import console
+    from psarm.runtime.gallery import export as exporting
+    from psarm.runtime.gallery.gallery import Gallery
+
+    if rate is not None and layout != "mot":
+        raise UsageError(f"--rate is of mot files; leave it out with --format {layout}.")
+    if layout != "mot" and out.is_dir():
+        raise UsageError(f"{out} is a directory; {layout} is one file.")
+    facts: dict[str, Any]
+    with Gallery.open(gallery) as opened:
+        if layout == "mot":
+            files = exporting.write_mot(opened, out, rate)
+            facts = {"files": {source: str(path) for source, path in files.items()}}
+            text = f"{len(files):,} files"
+        else:
+            write = exporting.write_parquet if layout == "parquet" else exporting.write_coco
+            count = write(opened, out)
+            facts, text = {"people": count}, f"{count:,} people in frames"
+    if as_json:
+        click.echo(json.dumps({"out": str(out), **facts}))
+    else:
+        console.out.print(f"Wrote {out}: {text}.", markup=False)
