@@ -44,6 +44,8 @@ class FramesAgain:
 def _open(source: Source) -> SourceReader:
     if source.kind == "live":
         raise ImageError("A camera keeps no frames.")
+    if "://" in source.name:
+        raise ImageError("Frames are read again from files only.")
     if not Path(source.name).exists():
         raise ImageError(f"{source.name} is not there any more.")
     sampling = {field.name: source.settings[field.name] for field in fields(Sampling) if field.name in source.settings}
