@@ -23,7 +23,7 @@ class Walkers:
             who = np.flatnonzero(rng.random(count) >= missed)
             who = rng.permutation(who)
             corner = start[who] + speed[who] * seconds_in + rng.normal(0, 1, (len(who), 2))
-            boxes = np.concatenate([corner, corner + [40, 100]], 1).astype(np.float32)
+            boxes = np.concatenate([corner, corner + np.array([40, 100])], 1).astype(np.float32)
             scores = rng.uniform(0.5, 1, len(who)).astype(np.float32)
             seen = face[who] + rng.normal(0, 0.3, (len(who), DIM))
             seen *= scores[:, None] / np.linalg.norm(seen, axis=1, keepdims=True)
@@ -39,7 +39,8 @@ def test_a_walker_is_one_visit(fps):
     walkers = Walkers(fps=fps)
     tracker = VisitTracker()
     visits = walkers.track(tracker)
-    pairs = {(w, v) for (_, who, _), row in zip(walkers.frames, visits, strict=True) for w, v in zip(who, row)}
+    whose = np.concatenate([who for _, who, _ in walkers.frames]).tolist()
+    pairs = set(zip(whose, np.concatenate(visits).tolist(), strict=True))
     assert sorted(w for w, _ in pairs) == [0, 1, 2, 3, 4]
     assert sorted(v for _, v in pairs) == [0, 1, 2, 3, 4] and tracker.next_visit == 5
 
