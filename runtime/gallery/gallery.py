@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from psarm.errors import GalleryError
 from psarm.evaluation.cbgm import PRW_K1, PRW_K2
 from psarm.runtime.detections import Detections
-from psarm.runtime.gallery import ann, calibration, maintenance
+from psarm.runtime.gallery import ann, calibration, ledger, maintenance
 from psarm.runtime.gallery.audit import AuditLog
 from psarm.runtime.gallery.records import (
     FrameHit,
@@ -25,6 +25,7 @@ from psarm.runtime.gallery.records import (
     VisitHit,
     Where,
 )
+from psarm.runtime.gallery.schema import SCHEMA_VERSION
 from psarm.runtime.gallery.search import Approximate, SearchRequest, search_frames, search_visits
 from psarm.runtime.gallery.store import Store
 from psarm.runtime.gallery.writer import GalleryWriter
@@ -46,7 +47,7 @@ class Gallery:
     def __init__(self, store: Store, audit_log: Path | None = None) -> None:
         """`Gallery.open` and `Gallery.create` make one."""
         self.store = store
-        self._audit = AuditLog(store, audit_log)
+        self._audit = AuditLog(store.where, store.directory, audit_log)
 
     @classmethod
     def create(
@@ -73,7 +74,10 @@ class Gallery:
         Raises:
             GalleryError: there is a gallery or something else already, or it cannot be written.
         """
-        return cls(Store.create(where, fingerprint, embedding_dim, bundle, thumbnails, people), audit_log)
+        facts = GalleryFacts(
+            SCHEMA_VERSION, fingerprint, embedding_dim, bundle, thumbnails, people, created=datetime.now(UTC)
+        )
+        return cls(Store.create(where, facts), audit_log)
 
     @classmethod
     def open(cls, where: str | Path, audit_log: Path | None = None) -> Self:
@@ -93,8 +97,7 @@ class Gallery:
         self.close()
 
     def close(self) -> None:
-        """Let go of the tables."""
-        self.store.close()
+        """Nothing is held between two calls, so that nothing is to be done; a writer is closed by itself."""
 
     @property
     def facts(self) -> GalleryFacts:
@@ -115,8 +118,8 @@ class Gallery:
         """Raise `GalleryError` where embeddings of `fingerprint` cannot be compared with those of the gallery."""
         if fingerprint != self.facts.fingerprint:
             raise GalleryError(
-                f"{self.where} was made with {self.facts.bundle} (embedding space {self.facts.fingerprint[:12]}), whose "
-                f"embeddings cannot be compared with those of {fingerprint[:12]}; use that bundle, or another gallery."
+                f"{self.where} was made with {self.facts.bundle} (embedding space {self.facts.fingerprint[:12]}), "
+                f"whose embeddings cannot be compared with those of {fingerprint[:12]}; use that bundle."
             )
 
     def info(self) -> GalleryInfo:
@@ -125,7 +128,7 @@ class Gallery:
 
     def sources(self) -> list[SourceInfo]:
         """Its sources in the order they were added, with their progress."""
-        return self._read(maintenance.sources)
+        return self._read(ledger.read_sources)
 
     def writer(self) -> GalleryWriter:
         """The one writer: a context manager.
@@ -219,6 +222,10 @@ class Gallery:
         with self.store.writing():
             return maintenance.purge(self.store, older_than)
 
+    def to_be_purged(self, older_than: datetime) -> Removed:
+        """What `purge` would erase."""
+        return self._read(lambda store: maintenance.to_be_purged(store, older_than))
+
     def delete_source(self, name: str) -> Removed:
         """Erase a source with its people and visits, from the disk too; `GalleryError` where there is none such."""
         with self.store.writing():
@@ -229,4 +236,6 @@ class Gallery:
 
     def _check_context(self, request: SearchRequest) -> None:
         if request.context is not None and not self.facts.people:
-            raise GalleryError(f"{self.where} keeps visits only, and CBGM needs the people of every frame; search without.")
+            raise GalleryError(
+                f"{self.where} keeps visits only, and CBGM needs the people of every frame; search without."
+            )

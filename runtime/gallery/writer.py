@@ -2,16 +2,36 @@
 
 A commit of several sources is: 1 add the people; 2 add a segment a source, in one step: the commit point; 3 fold the
 people into their visits; 4 where a gallery keeps visits only, delete the people that no tracker needs any more.
+Whatever a process was killed in, `add_source` puts in order: people after the last segment are deleted, those of the
+last segment are folded.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+from psarm.errors import GalleryError, UsageError
+from psarm.runtime.gallery import maintenance
+from psarm.runtime.gallery.columns import frames_of, people_rows
+from psarm.runtime.gallery.ledger import (
+    NOTHING_DONE,
+    Segment,
+    canonical,
+    progress,
+    read_segments,
+    read_sources,
+    source_rows,
+)
 from psarm.runtime.gallery.records import IndexedPeople, Source, SourceBatch, SourceProgress
+from psarm.runtime.gallery.schema import visit_id
 from psarm.runtime.gallery.store import Store
+from psarm.runtime.gallery.visits import Visit, fold, read_visits, touched, write_visits
 
 TRACK_MEMORY = 60.0
 """Seconds (of pictures: pictures) of a source's people kept for its tracker where a gallery keeps visits only."""
@@ -25,7 +45,18 @@ class GalleryWriter:
 
     def __init__(self, store: Store) -> None:
         """Raises `GalleryError` where another process writes, or the gallery cannot be written."""
-        raise NotImplementedError
+        self._store = store
+        self._progress: dict[int, SourceProgress] = {}
+        self._numbers: dict[int, int] = {}  # of the next segment
+        self._failed = False
+        with ExitStack() as stack:
+            stack.enter_context(store.writing())
+            with store.said():
+                self._sources = {info.progress.source: info.source for info in read_sources(store)}
+                # A compaction leaves one fragment of segments, and every commit adds one.
+                self._uncompacted = store.segments.stats()["fragment_stats"]["num_fragments"]
+                self._version = store.segments.version
+            self._lock = stack.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -37,7 +68,7 @@ class GalleryWriter:
 
     def close(self) -> None:
         """Let others write; what was not committed is gone."""
-        raise NotImplementedError
+        self._lock.close()
 
     def add_source(self, source: Source) -> SourceProgress:
         """Add a source, or go on with it: what a broken-off commit left of it is put in order first.
@@ -45,17 +76,198 @@ class GalleryWriter:
         Raises:
             GalleryError: there is a source of that name with other content, settings, camera or kind.
         """
-        raise NotImplementedError
+        known = [number for number, other in self._sources.items() if other.name == source.name]
+        with self._store.said():
+            if known:
+                number = known[0]
+                self._check_same(self._sources[number], source)
+            else:
+                number = max(self._sources, default=-1) + 1
+                self._store.sources.add(source_rows(number, source, self._store.sources.schema))
+                self._sources[number] = source
+            self._repair(number)
+        return self._progress[number]
 
     def recent_people(self, source: int, since_frame: int) -> list[IndexedPeople]:
         """People of a source's frames from `since_frame` on, without thumbnails: what its tracker goes on with."""
-        raise NotImplementedError
+        with self._store.said():
+            rows = self._store.people.search().where(f"source = {source} AND frame >= {since_frame}").to_arrow()
+        return frames_of(rows)
 
     def commit(self, batches: Sequence[SourceBatch]) -> None:
         """Add the batches of several sources (one a source), all of them or none.
 
         Raises:
-            GalleryError: a batch is not of a source that was added, its frames do not rise beyond those done, or
-                it cannot be written: disk full, somebody else wrote.
+            UsageError: a batch is not of a source that was added, or its frames do not fit or do not rise beyond those
+                done.
+            GalleryError: it cannot be written (disk full), or somebody else wrote. Then this writer is of no more use:
+                another one finds whether the batches were committed.
         """
-        raise NotImplementedError
+        for batch in batches:
+            self._check(batch)
+        if len({batch.source for batch in batches}) < len(batches):
+            raise UsageError("A commit takes one batch a source; join those of the same source.")
+        if not batches:
+            return
+        if self._failed:
+            raise GalleryError(f"{self._store.where}: an earlier commit failed; open another writer to go on.")
+        self._failed = True
+        with self._store.said():
+            self._commit(batches)
+            self._failed = False
+            self._uncompacted += 1
+            if self._uncompacted >= self.compact_every:
+                self.compact()
+
+    def compact(self) -> None:
+        """Join small files, and remove versions that are older than an hour."""
+        maintenance.compact(self._store)
+        self._uncompacted = 0
+        self._version = self._store.segments.version
+
+    def _commit(self, batches: Sequence[SourceBatch]) -> None:
+        store = self._store
+        store.segments.checkout_latest()
+        if store.segments.version != self._version:
+            raise GalleryError(
+                f"Somebody else wrote to {store.where} meanwhile; one process writes at a time, so end the other one."
+            )
+        rows = [
+            people_rows(batch.source, self._sources[batch.source].camera, batch.frames, store.people.schema)
+            for batch in batches
+        ]
+        if any(table.num_rows for table in rows):
+            store.people.add(_joined(rows))
+        segments = [self._segment(batch) for batch in batches]
+        store.segments.add(_rows(segments, store.segments.schema))
+        self._version = store.segments.version
+        self._fold({batch.source: batch.frames for batch in batches})
+        for segment in segments:
+            self._advance(segment)
+        if not store.facts.people:
+            self._forget([batch.source for batch in batches])
+
+    def _segment(self, batch: SourceBatch) -> Segment:
+        done = self._progress[batch.source]
+        numbers = [int(people.visits.max()) for people in batch.frames if len(people.visits)]
+        last = batch.last_frame
+        if last is None:
+            last = batch.frames[-1].frame if batch.frames else done.last_frame
+        return {
+            "source": batch.source,
+            "number": self._numbers[batch.source],
+            "last_frame": last,
+            "frames": len(batch.frames),
+            "skipped": sum(batch.skips.values()),
+            "reasons": json.dumps(dict(batch.skips)),
+            "people": sum(len(people.scores) for people in batch.frames),
+            "next_visit": max([done.next_visit, *(number + 1 for number in numbers)]),
+            "state": json.dumps(dict(batch.state)),
+            "finished": batch.finished,
+            "committed": datetime.now(UTC),
+        }
+
+    def _advance(self, segment: Segment) -> None:
+        """Add a segment to what is known of its source."""
+        source = segment["source"]
+        done, added = self._progress[source], progress(source, [segment])
+        reasons = {
+            reason: done.reasons.get(reason, 0) + added.reasons.get(reason, 0)
+            for reason in {**done.reasons, **added.reasons}
+        }
+        self._progress[source] = replace(
+            added,
+            frames=done.frames + added.frames,
+            skipped=done.skipped + added.skipped,
+            people=done.people + added.people,
+            reasons=reasons,
+        )
+        self._numbers[source] = segment["number"] + 1
+
+    def _fold(self, frames: dict[int, Sequence[IndexedPeople]]) -> None:
+        """Join people of several sources to their visits."""
+        if not self._store.facts.thumbnails:
+            frames = {source: [replace(people, thumbnails=()) for people in of] for source, of in frames.items()}
+        ids = sorted(number for source, of in frames.items() for number in touched(source, of))
+        if not ids:
+            return
+        known = [number for source in frames for number in ids if self._is_known(source, number)]
+        predicate = f"visit IN ({', '.join(map(str, known))})"
+        visits: dict[int, Visit] = read_visits(self._store.visits, predicate) if known else {}
+        for source, of in frames.items():
+            fold(visits, source, self._sources[source].camera, of)
+        write_visits(self._store.visits, list(visits.values()))
+
+    def _is_known(self, source: int, visit: int) -> bool:
+        """Whether a visit of the source can be in the table: its number was given before."""
+        return visit_id(source, 0) <= visit < visit_id(source, self._progress[source].next_visit)
+
+    def _forget(self, sources: Sequence[int]) -> None:
+        """Delete the people that the sources' trackers do not need any more."""
+        parts = []
+        for source in sources:
+            done = self._progress[source]
+            second = 1 if self._sources[source].kind == "pictures" else 1_000_000
+            oldest = done.last_frame + 1 if done.finished else done.last_frame - round(TRACK_MEMORY * second)
+            parts.append(f"(source = {source} AND frame < {oldest})")
+        predicate = " OR ".join(parts)
+        if self._store.people.count_rows(predicate):
+            self._store.people.delete(predicate)
+
+    def _repair(self, source: int) -> None:
+        """Delete what was not committed of a source, fold what was: each may have been done already."""
+        store = self._store
+        segments = read_segments(store).get(source, [])
+        self._progress[source] = progress(source, segments)
+        self._numbers[source] = segments[-1]["number"] + 1 if segments else 0
+        uncommitted = f"source = {source} AND frame > {self._progress[source].last_frame}"
+        if store.people.count_rows(uncommitted):
+            store.people.delete(uncommitted)
+        if not segments:  # also where a source was being deleted: its segments go first
+            if store.visits.count_rows(f"source = {source}"):
+                store.visits.delete(f"source = {source}")
+            return
+        before = segments[-2]["last_frame"] if len(segments) > 1 else NOTHING_DONE
+        self._fold({source: self.recent_people(source, before + 1)})
+
+    def _check_same(self, known: Source, source: Source) -> None:
+        for what, old, new in (
+            ("camera", known.camera, source.camera),
+            ("kind", known.kind, source.kind),
+            ("content", known.signature, source.signature),
+            ("settings", canonical(known.settings), canonical(source.settings)),
+        ):
+            if old != new:
+                raise GalleryError(
+                    f"{source.name} is in {self._store.where} with another {what} ({old}, now {new}); give the same, "
+                    "or run psarm gallery delete-source first."
+                )
+
+    def _check(self, batch: SourceBatch) -> None:
+        if batch.source not in self._progress:
+            raise UsageError(f"Source {batch.source} was not added to this writer; call add_source first.")
+        last, dim = self._progress[batch.source].last_frame, self._store.facts.embedding_dim
+        for people in batch.frames:
+            n = len(people.scores)
+            shapes = (people.boxes.shape, people.embeddings.shape, people.visits.shape)
+            if shapes != ((n, 4), (n, dim), (n,)) or len(people.thumbnails) not in (0, n):
+                raise UsageError(f"Frame {people.frame}: of {n} people with embeddings of {dim}, got shapes {shapes}.")
+            if people.frame <= last:
+                raise UsageError(f"Frame {people.frame} comes after {last}; give frames that rise beyond those done.")
+            if people.time is not None and people.time.tzinfo is None:
+                raise UsageError(f"Frame {people.frame} has a time without a time zone; give an aware datetime.")
+            last = people.frame
+        if batch.last_frame is not None and batch.last_frame < last:
+            raise UsageError(f"The batch is done up to {batch.last_frame}, but frame {last} was done already.")
+
+
+def _joined(tables: Sequence[Any]) -> Any:
+    import pyarrow as pa
+
+    return pa.concat_tables(tables)
+
+
+def _rows(segments: list[Segment], schema: Any) -> Any:
+    import pyarrow as pa
+
+    return pa.Table.from_pylist(segments, schema=schema)

@@ -1,0 +1,106 @@
+"""A line of JSON for every query to a gallery: who looked for whom where, without pictures and embeddings."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from psarm.errors import GalleryError
+from psarm.runtime.gallery.records import Where
+from psarm.runtime.gallery.search import SearchRequest
+
+AUDIT_FILE = "audit.jsonl"
+
+
+@dataclass
+class QueryLine:
+    """What is known of a query only after it."""
+
+    hits: int | None = None
+    """None: it failed."""
+
+
+class AuditLog:
+    """The lines on a gallery's queries. A query that cannot be written down is not answered."""
+
+    def __init__(self, gallery: str, directory: Path | None, path: Path | None) -> None:
+        """`directory`: of the gallery, None on object storage; `path`: the file, None for the gallery's own."""
+        self._gallery = gallery
+        self.path = path or (directory / AUDIT_FILE if directory else None)
+
+    @contextmanager
+    def query(self, what: str, request: SearchRequest, names: Sequence[str]) -> Iterator[QueryLine]:
+        """Write a line after the body, which makes the query and counts its hits; also where it fails.
+
+        Raises:
+            GalleryError: the line cannot be written; the body does not run where that is known before it.
+        """
+        descriptor = self._open()
+        line = QueryLine()
+        try:
+            yield line
+        finally:
+            try:
+                self._write(descriptor, _entry(self._gallery, what, request, names, line))
+            finally:
+                os.close(descriptor)
+
+    def _open(self) -> int:
+        if self.path is None:
+            raise GalleryError(f"{self._gallery} is on object storage and keeps no audit log; add --audit-log FILE.")
+        try:
+            return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise GalleryError(
+                f"The audit log {self.path} cannot be written ({error.strerror}), and queries are written down; "
+                "add --audit-log FILE."
+            ) from error
+
+    def _write(self, descriptor: int, entry: dict[str, Any]) -> None:
+        data = (json.dumps(entry, ensure_ascii=False) + "\n").encode()
+        try:
+            written = os.write(descriptor, data)  # one call: lines of several processes do not mix
+            os.fsync(descriptor)
+        except OSError as error:
+            raise GalleryError(f"The audit log {self.path} cannot be written ({error.strerror}).") from error
+        if written != len(data):
+            raise GalleryError(f"The audit log {self.path} cannot be written: its disk is full.")
+
+
+def _entry(gallery: str, what: str, request: SearchRequest, names: Sequence[str], line: QueryLine) -> dict[str, Any]:
+    return {
+        "time": datetime.now(UTC).isoformat(),
+        "user": _user(),
+        "gallery": gallery,
+        "what": what,
+        "query": list(names),
+        "filters": _filters(request.where),
+        "cbgm": request.context is not None,
+        "top_k": request.top_k,
+        "hits": line.hits,
+    }
+
+
+def _filters(where: Where) -> dict[str, Any]:
+    """Those that are set."""
+    values = {name: getattr(where, name) for name in ("cameras", "sources", "start", "end", "min_score")}
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+def _user() -> str:
+    """Name of the process's user (the system's, not what its environment says), or the number where it has none."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())

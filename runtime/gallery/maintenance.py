@@ -1,0 +1,178 @@
+"""What a gallery holds, and keeping it small, tidy and no longer than allowed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from psarm.errors import GalleryError, UsageError
+from psarm.runtime.gallery.columns import frames_of
+from psarm.runtime.gallery.ledger import read_segments, read_sources, summed_up
+from psarm.runtime.gallery.records import GalleryInfo, Removed
+from psarm.runtime.gallery.store import Store
+from psarm.runtime.gallery.visits import Visit, fold, read_visits, write_visits
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from lancedb.table import Table
+
+KEPT = timedelta(hours=1)
+"""How long readers may go on with a version."""
+
+AT_ONCE = timedelta(milliseconds=1)
+
+
+def info(store: Store) -> GalleryInfo:
+    """What is in it."""
+    sources = read_sources(store)
+    spans = [*_times(store.visits, "start", "end"), *_times(store.people, "time", "time")]
+    return GalleryInfo(
+        facts=store.facts,
+        people=store.people.count_rows(),
+        visits=store.visits.count_rows(),
+        sources=len(sources),
+        cameras=tuple(sorted({info.source.camera for info in sources})),
+        start=min((first for first, _ in spans), default=None),
+        end=max((last for _, last in spans), default=None),
+        bytes=disk_bytes(store),
+        indexed=tuple(table.name for table in (store.people, store.visits) if has_index(table)),
+    )
+
+
+def disk_bytes(store: Store) -> int | None:
+    """Of its files; None on object storage."""
+    if store.directory is None:
+        return None
+    total = 0
+    for folder, _, names in os.walk(store.directory):
+        for name in names:
+            try:
+                total += Path(folder, name).stat().st_size
+            except FileNotFoundError:  # a writer removed it since
+                continue
+    return total
+
+
+def has_index(table: Table) -> bool:
+    """Whether there is an index of the embeddings."""
+    return any("embedding" in index.columns for index in table.list_indices())
+
+
+def compact(store: Store) -> None:
+    """Join small files, sum segments up, and remove versions that readers do not need any more."""
+    import pyarrow as pa
+
+    segments = summed_up(read_segments(store).values())
+    store.segments.add(pa.Table.from_pylist(segments, schema=store.segments.schema), mode="overwrite")
+    for table in (store.sources, store.people, store.visits, store.segments):
+        table.optimize(cleanup_older_than=KEPT)
+
+
+def purge(store: Store, older_than: datetime) -> Removed:
+    """Erase who was seen before a time; of unknown time, who is of a source added before it.
+
+    A visit that goes on after it keeps the people after it; without people in the gallery it stays as it is.
+    """
+    people_gone, visits_gone = _seen_before(store, older_than)
+    # People first: a visit is never folded from people that are to go.
+    people, visits = _delete(store.people, people_gone), _delete(store.visits, visits_gone)
+    if store.facts.people:
+        _begin_later(store, f"start < {_moment(older_than)}")
+    return Removed(people, visits, erase(store))
+
+
+def to_be_purged(store: Store, older_than: datetime) -> Removed:
+    """What `purge` would erase."""
+    people_gone, visits_gone = _seen_before(store, older_than)
+    return Removed(store.people.count_rows(people_gone), store.visits.count_rows(visits_gone))
+
+
+def _seen_before(store: Store, older_than: datetime) -> tuple[str, str]:
+    """SQL of the people and of the visits that `purge` erases; `UsageError` for a time without zone."""
+    if older_than.tzinfo is None:
+        raise UsageError(f"{older_than} has no time zone; give an aware datetime.")
+    moment = _moment(older_than)
+    old = [str(info.progress.source) for info in read_sources(store) if info.added < older_than]
+    of_unknown = f" AND source IN ({', '.join(old)})" if old else " AND FALSE"
+    people = f"time < {moment} OR (time IS NULL{of_unknown})"
+    return people, f"`end` < {moment} OR (`end` IS NULL{of_unknown})"
+
+
+def _moment(time: datetime) -> str:
+    """A time in SQL."""
+    return f"timestamp '{time.astimezone(UTC).replace(tzinfo=None).isoformat(' ')}'"
+
+
+def delete_source(store: Store, name: str) -> Removed:
+    """Erase a source. Its segments go first: without, a writer knows that what is left of it has to go too."""
+    numbers = [info.progress.source for info in read_sources(store) if info.source.name == name]
+    if not numbers:
+        raise GalleryError(f"{store.where} has no source {name}; psarm gallery info lists them.")
+    predicate = f"source = {numbers[0]}"
+    _delete(store.segments, predicate)
+    people, visits = _delete(store.people, predicate), _delete(store.visits, predicate)
+    _delete(store.sources, predicate)
+    return Removed(people, visits, erase(store))
+
+
+def erase(store: Store) -> tuple[str, ...]:
+    """Remove deleted rows from the disk at once, with the versions that had them; names of the tables whose index went.
+
+    A compaction leaves the deleted rows of a file that has few of them, so that such a table is written anew.
+    """
+    dropped = []
+    alone = store.directory is not None  # holding the lock: files of no version are of no writer at work
+    for table in (store.sources, store.segments, store.visits, store.people):
+        table.optimize(cleanup_older_than=AT_ONCE, delete_unverified=alone)
+        if int(table.list_versions()[-1]["metadata"]["total_deletion_file_rows"]):
+            if has_index(table):
+                dropped.append(table.name)
+            table.add(table.search().to_batches(), mode="overwrite")
+            table.optimize(cleanup_older_than=AT_ONCE, delete_unverified=alone)
+    return tuple(dropped)
+
+
+def _begin_later(store: Store, predicate: str) -> None:
+    """Fold visits anew from the people that are left of them."""
+    begun = read_visits(store.visits, predicate)
+    if not begun:
+        return
+    rows = store.people.search().where(f"visit IN ({', '.join(map(str, begun))})").to_arrow()
+    left: dict[int, Visit] = {}
+    for source in sorted({visit.source for visit in begun.values()}):
+        frames = frames_of(_of_source(rows, source))
+        camera = next(visit.camera for visit in begun.values() if visit.source == source)
+        fold(left, source, camera, frames)
+    kept = [
+        replace(visit, thumbnail=begun[number].thumbnail) if visit.best_frame == begun[number].best_frame else visit
+        for number, visit in left.items()
+    ]
+    write_visits(store.visits, kept)
+
+
+def _of_source(rows: pa.Table, source: int) -> pa.Table:
+    import pyarrow.compute as pc
+
+    return rows.filter(pc.equal(rows["source"], source))
+
+
+def _delete(table: Table, predicate: str) -> int:
+    """Delete rows, and count them."""
+    count: int = table.count_rows(predicate)
+    if count:
+        table.delete(predicate)
+    return count
+
+
+def _times(table: Table, first: str, last: str) -> Iterator[tuple[datetime, datetime]]:
+    """Earliest and latest of two columns, batch by batch."""
+    import pyarrow.compute as pc
+
+    for batch in table.search().select(list({first, last})).to_batches():
+        earliest, latest = pc.min(batch[first]).as_py(), pc.max(batch[last]).as_py()
+        if earliest is not None:
+            yield earliest, latest

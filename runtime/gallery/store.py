@@ -1,0 +1,197 @@
+"""The tables of a gallery, opened: what reading and writing stand on."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from psarm.errors import GalleryError
+from psarm.extras import require
+from psarm.files import is_taken
+from psarm.runtime.gallery.lock import writer_lock
+from psarm.runtime.gallery.records import GalleryFacts
+from psarm.runtime.gallery.schema import FACTS, PEOPLE, SCHEMA_VERSION, SEGMENTS, SOURCES, VISITS, schemas
+
+if TYPE_CHECKING:
+    from lancedb.db import DBConnection
+    from lancedb.table import Table
+
+Result = TypeVar("Result")
+
+
+class Store:
+    """A gallery's facts and its opened tables, each at the version of the last `refresh`."""
+
+    def __init__(self, where: str, database: DBConnection, facts: GalleryFacts) -> None:
+        """`Store.open` and `Store.create` make one."""
+        self.where = where
+        self.database = database
+        self.facts = facts
+        with _said(where, "is damaged and cannot be read"):
+            try:
+                opened = {name: database.open_table(name) for name in (SOURCES, PEOPLE, VISITS, SEGMENTS)}
+            except ValueError as error:
+                raise GalleryError(f"{where} is damaged: {error}; restore it from a copy, or index again.") from error
+        self.sources: Table = opened[SOURCES]
+        self.people: Table = opened[PEOPLE]
+        self.visits: Table = opened[VISITS]
+        self.segments: Table = opened[SEGMENTS]
+
+    @classmethod
+    def create(cls, where: str | Path, facts: GalleryFacts) -> Self:
+        """Make the tables, empty, so that no half-made gallery is ever there; raises `GalleryError`."""
+        address = _address(where)
+        directory = _directory(address)
+        if directory is None:
+            database = _connect(address)
+            with _said(address, "cannot be written"):
+                if database.list_tables().tables:
+                    raise GalleryError(f"{address} holds tables already; open it, or give an empty place.")
+                _make_tables(database, facts)
+            return cls(address, database, facts)
+        if directory.exists() and (not directory.is_dir() or is_taken(directory)):
+            raise GalleryError(f"{address} is there already; open it, or give a directory that does not exist yet.")
+        temporary = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
+        try:
+            temporary.mkdir(parents=True)
+            with _said(address, "cannot be written"):
+                _make_tables(_connect(str(temporary)), facts)
+            temporary.rename(directory)  # fails where another process was quicker
+        except OSError as error:
+            raise GalleryError(f"{address} cannot be made: {error.strerror}.") from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return cls(address, _connect(address), facts)
+
+    @classmethod
+    def open(cls, where: str | Path) -> Self:
+        """Open the tables; raises `GalleryError` where that cannot be done, and says why."""
+        address = _address(where)
+        directory = _directory(address)
+        if directory is not None and not directory.exists():
+            raise GalleryError(
+                f"{address} does not exist; make a gallery with: psarm index BUNDLE VIDEO --gallery DIR."
+            )
+        if directory is not None and not directory.is_dir():
+            raise GalleryError(f"{address} is a file; a gallery is a directory.")
+        database = _connect(address)
+        return cls(address, database, _read_facts(address, database))
+
+    @property
+    def directory(self) -> Path | None:
+        """Where its files lie; None on object storage."""
+        return _directory(self.where)
+
+    def refresh(self) -> None:
+        """See what was committed until now."""
+        for table in (self.sources, self.people, self.visits, self.segments):
+            table.checkout_latest()
+
+    def read(self, read: Callable[[Store], Result]) -> Result:
+        """`read` on the tables as they are now; raises `GalleryError` where they cannot be read.
+
+        A purge removes files at once; a read that was on them begins again.
+        """
+        with _said(self.where, "cannot be read"):
+            self.refresh()
+            try:
+                return read(self)
+            except RuntimeError as error:
+                if not _is_lance(error):
+                    raise
+            self.refresh()
+            return read(self)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the writer's lock; raises `GalleryError` where another process has it, or writing fails."""
+        directory = self.directory
+        with nullcontext() if directory is None else writer_lock(directory):
+            with self.said():
+                self.refresh()
+            yield
+
+    @contextmanager
+    def said(self) -> Iterator[None]:
+        """Turn what LanceDB raises in a write into a `GalleryError`."""
+        with _said(self.where, "cannot be written"):
+            yield
+
+
+def _address(where: str | Path) -> str:
+    text = str(where)
+    return text if "://" in text else str(Path(text).absolute())
+
+
+def _directory(address: str) -> Path | None:
+    return None if "://" in address else Path(address)
+
+
+def _connect(address: str) -> DBConnection:
+    require("lancedb", "pyarrow", feature="a gallery", extra="gallery")
+    import lancedb
+
+    with _said(address, "cannot be opened"):
+        return lancedb.connect(address)
+
+
+def _make_tables(database: DBConnection, facts: GalleryFacts) -> None:
+    """The facts come last: what has them is complete."""
+    import pyarrow as pa
+
+    tables = schemas(facts.embedding_dim)
+    for name in (SOURCES, PEOPLE, VISITS, SEGMENTS):
+        database.create_table(name, schema=tables[name])
+    text = json.dumps(asdict(facts), default=datetime.isoformat)
+    database.create_table(FACTS, pa.table({"json": [text]}, schema=tables[FACTS]))
+
+
+def _read_facts(address: str, database: DBConnection) -> GalleryFacts:
+    with _said(address, "is damaged and cannot be read"):
+        try:
+            rows = database.open_table(FACTS).search().to_list()
+        except ValueError as error:
+            raise GalleryError(
+                f"{address} is no gallery, or a damaged one: {error}; give the directory of one that psarm index made."
+            ) from error
+    try:
+        values: dict[str, Any] = json.loads(rows[0]["json"])
+        version = values["schema"]
+        if version != SCHEMA_VERSION:
+            raise GalleryError(
+                f"{address} has schema {version}, and this psarm reads {SCHEMA_VERSION}; "
+                f"{'upgrade psarm' if version > SCHEMA_VERSION else 'index the videos again'}."
+            )
+        values["created"] = datetime.fromisoformat(values["created"]).astimezone(UTC)
+        return GalleryFacts(**values)
+    except (LookupError, TypeError, ValueError) as error:
+        raise GalleryError(
+            f"{address} is damaged: its facts are {rows} ({error!r}); restore it from a copy."
+        ) from error
+
+
+@contextmanager
+def _said(address: str, what: str) -> Iterator[None]:
+    """Turn what Lance raises, which names its source files, into a sentence."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not _is_lance(error):
+            raise
+        cause = re.sub(r"(, /\S+?\.rs:\d+:\d+)+", "", str(error).removeprefix("lance error: "))
+        cause = re.sub(r"LanceError\(\w+\): ", "", cause)
+        raise GalleryError(f"{address} {what}: {cause}") from error
+    except OSError as error:
+        raise GalleryError(f"{address} {what}: {error}") from error
+
+
+def _is_lance(error: RuntimeError) -> bool:
+    return "lance" in str(error).lower()
