@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
+from heapq import heappop, heappush
 from itertools import chain
-from threading import Event
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 SEEK_BACK_S = 3
 """How far before a keyframe to seek where seeking to it went beyond."""
+MOST_REORDERED = 16
+"""Frames that may be shown before one that comes before them in the file, in any codec."""
 MOST_THREADS = 4
 """That decode one file; more are of little use, and each keeps frames of its own."""
 
@@ -87,20 +90,29 @@ class OpenVideo:
                 if found:
                     yield packet
 
-    def decode(
-        self, packets: Iterator[Packet[VideoStream]], keyframes: bool, stop: Event
-    ) -> Iterator[tuple[int, VideoFrame]]:
+    def decode(self, packets: Iterable[Packet[VideoStream]], keyframes: bool) -> Iterator[tuple[int, VideoFrame]]:
         """Times (ticks) and frames in the order in which they are shown; what cannot be decoded is left out."""
         context = self.stream.codec_context
         for packet in packets:
-            if stop.is_set():
-                return
             if not keyframes:
                 yield from _timed(_decode(context, packet))
             elif packet.is_keyframe:
                 yield from _timed(_decode(context, packet) + _decode(context, None))
                 context.flush_buffers()
         yield from _timed(_decode(context, None))
+
+
+def in_order(frames: Iterable[tuple[int, VideoFrame]]) -> Iterator[tuple[int, VideoFrame]]:
+    """Frames that come in the order in which they are shown, but with each other's times: times in rising order."""
+    waiting: deque[VideoFrame] = deque()
+    times: list[int] = []
+    for time, frame in frames:
+        waiting.append(frame)
+        heappush(times, time)
+        if len(waiting) > MOST_REORDERED:
+            yield heappop(times), waiting.popleft()
+    while waiting:
+        yield heappop(times), waiting.popleft()
 
 
 def video_stream(container: InputContainer) -> VideoStream | None:

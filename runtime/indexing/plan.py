@@ -48,6 +48,8 @@ class VideoPlan:
     rate: float | None
     seekable: bool
     """Whether the packets' own times tell them apart, so that reading may begin anywhere."""
+    in_file_order: bool
+    """Whether frames have the times of their packets, though they are shown in another order: AVI knows no other."""
     missing: int
     """Frames that are due by the file's word on its length, beyond its end."""
     last: int
@@ -139,34 +141,46 @@ def make_plan(container: InputContainer, stream: VideoStream, sampling: Sampling
     assert time_base is not None  # of a stream that is read
     clock = PacketClock(1 / time_base)
     shown, keys = array("q"), array("q")
-    failures = 0
+    packets = failures = 0
+    risen = True
     for packet in read_packets(container, stream):
         if packet is None:
             failures += 1
             continue
+        packets += 1
         time = clock.stamp(packet)
         if packet.is_keyframe:
             keys.append(time)
         if not packet.is_discard:
+            risen &= not shown or time > shown[-1]
             shown.append(time)
     if not shown:
         raise ImageError("it holds no frame")
     ticks = np.unique(np.frombuffer(shown, np.int64))
-    zero = int(ticks[0])
     key_ticks = np.unique(np.frombuffer(keys, np.int64)) if keys else ticks[:1]
     rate = float(stream.average_rate) if stream.average_rate else None
-    lost = max(0, stream.frames - len(shown)) if failures or len(shown) < MISSING_TOLERANCE * stream.frames else 0
+    lost = _lost(container, stream, packets, failures)
+    warnings = [*_clock_warnings(clock), *_end_warnings(container, lost, failures, ticks, time_base)]
     return VideoPlan(
         due=_due(ticks, key_ticks, time_base, sampling),
         keys=key_ticks,
-        zero=zero,
+        zero=int(ticks[0]),
         time_base=time_base,
         rate=rate,
         seekable=not clock.falls and not clock.unstamped,
+        in_file_order=risen and stream.codec_context.has_b_frames,
         missing=_missing(len(ticks), lost, sampling, rate),
         last=int(ticks[-1]),
-        warnings=tuple(_warnings(clock, len(ticks), lost, failures)),
+        warnings=tuple(warnings),
     )
+
+
+def _lost(container: InputContainer, stream: VideoStream, packets: int, failures: int) -> int:
+    """How many frames the file says it has beyond those that it holds."""
+    if "mp4" in container.format.name and stream.frames:
+        return max(0, len(stream.index_entries) - packets)  # not `frames`, of which some may be cut away on purpose
+    overstated = not failures and packets >= MISSING_TOLERANCE * stream.frames
+    return 0 if overstated else max(0, stream.frames - packets)
 
 
 def _due(
@@ -194,13 +208,22 @@ def _missing(there: int, lost: int, sampling: Sampling, rate: float | None) -> i
     return len(range(there + -there % every, there + lost, every))
 
 
-def _warnings(clock: PacketClock, there: int, lost: int, failures: int) -> Iterator[tuple[Event, str]]:
+def _clock_warnings(clock: PacketClock) -> Iterator[tuple[Event, str]]:
     if clock.falls:
         times = "once" if clock.falls == 1 else f"{clock.falls} times"
         yield "clock", f"its clock goes backwards {times}; what follows is taken to go on right after the frames before"
     if clock.unstamped:
         yield "clock", f"{clock.unstamped} of its frames have no time; they are taken to follow each other evenly"
+
+
+def _end_warnings(
+    container: InputContainer, lost: int, failures: int, ticks: NDArray[np.int64], time_base: Fraction
+) -> Iterator[tuple[Event, str]]:
+    seconds = float((int(ticks[-1]) - int(ticks[0])) * time_base)
+    stated = (container.duration or 0) / 1e6
     if lost:
-        yield "cut short", f"it holds {there} of the {there + lost} frames that it says it has"
+        yield "cut short", f"it holds {len(ticks)} of the {len(ticks) + lost} frames that it says it has"
+    elif seconds < MISSING_TOLERANCE * stated - 1:
+        yield "cut short", f"its frames end after {seconds:.0f} of the {stated:.0f} seconds that it says it lasts"
     elif failures:
         yield "cut short", f"parts of it cannot be read ({failures} failures); what they held is not known"

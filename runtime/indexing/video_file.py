@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from functools import cached_property
+from itertools import takewhile
 from threading import Event
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from psarm.errors import ImageError
 from psarm.runtime.gallery.records import Source
-from psarm.runtime.indexing.decoding import OpenVideo, picture
+from psarm.runtime.indexing.decoding import OpenVideo, in_order, picture
 from psarm.runtime.indexing.plan import VideoPlan, make_plan, to_id
 from psarm.runtime.indexing.reading import Chunk, Note, OnNote, Skip, TakenFrame
 from psarm.runtime.indexing.sampling import Sampling
@@ -98,6 +99,7 @@ class VideoReader:
             zero=plan.zero,
             time_base=plan.time_base,
             seekable=plan.seekable,
+            in_file_order=plan.in_file_order and not self._sampling.keyframes,
             keyframes=self._sampling.keyframes,
             tail=Skip(tail_id, CUT_OFF, plan.missing) if plan.missing and tail_id > after else None,
         )
@@ -116,6 +118,7 @@ class VideoChunk:
     zero: int
     time_base: Fraction
     seekable: bool
+    in_file_order: bool
     keyframes: bool
     """Whether only keyframes are due, so that each is decoded alone."""
     tail: Skip | None
@@ -160,7 +163,8 @@ class VideoChunk:
     def _read_run(self, video: OpenVideo, run: NDArray[np.int64], stop: Event) -> Iterator[TakenFrame | Skip]:
         due = deque(self.frames[run].tolist())
         packets = video.packets_from(int(self.keys[self.begins[run[0]]]), self.seekable)
-        for time, frame in video.decode(packets, self.keyframes, stop):
+        frames = video.decode(takewhile(lambda _: not stop.is_set(), packets), self.keyframes)
+        for time, frame in in_order(frames) if self.in_file_order else frames:
             while due and due[0] < time:
                 yield self._skip(due.popleft())
             if due and due[0] == time:
