@@ -30,7 +30,7 @@ def index_footage(bundle: Path, footage: Footage, fps: float | None, where: Path
     """Index all videos of the footage together, with the real command; raises `PsarmError` where it fails."""
     videos = [str(video.path) for video in footage.videos]
     cameras = [word for video in footage.videos for word in ("--camera", video.camera)]
-    rate = [] if fps is None else ["--fps", f"{fps:g}"]
+    rate = ["--every", "1"] if fps is None else ["--fps", f"{fps:g}"]
     run_psarm(["index", str(bundle), *videos, "--gallery", str(where), *cameras, *rate, *options])
 
 
