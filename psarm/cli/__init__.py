@@ -22,6 +22,7 @@ COMMANDS = {
     "export": "Turn a checkpoint into a bundle: ONNX graphs and a manifest.",
     "engines": "Build TensorRT engines for this machine's GPU from a bundle.",
     "detect": "Find every person in images with a bundle.",
+    "index": "Put the people of videos and cameras into a gallery.",
     "search": "Find one person in images and videos, or in a gallery.",
     "gallery": "Look after a gallery: contents, retention, exports, calibration.",
     "bench": "Accuracy and speed beside PyTorch; the paper's tables and figures.",

@@ -29,8 +29,8 @@ FEW_FRAMES = 32
 EXISTING = click.Path(exists=True, path_type=Path)
 
 
-def engine_options(command: Command) -> Command:
-    """Add --backend, --precision, --threads, --conf, --batch and --every."""
+def network_options(command: Command) -> Command:
+    """Add --backend, --precision, --threads, --conf and --batch."""
     for option in reversed(
         [
             click.option("--backend", default="auto", show_default=True, metavar="NAME", help=BACKEND_HELP),
@@ -42,17 +42,18 @@ def engine_options(command: Command) -> Command:
             ),
             click.option("--conf", type=click.FloatRange(0, 1), help="Drop people scored lower  [default: bundle's]."),
             click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Frames at a time."),
-            click.option(
-                "--every",
-                type=click.IntRange(min=1),
-                default=1,
-                show_default=True,
-                help="Of a video, take every N-th frame.",
-            ),
         ]
     ):
         command = option(command)
     return command
+
+
+def engine_options(command: Command) -> Command:
+    """Add those of `network_options` and --every."""
+    every = click.option(
+        "--every", type=click.IntRange(min=1), default=1, show_default=True, help="Of a video, take every N-th frame."
+    )
+    return network_options(every(command))
 
 
 class Frames:

@@ -38,19 +38,16 @@ class Indexer:
         detect: Detect,
         commit_every: CommitEvery = CommitEvery(),
         on_change: Callable[[SourceReport], None] | None = None,
+        notes: Sequence[Note] = (),
     ) -> None:
-        """`on_change`: called with a source's report as it goes on."""
+        """`on_change`: called with a source's report as it goes on; `notes`: of the readers, grows as they read."""
         self._gallery, self._detect, self._every = gallery, detect, commit_every
         self._on_change = on_change
         self._accounts: dict[str, SourceAccount] = {}
         self._unread: dict[str, SourceReport] = {}
         self._names: list[str] = []
-        self._notes: list[Note] = []
+        self._notes = notes
         self._last_commit = time.monotonic()
-
-    def note(self, note: Note) -> None:
-        """Of a reader, for its source's report; any thread may call it."""
-        self._notes.append(note)
 
     @property
     def reports(self) -> list[SourceReport]:

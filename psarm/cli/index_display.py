@@ -1,0 +1,134 @@
+"""What `psarm index` shows: bars and messages while it runs, a table at the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import click
+
+from psarm.console import err, out, print_whole, progress
+from psarm.errors import StreamError
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+    from rich.table import Table
+
+    from psarm.runtime.indexing.accounting import SourceReport
+    from psarm.runtime.indexing.reading import Note
+
+
+class IndexProgress:
+    """A bar a source on a terminal; what went wrong, at once, everywhere."""
+
+    def __init__(self, alone: bool) -> None:
+        """`alone`: there is one source only, whose failure ends the command and is told by that."""
+        self.notes: list[Note] = []
+        self._alone = alone
+        self._bars = progress()
+        self._tasks: dict[str, TaskID] = {}
+        self._failed: set[str] = set()
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def note(self, note: Note) -> None:
+        """Of a reader, from its thread."""
+        self.notes.append(note)
+        err.print(note.text, markup=False)
+
+    def change(self, report: SourceReport) -> None:
+        """A source went on."""
+        done = report.indexed + sum(report.skipped.values())
+        if report.name not in self._tasks:
+            self._tasks[report.name] = self._bars.add_task(_escaped(report.name), total=report.due, completed=done)
+        self._bars.update(self._tasks[report.name], completed=done)
+        if report.error and report.name not in self._failed:
+            self._failed.add(report.name)
+            if not self._alone:
+                err.print(f"Failed: {report.error}", markup=False)
+
+
+def print_reports(reports: Sequence[SourceReport], gallery: str, as_json: bool) -> None:
+    """A table, or one JSON object."""
+    if as_json:
+        click.echo(json.dumps({"gallery": gallery, "sources": [_record(report) for report in reports]}))
+    elif reports:
+        print_whole(_table(reports), out)
+
+
+def raise_failures(reports: Sequence[SourceReport]) -> None:
+    """End with exit code 1 where a source failed."""
+    failed = [report for report in reports if report.error]
+    if failed and len(reports) == 1:
+        raise StreamError(str(failed[0].error))
+    if failed:
+        raise StreamError(
+            f"{len(failed)} of {len(reports)} sources failed (named above); the same command goes on with them."
+        )
+
+
+def _record(report: SourceReport) -> dict[str, Any]:
+    return {
+        "source": report.name,
+        "camera": report.camera,
+        "due": report.due,
+        "indexed": report.indexed,
+        "skipped": dict(report.skipped),
+        "to_do": report.to_do,
+        "people": report.people,
+        "visits": report.visits,
+        "finished": report.finished,
+        "error": report.error,
+        "new": report.new,
+        "seconds": round(report.seconds, 3),
+        "frames_per_second": None if report.rate is None else round(report.rate, 3),
+        "gone": report.gone,
+        "notes": list(report.notes),
+    }
+
+
+def _table(reports: Sequence[SourceReport]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table()
+    table.add_column("source", overflow="fold")
+    table.add_column("camera", overflow="fold")
+    for title in ("due", "indexed"):
+        table.add_column(title, justify="right")
+    table.add_column("skipped")
+    for title in ("to do", "people", "visits", "frames/s"):
+        table.add_column(title, justify="right")
+    for report in reports:
+        skipped = ", ".join(f"{count} {reason}" for reason, count in report.skipped.items())
+        table.add_row(
+            Text(report.name),
+            Text(report.camera),
+            _number(report.due),
+            str(report.indexed),
+            Text(skipped or "–"),
+            _number(report.to_do),
+            str(report.people),
+            str(report.visits),
+            "–" if report.rate is None else f"{report.rate:.1f}",
+        )
+    return table
+
+
+def _number(value: int | None) -> str:
+    return "–" if value is None else str(value)
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
