@@ -74,9 +74,8 @@ def command(
     """Put the people of videos and cameras into a gallery, with a BUNDLE.
 
     A SOURCE is a video, a picture, a folder of pictures, a list of them (.txt), an address (rtsp://…, http://…) or a
-    camera's number. What the gallery holds already is gone on with, so the same command again continues after Ctrl-C,
-    a crash or a longer file; cameras go on until Ctrl-C. A source that fails does not stop the others, and the exit
-    code is then 1.
+    camera's number. What the gallery holds already is gone on with, so the same command again continues after Ctrl-C or
+    a crash; cameras go on until Ctrl-C. A source that fails does not stop the others, and the exit code is then 1.
 
     Read docs/responsible-use.md first: a gallery of people is personal data.
     """

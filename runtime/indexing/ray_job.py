@@ -6,6 +6,7 @@ doubles nothing, Ray gives its part to another one. Nothing leaves the cluster: 
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 from collections import Counter
@@ -92,9 +93,9 @@ def _connected(address: str) -> Iterator[None]:
         return
     try:
         if address == LOCAL:
-            ray.init(address=LOCAL, include_dashboard=False, log_to_driver=False)
+            ray.init(address=LOCAL, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         else:
-            ray.init(address=address, log_to_driver=False)
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise StreamError(f"The Ray cluster {address} cannot be reached: {first_line(error)}.") from error
     try:
@@ -135,6 +136,7 @@ def _dataset(chunks: Sequence[Chunk], engine: EngineOptions, options: RayOptions
     cluster: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     gpus = 0 if engine.backend in NOT_ON_GPU else int(cluster.get("GPU", 0))
     workers = options.workers or gpus or max(1, int(cluster.get("CPU", 1)) // engine.threads)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it tells its plans
     context = ray.data.DataContext.get_current().copy()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
