@@ -30,7 +30,7 @@ def test_parquet(filled, tmp_path):
     ]
     assert rows[0]["time"] == made.START and rows[3]["time"] is None
     assert (rows[0]["camera"], rows[0]["visit"] is None, rows[5]["visit"]) == ("door", False, None)
-    np.testing.assert_array_equal(rows[2]["embedding"], made.embedding(1, 0.8))
+    np.testing.assert_array_equal(rows[2]["embedding"], made.VECTORS[1] * np.float32(0.8))
     np.testing.assert_allclose(rows[2]["box"], [100, 20, 140, 80])
 
 

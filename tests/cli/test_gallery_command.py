@@ -1,0 +1,136 @@
+"""`psarm gallery …` as a user meets it, on a gallery of made people."""
+
+import io
+import json
+import sys
+from datetime import UTC, datetime, timedelta
+
+import gallery_filled as made
+import pytest
+import toy_bundle as toy
+
+from psarm.cli import run
+from psarm.runtime.gallery.gallery import Gallery
+
+
+@pytest.fixture
+def place(tmp_path):
+    made.fill(tmp_path / "gallery", toy.make_toy_bundle(tmp_path / "toy.psarm"), tmp_path)
+    return tmp_path
+
+
+def psarm(capfd, command, *arguments):
+    code = run(["gallery", *command.split(), *map(str, arguments)])
+    captured = capfd.readouterr()
+    assert "Traceback" not in captured.err
+    return code, captured.out, captured.err
+
+
+def test_info(place, capfd):
+    code, out, _ = psarm(capfd, "info", place / "gallery", "--json")
+    found = json.loads(out)
+    assert code == 0 and found["gallery"] == str(place / "gallery") and found["bundle"] == str(place / "toy.psarm")
+    assert (found["sources"], found["people"], found["visits"]) == (3, 7, 5)
+    assert found["cameras"] == ["door", "hall", "stairs"] and found["calibrated"] is None and found["indexed"] == []
+    assert found["start"] == "2026-03-01T12:00:00+00:00" and found["bytes"] > 1000
+    code, out, _ = psarm(capfd, "info", place / "gallery")
+    assert code == 0 and "door, hall, stairs" in out and "none: searches are exact" in out
+
+
+def test_sources(place, capfd):
+    code, out, _ = psarm(capfd, "sources", place / "gallery", "--json")
+    door, hall, stairs = json.loads(out)
+    assert code == 0 and (door["indexed"], door["skipped"], door["to_do"], door["people"]) == (3, 1, 0, 3)
+    assert door["reasons"] == {"damaged": 1} and door["settings"] == {"fps": 2.0} and door["finished"]
+    assert (hall["to_do"], stairs["to_do"], stairs["kind"]) == (2, 0, "pictures")
+    code, out, _ = psarm(capfd, "sources", place / "gallery")
+    assert code == 0 and "1 damaged" in out and str(place / "hall.mp4") in out
+    Gallery.create(place / "empty", "f" * 64, toy.DIM, "toy.psarm").close()
+    assert psarm(capfd, "sources", place / "empty")[1] == "No source was indexed yet.\n"
+
+
+def test_purge(place, capfd):
+    made_ago = datetime.now(UTC) - made.START
+    age = f"{made_ago / timedelta(days=1) - 1:.4f}d" if made_ago > timedelta(days=1) else "0s"
+    code, out, _ = psarm(capfd, "purge --dry-run --json", place / "gallery", "--older-than", age)
+    assert code == 0 and json.loads(out) == {"people": 3, "visits": 2, "index_dropped": []}
+    code, _, err = psarm(capfd, "purge", place / "gallery", "--older-than", age)
+    assert code == 2 and "Erase 2 visits and 3 people in frames seen before" in err and "add --yes" in err
+    code, out, _ = psarm(capfd, "purge --yes", place / "gallery", "--older-than", age)
+    assert code == 0 and out.startswith("2 visits and 3 people in frames erased, seen before ")
+    code, out, _ = psarm(capfd, "info --json", place / "gallery")
+    assert (json.loads(out)["people"], json.loads(out)["visits"]) == (4, 3)
+    code, out, _ = psarm(capfd, "purge", place / "gallery", "--older-than", age)
+    assert code == 0 and out.startswith("0 visits and 0 people")
+
+
+def test_delete_source(place, capfd, monkeypatch):
+    monkeypatch.chdir(place)
+    code, _, err = psarm(capfd, "delete-source gallery attic.mp4 --yes")
+    assert code == 2 and "has no source attic.mp4; psarm gallery sources" in err
+    code, out, _ = psarm(capfd, "delete-source gallery hall.mp4 --yes --json")
+    assert code == 0 and json.loads(out) == {"people": 2, "visits": 2, "index_dropped": []}
+    code, out, _ = psarm(capfd, "sources gallery --json")
+    assert [source["camera"] for source in json.loads(out)] == ["door", "stairs"]
+
+
+class Terminal(io.StringIO):
+    """Where somebody types."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(("answer", "code", "left"), [("n\n", 130, 3), ("y\n", 0, 2)])
+def test_erasing_asks_on_a_terminal(place, capfd, monkeypatch, answer, code, left):
+    monkeypatch.setattr(sys, "stdin", Terminal(answer))
+    got, _, err = psarm(capfd, "delete-source", place / "gallery", place / "hall.mp4")
+    assert got == code and f"Erase {place / 'hall.mp4'} with all that was found in it" in err
+    with Gallery.open(place / "gallery") as gallery:
+        assert len(gallery.sources()) == left
+
+
+def test_compact(place, capfd):
+    code, out, _ = psarm(capfd, "compact --json", place / "gallery")
+    found = json.loads(out)
+    assert code == 0 and found["bytes_after"] > 0 and found["bytes_before"] > 0
+    assert psarm(capfd, "compact", place / "gallery")[1].startswith("Compacted: ")
+
+
+def test_exports(place, capfd):
+    for layout, name, count in (
+        ("parquet", "a.parquet", "7 people"),
+        ("coco", "a.json", "7 people"),
+        ("mot", "a", "3"),
+    ):
+        code, out, _ = psarm(capfd, f"export --format {layout}", place / "gallery", place / name)
+        assert code == 0 and f": {count}" in out and (place / name).exists()
+    code, out, _ = psarm(capfd, "export --format mot --json", place / "gallery", place / "b")
+    assert code == 0 and list(json.loads(out)["files"]) == [
+        str(place / n) for n in ("door.mp4", "hall.mp4", "pictures")
+    ]
+    code, _, err = psarm(capfd, "export --format coco", place / "gallery", place / "b")
+    assert code == 2 and "is a directory; coco is one file" in err
+    code, _, err = psarm(capfd, "export --format coco --rate 5", place / "gallery", place / "c.json")
+    assert code == 2 and "--rate is of mot files" in err
+
+
+def test_audit(place, capfd):
+    assert psarm(capfd, "audit", place / "gallery")[1] == "No query was made yet.\n"
+    with Gallery.open(place / "gallery") as gallery:
+        gallery.search(made.VECTORS[0], query_names=["wanted.jpg"])
+    code, out, _ = psarm(capfd, "audit --json", place / "gallery")
+    (entry,) = map(json.loads, out.splitlines())
+    assert code == 0 and entry["query"] == ["wanted.jpg"] and entry["hits"] == 6
+    code, out, _ = psarm(capfd, "audit", place / "gallery")
+    assert code == 0 and "wanted.jpg" in out
+    with (place / "gallery" / "audit.jsonl").open("a") as log:
+        log.write("{half")
+    code, _, err = psarm(capfd, "audit", place / "gallery")
+    assert code == 1 and "Line 2 of" in err
+
+
+@pytest.mark.parametrize("command", ["info", "sources", "compact", "calibrate", "index", "audit"])
+def test_no_gallery(tmp_path, capfd, command):
+    code, out, err = psarm(capfd, command, tmp_path / "none")
+    assert code == 1 and out == "" and err.startswith(f"Error: {tmp_path / 'none'} does not exist")

@@ -1,0 +1,202 @@
+"""`psarm search --gallery` as a user meets it, on the toy bundle and a gallery of made people."""
+
+import json
+import shutil
+import time
+from datetime import UTC, datetime, timedelta
+
+import cv2
+import gallery_filled as made
+import numpy as np
+import pytest
+import toy_bundle as toy
+
+from psarm.cli import run
+from psarm.runtime import PersonSearch
+from psarm.runtime.gallery.gallery import Gallery
+
+RED, ORANGE, PINK, BLUSH = (255, 0, 0), (255, 90, 0), (255, 0, 120), (255, 60, 60)
+
+
+@pytest.fixture(autouse=True)
+def _utc():
+    """This machine's clock shows UTC."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", "UTC")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A bundle and a gallery of the people RED, ORANGE, PINK, BLUSH."""
+    folder = tmp_path_factory.mktemp("place")
+    bundle = toy.make_toy_bundle(folder / "toy.psarm")
+    with PersonSearch(bundle, "onnxruntime", threads=1) as engine:
+        vectors = [engine.embed(scene({0: colour}), [toy.cell_box(0)])[0] for colour in (RED, ORANGE, PINK, BLUSH)]
+    made.fill(folder / "gallery", bundle, folder, vectors)
+    return folder
+
+
+def scene(people):
+    return toy.draw_scene(people)
+
+
+def draw(path, people):
+    cv2.imwrite(str(path), scene(people))
+    return path
+
+
+def psarm(capfd, *arguments):
+    code = run([str(argument) for argument in arguments])
+    captured = capfd.readouterr()
+    assert "Traceback" not in captured.err
+    return code, captured.out, captured.err
+
+
+def search(capfd, gallery, *arguments):
+    options = ["--gallery", gallery, "--json", "--backend", "onnxruntime", "--threads", 1]
+    code, out, err = psarm(capfd, "search", *options, *arguments)
+    return code, json.loads(out) if out else None, err
+
+
+def test_visits(place, tmp_path, capfd):
+    query = draw(tmp_path / "query.png", {5: RED})
+    code, found, err = search(capfd, place / "gallery", "--query", query, "--top-k", 2)
+    assert code == 0 and found["bundle"] == str(place / "toy.psarm") and found["search"] == "visits"
+    first, second = found["hits"]
+    assert (first["rank"], first["camera"], first["source"]) == (1, "door", str(place / "door.mp4"))
+    assert first["similarity"] == pytest.approx(0.95, abs=0.02) and first["frames"] == 2
+    assert (first["start"], first["end"]) == ("2026-03-01T12:00:00+00:00", "2026-03-01T12:00:00.500000+00:00")
+    assert (first["start_s"], first["end_s"], first["best_frame"]) == (0.0, 0.5, made.FRAME_US)
+    assert first["probably_not_a_match"] is None and "Not calibrated, so no hit is marked" in err
+    assert first["similarity"] >= second["similarity"]
+    assert found["queries"][0]["image"] == str(query)
+
+
+def test_frames(place, tmp_path, capfd):
+    query = draw(tmp_path / "query.png", {5: RED})
+    code, found, _ = search(capfd, place / "gallery", "--query", query, "--frames", "--camera", "door")
+    assert code == 0 and found["search"] == "frames" and len(found["hits"]) == 3
+    assert {hit["frame"] for hit in found["hits"][:2]} == {0, made.FRAME_US}
+    assert found["hits"][0]["offset_s"] == 0.5 and found["hits"][0]["box"] == [10, 20, 30, 80]
+
+
+def test_several_pictures_of_one_person(place, tmp_path, capfd):
+    one, other = draw(tmp_path / "a.png", {5: RED}), draw(tmp_path / "b.png", {1: RED, 2: ORANGE})
+    queries = ["--query", one, "--query", other]
+    code, found, err = search(capfd, place / "gallery", *queries)
+    assert code == 2 and found["query"] == str(other) and "shows 2 people" in err
+    code, _, err = search(capfd, place / "gallery", *queries, "--person", 1)
+    assert code == 2 and "1 --person came for 2 --query; give one for each, in their order." in err
+    boxes = [",".join(map(str, toy.cell_box(cell))) for cell in (5, 1)]
+    code, found, _ = search(capfd, place / "gallery", *queries, "--box", boxes[0], "--box", boxes[1])
+    assert code == 0 and [query["image"] for query in found["queries"]] == [str(one), str(other)]
+    assert found["hits"][0]["camera"] == "door"
+    code, _, err = search(capfd, place / "gallery", *queries, "--box", boxes[0], "--box", boxes[1], "--cbgm")
+    assert code == 2 and "--cbgm takes the people around one query" in err
+
+
+def test_times(place, tmp_path, capfd):
+    query = draw(tmp_path / "query.png", {5: RED})
+    span = ["--from", "2026-03-01T13:00:00.4+01:00", "--to", "2026-03-01T12:00:01Z"]
+    code, found, err = search(capfd, place / "gallery", "--query", query, *span)
+    assert code == 0 and {hit["camera"] for hit in found["hits"]} == {"door"} and len(found["hits"]) == 2
+    assert "Searching from 2026-03-01 12:00:00 to 2026-03-01 12:00:01 (UTC+00:00)." in err
+    assert "nobody knows when 2 of the sources were taken; they are left out" in err
+    code, found, _ = search(capfd, place / "gallery", "--query", query, "--last", "1h")
+    recent = datetime.now(UTC) - timedelta(hours=1) < made.START
+    assert code == 0 and bool(found["hits"]) == recent
+
+
+def test_cbgm_is_not_judged(place, tmp_path, capfd):
+    query = draw(tmp_path / "query.png", {5: RED})
+    code, found, err = search(capfd, place / "gallery", "--query", query, "--cbgm")
+    assert code == 0 and found["cbgm"] and "--cbgm are not calibrated" in err
+
+
+def test_a_table(place, tmp_path, capfd):
+    query = draw(tmp_path / "query.png", {5: RED})
+    options = ["--gallery", place / "gallery", "--backend", "onnxruntime", "--threads", 1]
+    code, out, err = psarm(capfd, "search", *options, "--query", query)
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
+    assert code == 0 and [row[0] for row in rows] == ["1", "2", "3", "4", "5", "6"]
+    assert rows[0][2:] == ["door", "2026-03-01 12:00:00", "0.5 s", str(place / "door.mp4")]
+    where = {(row[2], row[3]) for row in rows}
+    assert {("hall", "00:00"), ("stairs", "picture 1"), ("stairs", "picture 2")} <= where
+    assert "Times are local (UTC+00:00)." in err
+    code, out, _ = psarm(capfd, "search", *options, "--query", query, "--min-score", 1)
+    assert code == 0 and out == "Nobody was found.\n"
+
+
+def test_the_page_without_the_sources(place, tmp_path, capfd):
+    query, page = draw(tmp_path / "query.png", {5: RED}), tmp_path / "page.html"
+    code, _, err = search(capfd, place / "gallery", "--query", query, "--html", page)
+    text = page.read_text()
+    assert code == 0 and f"Wrote {page}." in err
+    assert "door.mp4 is not there any more" in text and "ffplay" not in text
+    assert text.count("data:image/jpeg;base64,") == 2 + 5 and text.count("no picture") == 1  # thumbnails of visits
+    assert "not calibrated" in text.partition("<footer>")[2]
+
+
+def test_the_bundle_is_the_gallerys_or_one_of_its_space(place, tmp_path, capfd):
+    query = draw(tmp_path / "query.png", {5: RED})
+    moved = shutil.copytree(place / "toy.psarm", tmp_path / "moved.psarm")
+    lost = tmp_path / "lost"
+    with Gallery.open(place / "gallery") as gallery:
+        Gallery.create(lost, gallery.facts.fingerprint, toy.DIM, str(tmp_path / "gone.psarm")).close()
+    code, found, err = search(capfd, lost, "--query", query)
+    assert code == 2 and found is None
+    assert f"The bundle {tmp_path / 'gone.psarm'} that the gallery {lost} was made with is not there any more" in err
+    code, found, _ = search(capfd, lost, moved, "--query", query)
+    assert code == 0 and found["bundle"] == str(moved) and found["hits"] == []
+    other = tmp_path / "other"
+    Gallery.create(other, "f" * 64, toy.DIM, str(place / "toy.psarm")).close()
+    code, _, err = search(capfd, other, "--query", query)
+    assert code == 1 and "cannot be compared" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--camera", "attic"], 2, "attic"),
+        (["--source", "attic.mp4"], 2, "has no source attic.mp4; psarm gallery sources"),
+        (["--from", "yesterday"], 2, "is not a time; write it as 2026-03-01T14:30"),
+        (["--last", "2 hours"], 2, "is not a length of time"),
+        (["--last", "2h", "--from", "2026-03-01"], 2, "--last and --from both say where to begin"),
+        (["--from", "2026-03-02", "--to", "2026-03-01"], 2, "before it"),
+        (["--every", "2"], 2, "--every works with PATH only"),
+        (["{query}", "{query}"], 2, "came beside --gallery"),
+    ],
+)
+def test_bad_input_is_one_sentence(place, tmp_path, capfd, arguments, code, says):
+    query = draw(tmp_path / "query.png", {5: RED})
+    filled = [argument.format(query=query) for argument in arguments]
+    got, found, err = search(capfd, place / "gallery", *filled, "--query", query)
+    assert got == code and found is None and says in err.replace("\n", " ")
+
+
+def test_no_gallery(tmp_path, capfd):
+    query = draw(tmp_path / "query.png", {5: RED})
+    code, _, err = search(capfd, tmp_path / "none", "--query", query)
+    assert code == 1 and f"{tmp_path / 'none'} does not exist" in err
+
+
+def test_the_query_is_written_down(place, tmp_path, capfd):
+    query, log = draw(tmp_path / "query.png", {5: RED}), tmp_path / "log.jsonl"
+    search(capfd, place / "gallery", "--query", query, "--camera", "door", "--audit-log", log)
+    (entry,) = map(json.loads, log.read_text().splitlines())
+    assert entry["query"] == [str(query)] and entry["filters"] == {"cameras": ["door"]} and entry["hits"] == 2
+
+
+def test_the_weighted_similarity_is_that_of_a_search_in_files(place, tmp_path, capfd):
+    """A row's similarity is the dot product with the weighted embedding, as `psarm.runtime.rank` has it."""
+    query = draw(tmp_path / "query.png", {5: ORANGE})
+    _, found, _ = search(capfd, place / "gallery", "--query", query, "--frames", "--top-k", 20)
+    with PersonSearch(place / "toy.psarm", "onnxruntime", threads=1) as engine:
+        vector = engine.embed(cv2.imread(str(query)), [found["queries"][0]["box"]])[0]
+        vectors = [engine.embed(scene({0: c}), [toy.cell_box(0)])[0] for c in (RED, ORANGE, PINK, BLUSH)]
+    people = [(0, 0.9), (0, 0.95), (1, 0.8), (0, 0.7), (2, 0.6), (3, 0.5), (2, 0.8)]
+    expected = sorted((float(vectors[person] @ vector) * score for person, score in people), reverse=True)
+    np.testing.assert_allclose([hit["similarity"] for hit in found["hits"]], expected, atol=1e-5)
