@@ -90,13 +90,11 @@ def measure(
 def _print(title: str, row: dict[str, Any]) -> None:
     quality = row["quality"]
     out.print(title, style="bold")
-    out.print(
-        f"  boxes found {quality['boxes_found']} of {quality['labelled_boxes']} ({quality['rows']} rows); visits found "
-        f"{quality['visits_found']} of {quality['labelled_visits']}, {quality['visits_per_found']:.2f} a real one, "
-        f"{quality['visits_of_nobody']} of nobody; {quality['identity_switches']} switches, "
-        f"purity {quality['purity']:.1%}",
-        soft_wrap=True,
-    )
+    boxes = f"boxes found {quality['boxes_found']} of {quality['labelled_boxes']} ({quality['rows']} rows)"
+    visits = f"visits found {quality['visits_found']} of {quality['labelled_visits']}"
+    more = f"{quality['visits_per_found']:.2f} a real one, {quality['visits_of_strangers']} of strangers"
+    rest = f"{quality['visits_of_nobody']} of nobody; {quality['identity_switches']} switches"
+    out.print(f"  {boxes}; {visits}, {more}, {rest}, purity {quality['purity']:.1%}", soft_wrap=True)
     table = Table("search", "queries", "mAP", "top-1", "found in first 10")
     for name, found in row["searches"].items():
         if found is not None:

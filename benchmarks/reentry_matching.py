@@ -42,8 +42,10 @@ class Shown(NamedTuple):
     visit: int
 
 
-NOBODY = Shown(UNLABELLED, UNLABELLED)
-"""No labelled person, or one without an identity."""
+STRANGER = Shown(UNLABELLED, UNLABELLED)
+"""A labelled person without an identity."""
+NOBODY = Shown(-2, -2)
+"""No labelled person."""
 Key = tuple[int, int, int]
 """Video, frame and person of a row."""
 
@@ -61,8 +63,10 @@ class VisitQuality:
     """Labelled visits that at least one visit of the gallery stands for."""
     visits: int
     """Of the gallery."""
+    visits_of_strangers: int
+    """Visits of the gallery that stand for people without an identity."""
     visits_of_nobody: int
-    """Visits of the gallery that stand for no labelled one."""
+    """Visits of the gallery that stand for no labelled person."""
     visits_per_found: float
     """Visits of the gallery a labelled visit that was found: 1 is best."""
     identity_switches: int
@@ -76,7 +80,7 @@ class Matches:
     """Whom the gallery shows."""
 
     rows: Mapping[Key, Shown]
-    """Every row; `NOBODY` where it shows nobody with an identity."""
+    """Every row."""
     visits: Mapping[int, Shown]
     """Every visit of the gallery → whom most of its rows show."""
     quality: VisitQuality
@@ -101,8 +105,8 @@ def match_gallery(footage: Footage, rows: Sequence[Row], due: Iterable[WrittenFr
         shown |= {(row.video, row.frame, row.person): NOBODY for row in there}
         for person, place in pairs:
             row, who = there[place], Shown(frame.people[person].identity, frame.people[person].visit)
-            if who.identity != UNLABELLED:
-                shown[row.video, row.frame, row.person] = who
+            shown[row.video, row.frame, row.person] = who
+            if who != STRANGER:
                 switches += last.get(who, row.visit) != row.visit
                 last[who] = row.visit
     if by_frame:
@@ -142,17 +146,19 @@ def _quality(
     found: int,
     switches: int,
 ) -> VisitQuality:
-    stands_for = Counter(who for who in visits.values() if who != NOBODY)
-    known = [row for row in rows if shown[row.video, row.frame, row.person] != NOBODY and row.visit >= 0]
+    stands_for = Counter(visits.values())
+    strangers, nobody = stands_for.pop(STRANGER, 0), stands_for.pop(NOBODY, 0)
+    known = [row for row in rows if shown[row.video, row.frame, row.person].identity >= 0 and row.visit >= 0]
     right = sum(shown[row.video, row.frame, row.person].identity == visits[row.visit].identity for row in known)
     return VisitQuality(
         labelled_boxes=len(labelled),
         boxes_found=found,
         rows=len(rows),
-        labelled_visits=len(set(labelled) - {NOBODY}),
+        labelled_visits=len(set(labelled) - {STRANGER}),
         visits_found=len(stands_for),
         visits=len(visits),
-        visits_of_nobody=len(visits) - stands_for.total(),
+        visits_of_strangers=strangers,
+        visits_of_nobody=nobody,
         visits_per_found=mean(stands_for.values()) if stands_for else 0.0,
         identity_switches=switches,
         purity=right / len(known) if known else 0.0,

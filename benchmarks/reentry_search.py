@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from psarm.benchmarks.reentry_footage import Footage
 from psarm.benchmarks.reentry_gallery import open_readers, video_name
-from psarm.benchmarks.reentry_matching import NOBODY, Matches, Row, Shown
+from psarm.benchmarks.reentry_matching import Matches, Row, Shown
 from psarm.benchmarks.reentry_ranking import Others, judge, remaining, summarise
 from psarm.data.convert.split import Choice, WrittenFrame
 from psarm.errors import DataError
@@ -144,7 +144,6 @@ class SearchedGallery:
         return [
             (shown[index].identity == query.who.identity, hits[index].similarity < calibration.threshold)
             for index in remaining(shown, query.who)
-            if shown[index] != NOBODY or hits[index].visit is not None
         ]
 
 

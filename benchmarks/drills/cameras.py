@@ -85,7 +85,7 @@ def backward_wall_clock(setting: Setting) -> Outcome:
 
 def reports(process: Process) -> dict[str, Any]:
     """Report of every source, by the file name."""
-    return {Path(entry["name"]).name: entry for entry in process.json()["sources"]}
+    return {Path(entry["source"]).name: entry for entry in process.json()["sources"]}
 
 
 def check_live(outcome: Outcome, contents: Contents, report: dict[str, Any], code: int) -> None:

@@ -8,7 +8,7 @@ import pytest
 import toy_bundle as toy
 
 from psarm.benchmarks.reentry_footage import Footage, LabelledVideo, read_one_by_one, read_pets
-from psarm.benchmarks.reentry_matching import NOBODY, Row, Shown, match_gallery
+from psarm.benchmarks.reentry_matching import NOBODY, STRANGER, Row, Shown, match_gallery
 from psarm.benchmarks.reentry_ranking import Others, judge, remaining, summarise
 from psarm.benchmarks.reentry_search import mark_counts
 from psarm.data.convert.split import Person, WrittenFrame
@@ -46,7 +46,7 @@ def test_rows_show_those_whose_boxes_they_overlap():
     ]
     matches = match_gallery(shown, rows, shown.due(None))
     key = {place: matches.rows[0, place[0] * 100_000, place[1]] for place in [(0, 0), (1, 0), (1, 2), (2, 1), (4, 0)]}
-    assert key == {(0, 0): Shown(1, 0), (1, 0): Shown(2, 1), (1, 2): NOBODY, (2, 1): NOBODY, (4, 0): Shown(1, 2)}
+    assert key == {(0, 0): Shown(1, 0), (1, 0): Shown(2, 1), (1, 2): NOBODY, (2, 1): STRANGER, (4, 0): Shown(1, 2)}
     assert matches.visits == {7: Shown(1, 0), 8: Shown(2, 1), 9: NOBODY}  # of equals the earlier
     quality = matches.quality
     assert (quality.labelled_boxes, quality.boxes_found, quality.rows) == (6, 6, 8)
