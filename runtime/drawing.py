@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 GREEN = (80, 200, 60)  # BGR
 ORANGE = (30, 150, 250)
-GREY = (170, 170, 170)
+WHITE = (255, 255, 255)
 BLACK = (0, 0, 0)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from psarm.runtime.drawing import GREEN, GREY, ORANGE
+from psarm.runtime.drawing import GREEN, WHITE, ORANGE
 from psarm.runtime.gallery.page_template import CARD, NOBODY, NOTHING, PAGE, PLAY, QUERY, STYLE, VERDICT
 from psarm.runtime.report import Picture, crop_html, frame_html, jpeg_html
 
@@ -116,7 +116,7 @@ def _views(rank: int, card: Card, label: str) -> tuple[str, str]:
         frame, crop = NOTHING.format(kind="", text=html.escape(card.frame)), ""
     else:
         picture = Picture(card.source, card.frame, card.box)
-        frame = frame_html(picture, f"frame at rank {rank}", label, GREY if card.unlikely else GREEN)
+        frame = frame_html(picture, f"frame at rank {rank}", label, WHITE if card.unlikely else GREEN)
         crop = crop_html(picture, alt) if card.thumbnail is None else ""
     if card.thumbnail is not None:
         crop = jpeg_html(card.thumbnail, alt, "crop")

@@ -17,9 +17,10 @@ aside .caption:last-child { margin-bottom: 0; }
 .play a { color: var(--good); font-weight: 600; text-decoration: none; white-space: nowrap; }
 .play a:hover { text-decoration: underline; }
 .play code { min-width: 0; color: var(--soft); font-size: 12px; overflow-wrap: anywhere; }
-.unlikely .views { filter: grayscale(1); opacity: .55; }
+.unlikely .views { filter: grayscale(1); opacity: .65; }
 .unlikely .rank, .unlikely .bar span { background: var(--soft); }
 .unlikely .when { font-weight: 400; }
+.unlikely .play a { color: var(--soft); }
 .verdict { grid-column: 1 / -1; color: var(--soft); font-size: 13px; font-style: italic; }
 """
 )
