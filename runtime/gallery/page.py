@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from psarm.runtime.drawing import GREEN, WHITE, ORANGE
+from psarm.runtime.drawing import GREEN, ORANGE, WHITE
 from psarm.runtime.gallery.page_template import CARD, NOBODY, NOTHING, PAGE, PLAY, QUERY, STYLE, VERDICT
 from psarm.runtime.report import Picture, crop_html, frame_html, jpeg_html
 
