@@ -53,7 +53,7 @@ def read_footage(folder: Path | None, synthetic: Path | None, work: Path, fps: f
 
 
 def measure(
-    engine: PersonSearch, footage: Footage, fps: float | None, work: Path, options: Sequence[str]
+    engine: PersonSearch, footage: Footage, fps: float | None, target: float, work: Path, options: Sequence[str]
 ) -> dict[str, Any]:
     """Index one footage both ways and search in each."""
     from psarm.runtime.gallery.gallery import Gallery
@@ -73,7 +73,7 @@ def measure(
         with Gallery.open(where) as gallery:
             people = gallery_rows(gallery, footage)
             matches = match_gallery(footage, people, due)
-            searched = SearchedGallery(gallery, footage, people, matches).search(queries)
+            searched = SearchedGallery(gallery, footage, people, matches).search(queries, target)
         rows[name] = {"seconds": round(seconds, 1), "quality": asdict(matches.quality), **searched}
         _print(f"{footage.name}, {'every frame' if fps is None else f'{fps:g} frames/s'}, {name}", rows[name])
     return {
@@ -102,6 +102,8 @@ def _print(title: str, row: dict[str, Any]) -> None:
             table.add_row(name, str(found["queries"]), *(f"{100 * share:.1f}" for share in shares))
     if table.row_count:
         out.print(table)
+    if row["calibration"] is not None:
+        out.print(f"  calibrated: {row['calibration']}", soft_wrap=True, markup=False)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -113,6 +115,13 @@ def _print(title: str, row: dict[str, Any]) -> None:
     help="A data set of psarm data synth, layout PRW  [default: one of 240 frames is drawn].",
 )
 @click.option("--fps", default=2.0, show_default=True, type=click.FloatRange(0, min_open=True), help="Of real footage.")
+@click.option(
+    "--target",
+    default=0.05,
+    show_default=True,
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="False-match rate that galleries are calibrated to; small galleries cannot be calibrated to small ones.",
+)
 @click.option("--batch", default=4, show_default=True, type=click.IntRange(1))
 @click.option("--threads", type=click.IntRange(1), help="CPU threads  [default: OMP_NUM_THREADS or all cores].")
 @click.option("--work", type=click.Path(file_okay=False, path_type=Path), help="Keep galleries and videos here.")
@@ -122,6 +131,7 @@ def main(
     footage: Path | None,
     synthetic: Path | None,
     fps: float,
+    target: float,
     batch: int,
     threads: int | None,
     work: Path | None,
@@ -142,7 +152,7 @@ def main(
         with PersonSearch(bundle, threads=threads) as engine:
             err.print(f"Running on {engine.summary}.", markup=False)
             sampled = read_footage(footage, synthetic, folder, fps)
-            results = [measure(engine, one, rate, folder, options) for one, rate in sampled]
+            results = [measure(engine, one, rate, target, folder, options) for one, rate in sampled]
             manifest, summary = engine.bundle.manifest, engine.summary
     load.append(os.getloadavg()[0])
     if json_path:

@@ -14,7 +14,7 @@ from psarm.benchmarks.reentry_gallery import open_readers, video_name
 from psarm.benchmarks.reentry_matching import Matches, Row, Shown
 from psarm.benchmarks.reentry_ranking import Others, judge, remaining, summarise
 from psarm.data.convert.split import Choice, WrittenFrame
-from psarm.errors import DataError
+from psarm.errors import DataError, GalleryError
 from psarm.runtime import Detections, PersonSearch
 from psarm.runtime.gallery.records import FrameHit, VisitHit
 from psarm.runtime.indexing.reading import TakenFrame
@@ -93,15 +93,15 @@ class SearchedGallery:
         """Whom the row shows."""
         return self.matches.rows[video_name(self.footage, hit.source), hit.frame, hit.person]
 
-    def search(self, queries: Sequence[Query]) -> dict[str, Any]:
-        """Figures of every way to search, and of the marks of a calibrated gallery."""
+    def search(self, queries: Sequence[Query], target: float) -> dict[str, Any]:
+        """Figures of every way to search, and of the marks of a gallery calibrated to a false-match rate `target`."""
         found = {
             "visits": self._judge(queries, lambda query: self.visit_hits(query), True),
             "frames": self._judge(queries, lambda query: self.frame_hits(query), False),
             "visits, CBGM": self._judge(queries, lambda query: self.visit_hits(query, cbgm=True), True),
             "frames, CBGM": self._judge(queries, lambda query: self.frame_hits(query, cbgm=True), False),
         }
-        return {"searches": found, "calibration": self._calibrated(queries) if queries else None}
+        return {"searches": found, "calibration": self._calibrated(queries, target) if queries else None}
 
     def visit_hits(self, query: Query, cbgm: bool = False) -> list[Shown]:
         """Whom the hits show, best first."""
@@ -119,9 +119,12 @@ class SearchedGallery:
         quality = summarise([judge(search(query), query.who, query.others, by_visit) for query in queries])
         return None if quality is None else asdict(quality)
 
-    def _calibrated(self, queries: Sequence[Query]) -> dict[str, Any]:
+    def _calibrated(self, queries: Sequence[Query], target: float) -> dict[str, Any]:
         """How right the mark "probably not a match" is: over all hits, and over the best of every query."""
-        calibration = self.gallery.calibrate()
+        try:
+            calibration = self.gallery.calibrate(target)
+        except GalleryError as error:  # too few visits to tell
+            return {"target": target, "failure": str(error)}
         marked: list[tuple[bool, bool]] = []
         best: list[tuple[bool, bool]] = []
         for query in queries:
@@ -129,7 +132,7 @@ class SearchedGallery:
             marked += judged
             best += judged[:1]
         return {
-            "target": calibration.target,
+            "target": target,
             "threshold": calibration.threshold,
             "pairs": calibration.pairs,
             "certain": calibration.certain,
