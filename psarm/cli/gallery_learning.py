@@ -35,29 +35,30 @@ def calibrate(gallery: str, fmr: float, as_json: bool) -> None:
 
     It is kept in the gallery: searches then mark what is probably not a match. Calibrate again when much was added.
     """
+    from psarm.cli.gallery_search import judged
     from psarm.console import out
     from psarm.runtime.gallery.gallery import Gallery
 
     with Gallery.open(gallery) as opened:
         found = opened.calibrate(fmr)
     if as_json:
-        rates = [{"similarity": value, "false_match_rate": found.false_match_rate(value)} for value in SIMILARITIES]
+        rates = [
+            {"similarity": s, "false_match_rate": found.false_match_rate(s), "bound": found.bound(s)}
+            for s in SIMILARITIES
+        ]
         facts = {
             name: getattr(found, name) for name in ("target", "threshold", "certain", "pairs", "visits", "created")
         }
         click.echo(json.dumps({**facts, "rates": rates}))
         return
     out.print(_rates_table(found))
-    out.print(
-        f"From {found.threshold:.3f} on, {found.target:.2%} of other people are as similar"
-        f"{'' if found.certain else ' at most'}: hits below are marked as probably not a match."
-    )
+    out.print(judged(found))
     out.print(f"From {found.pairs:,} pairs of {found.visits:,} visits{_how_sure(found)}.")
 
 
 def _how_sure(found: Calibration) -> str:
     if found.certain:
-        return ", which surely are of different people"
+        return ", seen at the same time and so of different people"
     return "; some may be of one person, so that the true rates are lower"
 
 
@@ -67,8 +68,9 @@ def _rates_table(found: Calibration) -> Table:
     table = Table()
     table.add_column("similarity from", justify="right")
     table.add_column("false-match rate", justify="right")
+    table.add_column("at most, 95 % sure", justify="right")
     for value in SIMILARITIES:
-        table.add_row(f"{value:.2f}", f"{found.false_match_rate(value):.4%}")
+        table.add_row(f"{value:.2f}", f"{found.false_match_rate(value):.3%}", f"{found.bound(value):.3%}")
     return table
 
 

@@ -182,9 +182,11 @@ def _say_how_hits_are_judged(found: Found) -> None:
 
 def judged(calibration: Calibration) -> str:
     """What the threshold of a calibration means."""
+    others = calibration.expected_false_hits(calibration.threshold, calibration.visits)
+    at_most = "" if calibration.certain else "at most "
     return (
-        f"Hits below {calibration.threshold:.3f} are marked: from there on, {calibration.target:.2%} of other people "
-        f"are as similar{'' if calibration.certain else ' at most'} (calibrated on {calibration.visits} visits)."
+        f"Hits below {calibration.threshold:.3f} are marked as {UNLIKELY}. From there on "
+        f"{at_most}{calibration.target:.2%} of other people are as similar: {others:.1f} of {calibration.visits:,} visits."
     )
 
 

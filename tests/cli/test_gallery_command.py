@@ -115,6 +115,19 @@ def test_exports(place, capfd):
     assert code == 2 and "--rate is of mot files" in err
 
 
+def test_calibrate(place, capfd):
+    code, out, err = psarm(capfd, "calibrate", place / "gallery")
+    assert code == 1 and out == "" and "index more, or give a larger rate" in err
+    code, out, _ = psarm(capfd, "calibrate --fmr 0.5 --json", place / "gallery")
+    found = json.loads(out)
+    assert code == 0 and found["target"] == 0.5 and found["visits"] == 5 and not found["certain"]
+    rates = [rate["false_match_rate"] for rate in found["rates"]]
+    assert rates == sorted(rates, reverse=True)
+    code, out, _ = psarm(capfd, "calibrate --fmr 0.5", place / "gallery")
+    assert code == 0 and f"Hits below {found['threshold']:.3f} are marked as probably not a match" in out
+    assert json.loads(psarm(capfd, "info --json", place / "gallery")[1])["calibrated"] is not None
+
+
 def test_audit(place, capfd):
     assert psarm(capfd, "audit", place / "gallery")[1] == "No query was made yet.\n"
     with Gallery.open(place / "gallery") as gallery:

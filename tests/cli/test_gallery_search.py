@@ -110,6 +110,20 @@ def test_times(place, tmp_path, capfd):
     assert code == 0 and bool(found["hits"]) == recent
 
 
+def test_what_is_below_the_threshold_is_marked(place, tmp_path, capfd):
+    query, page = draw(tmp_path / "query.png", {5: RED}), tmp_path / "page.html"
+    gallery = shutil.copytree(place / "gallery", tmp_path / "calibrated")
+    with Gallery.open(gallery) as opened:
+        threshold = opened.calibrate(0.5).threshold
+    code, found, err = search(capfd, gallery, "--query", query, "--html", page)
+    marks = [hit["probably_not_a_match"] for hit in found["hits"]]
+    assert code == 0 and marks == [hit["similarity"] < threshold for hit in found["hits"]] and len(set(marks)) == 2
+    assert found["calibration"]["threshold"] == threshold and f"Hits below {threshold:.3f} are marked" in err
+    assert page.read_text().count('<article class="unlikely">') == sum(marks)
+    code, out, _ = psarm(capfd, "search", "--gallery", gallery, "--query", query, "--backend", "onnxruntime")
+    assert code == 0 and out.count("probably not a match") == sum(marks)
+
+
 def test_cbgm_is_not_judged(place, tmp_path, capfd):
     query = draw(tmp_path / "query.png", {5: RED})
     code, found, err = search(capfd, place / "gallery", "--query", query, "--cbgm")
