@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -120,8 +119,3 @@ def run_command(words: Sequence[str], log: Path) -> Process:
     if code:
         raise PsarmError(f"psarm {words[0]} ended with exit code {code}: {process.said[-500:]}")
     return process
-
-
-def is_root() -> bool:
-    """Whether file systems can be mounted."""
-    return os.geteuid() == 0

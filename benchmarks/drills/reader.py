@@ -37,7 +37,8 @@ def read_until(where: Path, stop: Path) -> dict[str, float]:
             keys = rows_of(people)
             duplicates += len(keys) - len(np.unique(keys, axis=0))
             duplicates += len(hits) - len({(hit.source, hit.frame, hit.person) for hit in hits})
-            duplicates += len(visits) - len({hit.visit for hit in visits})
+            numbers = [hit.visit for hit in visits if hit.visit is not None]
+            duplicates += len(numbers) - len(set(numbers))
             falls += bool(counts) and len(keys) < counts[-1]
             counts.append(len(keys))
     return {
