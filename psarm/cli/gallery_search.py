@@ -182,11 +182,12 @@ def _say_how_hits_are_judged(found: Found) -> None:
 
 def judged(calibration: Calibration) -> str:
     """What the threshold of a calibration means."""
-    others = calibration.expected_false_hits(calibration.threshold, calibration.visits)
+    visits = calibration.visits
+    others = calibration.expected_false_hits(calibration.threshold, visits)
     at_most = "" if calibration.certain else "at most "
     return (
         f"Hits below {calibration.threshold:.3f} are marked as {UNLIKELY}. From there on "
-        f"{at_most}{calibration.target:.2%} of other people are as similar: {others:.1f} of {calibration.visits:,} visits."
+        f"{at_most}{calibration.target:.2%} of other people are as similar: {others:.1f} of {visits:,} visits."
     )
 
 
