@@ -19,6 +19,8 @@ Segment = dict[str, Any]
 NOTHING_DONE = -1
 """Last frame of a source without a segment."""
 
+_BEFORE_FIRST: Segment = {"last_frame": NOTHING_DONE, "finished": False, "state": "{}", "next_visit": 0}
+
 
 def read_sources(store: Store) -> list[SourceInfo]:
     """In the order they were added."""
@@ -78,7 +80,7 @@ def read_segments(store: Store) -> dict[int, list[Segment]]:
 
 def progress(source: int, segments: list[Segment]) -> SourceProgress:
     """What a source's segments sum up to."""
-    last = segments[-1] if segments else {"last_frame": NOTHING_DONE, "finished": False, "state": "{}", "next_visit": 0}
+    last = segments[-1] if segments else _BEFORE_FIRST
     reasons: dict[str, int] = {}
     for segment in segments:
         for reason, count in json.loads(segment["reasons"]).items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -127,13 +128,26 @@ def erase(store: Store) -> tuple[str, ...]:
     dropped = []
     alone = store.directory is not None  # holding the lock: files of no version are of no writer at work
     for table in (store.sources, store.segments, store.visits, store.people):
-        table.optimize(cleanup_older_than=AT_ONCE, delete_unverified=alone)
-        if int(table.list_versions()[-1]["metadata"]["total_deletion_file_rows"]):
+        _keep_newest(table, alone)
+        if _has_deleted_rows(table):
             if has_index(table):
                 dropped.append(table.name)
             table.add(table.search().to_batches(), mode="overwrite")
-            table.optimize(cleanup_older_than=AT_ONCE, delete_unverified=alone)
+            _keep_newest(table, alone)
     return tuple(dropped)
+
+
+def _keep_newest(table: Table, alone: bool) -> None:
+    """Compact a table, and remove all versions but the newest: a compaction's own steps are versions too."""
+    table.optimize()
+    time.sleep(2 * AT_ONCE.total_seconds())
+    table.optimize(cleanup_older_than=AT_ONCE, delete_unverified=alone)
+
+
+def _has_deleted_rows(table: Table) -> bool:
+    """Whether files of the newest version hold rows that were deleted from it."""
+    newest = max(table.list_versions(), key=lambda version: version["version"])
+    return int(newest["metadata"]["total_deletion_file_rows"]) > 0
 
 
 def _begin_later(store: Store, predicate: str) -> None:

@@ -91,8 +91,9 @@ class Store:
         return _directory(self.where)
 
     def refresh(self) -> None:
-        """See what was committed until now."""
-        for table in (self.sources, self.people, self.visits, self.segments):
+        """See what was committed until now; segments first, so that what they commit is in the others."""
+        tables: list[Any] = [self.segments, self.sources, self.people, self.visits]
+        for table in tables:
             table.checkout_latest()
 
     def read(self, read: Callable[[Store], Result]) -> Result:
@@ -114,9 +115,8 @@ class Store:
     def writing(self) -> Iterator[None]:
         """Hold the writer's lock; raises `GalleryError` where another process has it, or writing fails."""
         directory = self.directory
-        with nullcontext() if directory is None else writer_lock(directory):
-            with self.said():
-                self.refresh()
+        with nullcontext() if directory is None else writer_lock(directory), self.said():
+            self.refresh()
             yield
 
     @contextmanager
@@ -140,7 +140,10 @@ def _connect(address: str) -> DBConnection:
     import lancedb
 
     with _said(address, "cannot be opened"):
-        return lancedb.connect(address)
+        try:
+            return lancedb.connect(address)
+        except ValueError as error:
+            raise GalleryError(f"{address} cannot be opened: {_cause(error)}") from error
 
 
 def _make_tables(database: DBConnection, facts: GalleryFacts) -> None:
@@ -186,11 +189,18 @@ def _said(address: str, what: str) -> Iterator[None]:
     except RuntimeError as error:
         if not _is_lance(error):
             raise
-        cause = re.sub(r"(, /\S+?\.rs:\d+:\d+)+", "", str(error).removeprefix("lance error: "))
-        cause = re.sub(r"LanceError\(\w+\): ", "", cause)
-        raise GalleryError(f"{address} {what}: {cause}") from error
+        raise GalleryError(f"{address} {what}: {_cause(error)}") from error
     except OSError as error:
         raise GalleryError(f"{address} {what}: {error}") from error
+
+
+def _cause(error: Exception) -> str:
+    """Lance's message without the lines of its source; object storage's can be a page."""
+    message = re.sub(r"(, /\S+?\.rs:\d+:\d+)+", "", str(error).removeprefix("lance error: "))
+    message = re.sub(r"LanceError\(\w+\): ", "", message)
+    if answer := re.search(r"<Message>(.*?)</Message>", message):
+        message = f"{answer[1]}."
+    return message if len(message) < 400 else f"{message[:400]} …"
 
 
 def _is_lance(error: RuntimeError) -> bool:

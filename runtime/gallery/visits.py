@@ -70,17 +70,21 @@ def touched(source: int, frames: Iterable[IndexedPeople]) -> set[int]:
     return {visit_id(source, int(number)) for people in frames for number in np.unique(people.visits) if number >= 0}
 
 
-def fold(visits: dict[int, Visit], source: int, camera: str, frames: Iterable[IndexedPeople]) -> None:
+def fold(visits: dict[int, Visit], source: int, camera: str, frames: Iterable[IndexedPeople]) -> set[int]:
     """Join the people of a source's frames, rising, to `visits` (id → visit), which gets those that are new.
 
-    Doing it twice is doing it once: what lies not after a visit's last frame is in it already.
+    Doing it twice is doing it once: what lies not after a visit's last frame is in it already. Returns the ids of those
+    that got somebody.
     """
+    changed = set()
     for people in frames:
         for person in np.flatnonzero(people.visits >= 0).tolist():
             number = visit_id(source, int(people.visits[person]))
             visit = visits.setdefault(number, Visit(number, source, camera))
             if people.frame > visit.last_frame:
                 visit.add(people.frame, people.time, person, people)
+                changed.add(number)
+    return changed
 
 
 def read_visits(table: Table, predicate: str) -> dict[int, Visit]:

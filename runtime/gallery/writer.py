@@ -54,7 +54,8 @@ class GalleryWriter:
             with store.said():
                 self._sources = {info.progress.source: info.source for info in read_sources(store)}
                 # A compaction leaves one fragment of segments, and every commit adds one.
-                self._uncompacted = store.segments.stats()["fragment_stats"]["num_fragments"]
+                statistics: Any = store.segments.stats()  # a dictionary, whatever it is annotated as
+                self._uncompacted = statistics["fragment_stats"]["num_fragments"]
                 self._version = store.segments.version
             self._lock = stack.pop_all()
 
@@ -127,7 +128,7 @@ class GalleryWriter:
 
     def _commit(self, batches: Sequence[SourceBatch]) -> None:
         store = self._store
-        store.segments.checkout_latest()
+        store.refresh()
         if store.segments.version != self._version:
             raise GalleryError(
                 f"Somebody else wrote to {store.where} meanwhile; one process writes at a time, so end the other one."
@@ -194,9 +195,10 @@ class GalleryWriter:
         known = [number for source in frames for number in ids if self._is_known(source, number)]
         predicate = f"visit IN ({', '.join(map(str, known))})"
         visits: dict[int, Visit] = read_visits(self._store.visits, predicate) if known else {}
+        changed: set[int] = set()
         for source, of in frames.items():
-            fold(visits, source, self._sources[source].camera, of)
-        write_visits(self._store.visits, list(visits.values()))
+            changed |= fold(visits, source, self._sources[source].camera, of)
+        write_visits(self._store.visits, [visits[number] for number in sorted(changed)])
 
     def _is_known(self, source: int, visit: int) -> bool:
         """Whether a visit of the source can be in the table: its number was given before."""

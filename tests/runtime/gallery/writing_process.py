@@ -13,6 +13,8 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -77,22 +79,24 @@ def check(where: Path) -> int:
         for number in range(SOURCES):
             writer.add_source(source_of(number))  # puts in order what was broken off
         total = 0
-        for info in gallery.sources():
-            progress = info.progress
+        for progress in (info.progress for info in gallery.sources()):
             count = progress.last_frame // STEP + 1 if progress.last_frame >= 0 else 0
             assert progress.frames == count and count % FRAMES == 0, progress
             assert progress.skipped == progress.reasons.get("corrupt", 0) == count // FRAMES, progress
             assert progress.state == ({"next": count} if count else {}), progress
             frames = [frame_people(progress.source, number) for number in range(count)]
             assert progress.people == sum(len(people.scores) for people in frames)
-            _check_people(gallery, progress.source, frames)
-            _check_visits(gallery, progress.source, frames)
+            check_people(gallery, progress.source, frames)
+            check_visits(gallery, progress.source, frames)
             total += count
         return total
 
 
-def _check_people(gallery: Gallery, source: int, frames: list[IndexedPeople]) -> None:
+def check_people(gallery: Gallery, source: int, frames: list[IndexedPeople], uncommitted: bool = False) -> None:
+    """The rows are those of the frames, none twice; `uncommitted`: there may be more of later frames."""
     rows = gallery.store.people.search().where(f"source = {source}").to_arrow()
+    if uncommitted and rows.num_rows:
+        rows = rows.filter(pc.less(rows["frame"], len(frames) * STEP))
     rows = rows.sort_by([("frame", "ascending"), ("person", "ascending")])
     expected = [(people.frame, person) for people in frames for person in range(len(people.scores))]
     assert list(zip(rows["frame"].to_pylist(), rows["person"].to_pylist(), strict=True)) == expected
@@ -100,7 +104,7 @@ def _check_people(gallery: Gallery, source: int, frames: list[IndexedPeople]) ->
     np.testing.assert_array_equal(rows["score"].to_numpy(), scores)
 
 
-def _check_visits(gallery: Gallery, source: int, frames: list[IndexedPeople]) -> None:
+def check_visits(gallery: Gallery, source: int, frames: list[IndexedPeople]) -> None:
     """Against the plain sum over all frames of a visit."""
     rows = gallery.store.visits.search().where(f"source = {source}").to_arrow()
     assert pc.count_distinct(rows["visit"]).as_py() == rows.num_rows
@@ -126,14 +130,17 @@ def _check_visits(gallery: Gallery, source: int, frames: list[IndexedPeople]) ->
         assert row["thumbnail"] is None or row["thumbnail"].startswith(b"jpeg ")
 
 
-def killed(where: Path, seconds: float) -> None:
-    """A process that writes, killed so long after it began to."""
+@contextmanager
+def another_writer(where: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that is about to commit for ever, killed at the end."""
     process = subprocess.Popen([sys.executable, __file__, "write", str(where)], stdout=subprocess.PIPE, text=True)
     with process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        time.sleep(seconds)
-        process.kill()
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield process
+        finally:
+            process.kill()
 
 
 def drill(where: Path, rounds: int, seed: int = 0, longest: float = 0.5) -> list[int]:
@@ -143,7 +150,8 @@ def drill(where: Path, rounds: int, seed: int = 0, longest: float = 0.5) -> list
         Gallery.create(where, "fingerprint", DIM, "/bundle").close()
     frames = []
     for _ in range(rounds):
-        killed(where, drawn.uniform(0, longest))
+        with another_writer(where):
+            time.sleep(drawn.uniform(0, longest))
         frames.append(check(where))
         assert frames == sorted(frames)
     return frames

@@ -1,0 +1,181 @@
+import time
+
+import pytest
+import writing_process as written
+from writing_process import DIM, FRAMES, SOURCES, STEP, frame_people, source_of
+
+from psarm.errors import GalleryError
+from psarm.runtime.gallery import maintenance
+from psarm.runtime.gallery import writer as writer_module
+from psarm.runtime.gallery.gallery import Gallery
+from psarm.runtime.gallery.records import SourceBatch
+
+
+class Killed(BaseException):
+    """In the place of kill -9."""
+
+
+@pytest.fixture
+def where(tmp_path):
+    Gallery.create(tmp_path / "gallery", "fingerprint", DIM, "/bundle").close()
+    written.write(tmp_path / "gallery", 3)
+    return tmp_path / "gallery"
+
+
+def test_kill_9_at_random_moments_loses_nothing_committed(tmp_path):
+    frames = written.drill(tmp_path / "gallery", rounds=2, seed=int(time.time()), longest=0.4)
+    assert len(frames) == 2
+
+
+def test_one_process_writes_while_others_read(where):
+    with written.another_writer(where) as process, Gallery.open(where) as gallery:
+        with pytest.raises(GalleryError, match=rf"is being written by process {process.pid} \(.*one process writes"):
+            gallery.writer()
+        seen = [_read(gallery) for _ in range(12)]
+        while seen[-1] == seen[0]:
+            assert process.poll() is None
+            seen.append(_read(gallery))
+    assert seen == sorted(seen)
+    assert written.check(where) >= seen[-1]
+
+
+def _read(gallery):
+    """Whatever a reader sees as committed is whole; frames."""
+    total = 0
+    infos = gallery.sources()
+    for progress in (info.progress for info in infos):
+        count = progress.last_frame // STEP + 1
+        frames = [frame_people(progress.source, number) for number in range(count)]
+        gallery.store.read(lambda store, p=progress, f=frames: written.check_people(gallery, p.source, f, True))
+        total += count
+    return total
+
+
+def test_two_writers_of_one_process_are_two(where):
+    with Gallery.open(where) as gallery, gallery.writer():
+        with pytest.raises(GalleryError, match="is being written by process"):
+            gallery.writer()
+        with pytest.raises(GalleryError, match="is being written by process"):
+            gallery.compact()
+    with Gallery.open(where) as gallery, gallery.writer():
+        pass
+
+
+def _kill_before(monkeypatch, step):
+    """Make the process die before a step of a commit."""
+
+    def killed(*args, **kwargs):
+        raise Killed
+
+    def doomed(store):
+        owner, name = {"people": (store.people, "add"), "segments": (store.segments, "add")}[step]
+        monkeypatch.setattr(owner, name, killed)
+
+    if step in ("people", "segments"):
+        return doomed
+    monkeypatch.setattr(writer_module, "write_visits", killed)
+    return lambda store: None
+
+
+@pytest.mark.parametrize(("step", "kept"), [("people", 3), ("segments", 3), ("visits", 4)])
+def test_a_crash_between_any_two_steps_of_a_commit_is_repaired(where, monkeypatch, step, kept):
+    gallery = Gallery.open(where)
+    doomed = gallery.writer()
+    nexts = 3 * FRAMES
+    batches = []
+    for number in range(SOURCES):
+        doomed.add_source(source_of(number))
+        frames = tuple(frame_people(number, at) for at in range(nexts, nexts + FRAMES))
+        batches.append(SourceBatch(number, frames, {"corrupt": 1}, state={"next": nexts + FRAMES}))
+    with monkeypatch.context() as patch:
+        _kill_before(patch, step)(gallery.store)
+        with pytest.raises(Killed):
+            doomed.commit(batches)
+        doomed.close()
+    # A reader's gallery is as good before the repair.
+    with Gallery.open(where) as reading:
+        assert _read(reading) == kept * FRAMES * SOURCES
+    assert written.check(where) == kept * FRAMES * SOURCES
+    written.write(where, 2)
+    assert written.check(where) == (kept + 2) * FRAMES * SOURCES
+
+
+def test_a_crash_before_people_are_forgotten_changes_nothing(tmp_path, monkeypatch):
+    where = tmp_path / "visits only"
+    with Gallery.create(where, "fingerprint", DIM, "/bundle", people=False) as gallery:
+        doomed = gallery.writer()
+        doomed.add_source(source_of(0))
+        monkeypatch.setattr(gallery.store.people, "count_rows", _raise)
+        with pytest.raises(Killed):
+            doomed.commit([SourceBatch(0, tuple(frame_people(0, at) for at in range(8)), finished=True)])
+        doomed.close()
+    with Gallery.open(where) as gallery, gallery.writer() as writer:
+        before = gallery.store.visits.search().to_list()
+        assert writer.add_source(source_of(0)).frames == 8
+        assert gallery.store.visits.search().to_list() == before
+        writer.commit([SourceBatch(0, finished=True)])
+        assert gallery.info().people == 0
+
+
+@pytest.mark.parametrize("table", ["sources", "people", "visits", "segments"])
+def test_a_crash_while_compacting_changes_nothing(where, monkeypatch, table):
+    with Gallery.open(where) as gallery:
+        monkeypatch.setattr(getattr(gallery.store, table), "optimize", _raise)
+        with pytest.raises(Killed):
+            gallery.compact()
+    assert written.check(where) == 3 * FRAMES * SOURCES
+
+
+@pytest.mark.parametrize("deletions", range(4))
+def test_a_source_half_deleted_is_deleted_or_indexed_again(where, monkeypatch, deletions):
+    source = source_of(1)
+    for again in ("deleted", "indexed"):
+        with Gallery.open(where) as gallery, monkeypatch.context() as patch:
+            patch.setattr(maintenance, "_delete", _dying(maintenance._delete, deletions))
+            with pytest.raises(Killed):
+                gallery.delete_source(source.name)
+        if again == "deleted":
+            with Gallery.open(where) as gallery:
+                gallery.delete_source(source.name)
+                assert [info.source.name for info in gallery.sources()] == [source_of(0).name, source_of(2).name]
+                assert (
+                    gallery.store.people.count_rows("source = 1") == gallery.store.visits.count_rows("source = 1") == 0
+                )
+        with Gallery.open(where) as gallery, gallery.writer() as writer:
+            number = writer.add_source(source).source
+            if deletions or again == "deleted":
+                assert writer.add_source(source).last_frame == -1
+                frames = tuple(frame_people(number, at) for at in range(12))
+                writer.commit([SourceBatch(number, frames)])
+            people = [frame_people(number, at) for at in range(12)]
+            written.check_people(gallery, number, people)
+            written.check_visits(gallery, number, people)
+
+
+def _dying(function, calls):
+    """`function`, so many times."""
+    left = [calls]
+
+    def call(*args):
+        if left[0] == 0:
+            raise Killed
+        left[0] -= 1
+        return function(*args)
+
+    return call
+
+
+def _raise(*args, **kwargs):
+    raise Killed
+
+
+def test_a_fold_again_of_what_is_folded_changes_nothing(where):
+    def visits():
+        with Gallery.open(where) as gallery:
+            return gallery.store.visits.search().to_arrow().sort_by("visit")
+
+    before = visits()
+    with Gallery.open(where) as gallery, gallery.writer() as writer:
+        for number in range(SOURCES):
+            writer.add_source(source_of(number))
+    assert visits() == before
