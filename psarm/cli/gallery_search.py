@@ -70,9 +70,6 @@ class Found:
 def search_in_gallery(search: GallerySearch, engine_settings: dict[str, Any]) -> None:
     """Search and show what was found."""
     from psarm.console import err
-    from psarm.extras import require
-
-    require("lancedb", "pyarrow", feature="psarm search --gallery", extra="gallery")
     from psarm.runtime.gallery.gallery import Gallery
 
     if search.cbgm and len(search.query_paths) > 1:
