@@ -116,16 +116,15 @@ def _where(gallery: Gallery, search: GallerySearch) -> Where:
     from psarm.console import err
     from psarm.runtime.gallery.records import Where
 
+    names = tuple(full_name(gallery, name) for name in search.sources)
     if times := [time for time in (search.begin, search.end) if time is not None]:
         words = [f"{word} {local(time)}" for word, time in (("from", search.begin), ("to", search.end)) if time]
         err.print(f"Searching {' '.join(words)} ({zone(times[0])}).", markup=False)
-        timeless = [info for info in gallery.sources() if info.source.start is None and info.source.kind != "live"]
-        if timeless:
-            err.print(
-                f"Note: nobody knows when {len(timeless)} of the sources were taken; they are left out.", markup=False
-            )
-    sources = tuple(full_name(gallery, name) for name in search.sources) or None
-    return Where(search.cameras or None, sources, search.begin, search.end, search.min_score)
+        searched = [info.source for info in gallery.sources() if not names or info.source.name in names]
+        searched = [source for source in searched if not search.cameras or source.camera in search.cameras]
+        if timeless := sum(source.start is None and source.kind != "live" for source in searched):
+            err.print(f"Note: nobody knows when {timeless} of {len(searched)} sources were taken; they are left out.")
+    return Where(search.cameras or None, names or None, search.begin, search.end, search.min_score)
 
 
 def _search(

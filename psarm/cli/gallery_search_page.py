@@ -52,7 +52,7 @@ def _cards(found: Found, again: FramesAgain) -> Iterator[Card]:
             box=hit.box,
             frame=frame,
             thumbnail=None if isinstance(hit, FrameHit) else hit.thumbnail,
-            moment=_moment(source, hit),
+            moment=None if isinstance(frame, str) else _moment(source, hit),
             unlikely=UNLIKELY if found.unlikely(hit) else "",
         )
 
@@ -65,13 +65,11 @@ def _detail(hit: GalleryHit) -> str:
 
 
 def _moment(source: Source, hit: GalleryHit) -> Moment | None:
-    """What can be played: part of a video file that is still there."""
+    """What can be played: part of a video."""
     from psarm.runtime.gallery.page import Moment
 
     seconds = hit_seconds(hit)
-    if source.kind != "video" or seconds is None or not Path(source.name).is_file():
-        return None
-    return Moment(Path(source.name), *seconds, places(*seconds))
+    return None if seconds is None else Moment(Path(source.name), *seconds, places(*seconds))
 
 
 def _notes(found: Found) -> list[str]:

@@ -104,7 +104,7 @@ def test_times(place, tmp_path, capfd):
     code, found, err = search(capfd, place / "gallery", "--query", query, *span)
     assert code == 0 and {hit["camera"] for hit in found["hits"]} == {"door"} and len(found["hits"]) == 2
     assert "Searching from 2026-03-01 12:00:00 to 2026-03-01 12:00:01 (UTC+00:00)." in err
-    assert "nobody knows when 2 of the sources were taken; they are left out" in err
+    assert "nobody knows when 2 of 3 sources were taken; they are left out" in err
     code, found, _ = search(capfd, place / "gallery", "--query", query, "--last", "1h")
     recent = datetime.now(UTC) - timedelta(hours=1) < made.START
     assert code == 0 and bool(found["hits"]) == recent
