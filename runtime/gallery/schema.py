@@ -19,6 +19,9 @@ SCHEMA_VERSION = 1
 FACTS, SOURCES, PEOPLE, VISITS, SEGMENTS = "facts", "sources", "people", "visits", "segments"
 """Names of the tables."""
 
+CALIBRATION = "calibration"
+"""Name of a table that only a calibrated gallery has: one row, `json` of `calibration.Calibration`."""
+
 VISIT_BITS = 32
 """A visit's id is its source's, shifted by so many bits, plus its number within the source, from 0."""
 
