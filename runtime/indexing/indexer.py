@@ -71,18 +71,19 @@ class Indexer:
     def _open(self, reader: SourceReader, writer: GalleryWriter) -> bool:
         """Whether there is something to do."""
         name = reader.source.name
-        self._names.append(name)
         try:
             source = reader.plan()
             progress = writer.add_source(source)
         except (ImageError, GalleryError) as error:
             self._unread[name] = SourceReport(name, reader.source.camera, None, error=str(error))
+            self._names.append(name)
             self._changed(name)
             return False
         visits = find_visits(source.kind, progress.next_visit)
         if progress.last_frame >= 0 and not progress.finished:
             visits.warm_up(writer.recent_people(progress.source, progress.last_frame - MEMORY_MICROSECONDS))
         self._accounts[name] = SourceAccount(source, progress, visits, self._gallery.thumbnails)
+        self._names.append(name)
         self._changed(name)
         return not progress.finished
 

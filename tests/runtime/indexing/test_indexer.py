@@ -200,3 +200,15 @@ def test_reports_as_it_goes(gallery, engine):
     seen = []
     index(gallery, engine, MadeUp("a"), on_change=seen.append)
     assert [report.indexed for report in seen] == [*range(11), 10] and seen[-1].finished
+
+
+def test_interrupted_while_planning(gallery, engine, monkeypatch):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    reader = MadeUp("b")
+    monkeypatch.setattr(reader, "plan", interrupt)
+    indexer = Indexer(gallery, detect_with(engine))
+    with pytest.raises(KeyboardInterrupt):
+        indexer.run([MadeUp("a"), reader])
+    assert [(report.name, report.to_do) for report in indexer.reports] == [("a", 10)]
