@@ -90,16 +90,25 @@ class OpenVideo:
                 if found:
                     yield packet
 
-    def decode(self, packets: Iterable[Packet[VideoStream]], keyframes: bool) -> Iterator[tuple[int, VideoFrame]]:
-        """Times (ticks) and frames in the order in which they are shown; what cannot be decoded is left out."""
-        context = self.stream.codec_context
-        for packet in packets:
-            if not keyframes:
-                yield from _timed(_decode(context, packet))
-            elif packet.is_keyframe:
-                yield from _timed(_decode(context, packet) + _decode(context, None))
-                context.flush_buffers()
-        yield from _timed(_decode(context, None))
+
+def decode(stream: VideoStream, packets: Iterable[Packet[VideoStream]], keyframes: bool) -> Iterator[VideoFrame]:
+    """Frames in the order in which they are shown; what cannot be decoded is left out. `keyframes`: only those."""
+    context = stream.codec_context
+    for packet in packets:
+        if not keyframes:
+            yield from _decode(context, packet)
+        elif packet.is_keyframe:
+            yield from _decode(context, packet) + _decode(context, None)
+            context.flush_buffers()
+    yield from _decode(context, None)
+
+
+def timed(frames: Iterable[VideoFrame]) -> Iterator[tuple[int, VideoFrame]]:
+    """With their times in ticks, as far as these are known."""
+    for frame in frames:
+        time = frame.pts if frame.pts is not None else frame.dts
+        if time is not None:
+            yield time, frame
 
 
 def in_order(frames: Iterable[tuple[int, VideoFrame]]) -> Iterator[tuple[int, VideoFrame]]:
@@ -140,10 +149,3 @@ def _decode(context: VideoCodecContext, packet: Packet[VideoStream] | None) -> l
         return context.decode(packet)
     except av.error.FFmpegError:
         return []  # the frames that are missed for it are skipped by their times
-
-
-def _timed(frames: list[VideoFrame]) -> Iterator[tuple[int, VideoFrame]]:
-    for frame in frames:
-        time = frame.pts if frame.pts is not None else frame.dts
-        if time is not None:
-            yield time, frame

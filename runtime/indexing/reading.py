@@ -14,6 +14,9 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 from psarm.runtime.gallery.records import Source
 from psarm.runtime.video import Frame
 
+DAMAGED = "damaged"
+"""Reason of a skip: the decoder could not make a whole picture of it."""
+
 
 class TakenFrame(NamedTuple):
     """A frame that was due, decoded."""

@@ -22,16 +22,14 @@ from numpy.typing import NDArray
 
 from psarm.errors import ImageError
 from psarm.runtime.gallery.records import Source
-from psarm.runtime.indexing.decoding import OpenVideo, in_order, picture
+from psarm.runtime.indexing.decoding import OpenVideo, decode, in_order, picture, timed
 from psarm.runtime.indexing.plan import VideoPlan, make_plan, to_id
-from psarm.runtime.indexing.reading import Chunk, Note, OnNote, Skip, TakenFrame
+from psarm.runtime.indexing.reading import DAMAGED, Chunk, Note, OnNote, Skip, TakenFrame
 from psarm.runtime.indexing.sampling import Sampling
 
 if TYPE_CHECKING:
     from av import VideoFrame
 
-DAMAGED = "damaged"
-"""Reason: the decoder could not make a whole picture of it."""
 CUT_OFF = "cut off"
 """Reason: the file ends before it."""
 UNSET_YEAR = 1970
@@ -163,7 +161,8 @@ class VideoChunk:
     def _read_run(self, video: OpenVideo, run: NDArray[np.int64], stop: Event) -> Iterator[TakenFrame | Skip]:
         due = deque(self.frames[run].tolist())
         packets = video.packets_from(int(self.keys[self.begins[run[0]]]), self.seekable)
-        frames = video.decode(takewhile(lambda _: not stop.is_set(), packets), self.keyframes)
+        packets = takewhile(lambda _: not stop.is_set(), packets)
+        frames = timed(decode(video.stream, packets, self.keyframes))
         for time, frame in in_order(frames) if self.in_file_order else frames:
             while due and due[0] < time:
                 yield self._skip(due.popleft())
