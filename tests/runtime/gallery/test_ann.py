@@ -1,0 +1,83 @@
+"""Indexes of a gallery's embeddings: what they find, and that nothing added later is lost."""
+
+from typing import Any
+
+import gallery_tables as gallery
+import numpy as np
+import pytest
+from gallery_tables import random_rows, tables
+
+from psarm.errors import UsageError
+from psarm.runtime.gallery.ann import build_index
+from psarm.runtime.gallery.records import Where
+from psarm.runtime.gallery.search import Approximate, SearchRequest, search_frames, search_visits
+
+EVERYTHING = Approximate(nprobes=1000, refine=1000)
+
+
+def indexed(table: Any) -> list[str]:
+    return [column for index in table.list_indices() for column in index.columns]
+
+
+def test_a_small_table_stays_exact_and_says_so() -> None:
+    made = tables(random_rows(seed=0, frames=9))
+    reports = build_index(made)
+    assert [report.table for report in reports] == ["people", "visits"]
+    for report in reports:
+        assert report.kind is None and report.recall is None
+        assert (
+            report.reason == f"its {report.rows} rows are searched exactly in no time; one is made from 10000 rows on"
+        )
+    query = random_rows(seed=0, frames=9).embeddings[0]
+    exact, through = (search_visits(made, SearchRequest(query, approximate=way)) for way in (None, Approximate()))
+    assert [hit.visit for hit in exact] == [hit.visit for hit in through]
+
+
+@pytest.mark.parametrize("kind", ["IVF_PQ", "IVF_SQ", "IVF_HNSW_SQ"])
+def test_an_index_that_is_looked_at_whole_finds_what_the_exact_search_finds(kind: Any) -> None:
+    rows = random_rows(seed=1, frames=300)
+    made = tables(rows)
+    report, visits = build_index(made, kind, queries=5, approximate=EVERYTHING, smallest=300)
+    assert (report.kind, report.rows, report.reason, report.queries) == (kind, len(rows.keys), "", 5)
+    assert report.recall is not None and report.recall > 0.9
+    assert indexed(made.people) == ["embedding"] and visits.kind is None and indexed(made.visits) == []
+    query = rows.embeddings[5] / np.linalg.norm(rows.embeddings[5])
+    for where in (Where(), Where(min_score=0.97)):
+        exact = search_frames(made, SearchRequest(query, 5, where))
+        through = search_frames(made, SearchRequest(query, 5, where, approximate=EVERYTHING))
+        assert [hit.frame for hit in exact] == [hit.frame for hit in through]
+
+
+def test_a_narrow_filter_loses_no_hits_in_few_partitions() -> None:
+    rows = random_rows(seed=2, frames=300)
+    made = tables(rows)
+    build_index(made, "IVF_SQ", queries=1, smallest=300)
+    score = float(np.sort(rows.scores)[-5])
+    request = SearchRequest(rows.embeddings[0], 5, Where(min_score=score), approximate=Approximate(1, 1))
+    assert len(search_frames(made, request)) == 5
+
+
+def test_rows_added_after_the_index_are_found_through_it() -> None:
+    rows = random_rows(seed=3, frames=300)
+    made = tables(rows)
+    build_index(made, "IVF_PQ", queries=1, smallest=300)
+    later = random_rows(seed=4, frames=3, most=1, sources=1)
+    later.frames = [(0, frame + 10**9) for _, frame in later.frames]
+    added = gallery.people_rows(later)
+    made.people.add(added)
+    query = added[0]["embedding"] / np.linalg.norm(added[0]["embedding"])
+    hit, *_ = search_frames(made, SearchRequest(query, 1, approximate=Approximate(nprobes=1, refine=1)))
+    assert (hit.frame, hit.person) == (added[0]["frame"], added[0]["person"])
+
+
+def test_a_table_that_has_become_small_loses_its_index() -> None:
+    made = tables(random_rows(seed=5, frames=300))
+    build_index(made, "IVF_SQ", queries=1, smallest=300)
+    build_index(made, "IVF_SQ", queries=1, smallest=10_000)
+    assert indexed(made.people) == []
+
+
+@pytest.mark.parametrize("options", [{"k": 0}, {"queries": 0}])
+def test_options_that_cannot_work_are_refused(options: dict[str, int]) -> None:
+    with pytest.raises(UsageError, match="at least 1"):
+        build_index(tables(random_rows(seed=0, frames=3)), **options)
