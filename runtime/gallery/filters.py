@@ -82,10 +82,8 @@ def _having(
     wanted: tuple[str, ...], sources: Mapping[int, NamedSource], value: Callable[[NamedSource], str], word: str
 ) -> set[int]:
     """Ids of the sources whose value is among those wanted."""
-    if isinstance(wanted, str) or not wanted:
-        raise UsageError(
-            f"The {word}s to search must be a tuple of at least one name, or None for all, got {wanted!r}."
-        )
+    if not wanted:
+        raise UsageError(f"The {word}s to search must be at least one, or None for all, got {wanted!r}.")
     there = {value(source) for source in sources.values()}
     unknown = sorted(set(wanted) - there)
     if unknown:
