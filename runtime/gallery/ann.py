@@ -106,7 +106,7 @@ def _build(
 def _config(kind: IndexKind) -> IvfPq | IvfSq | HnswSq:
     from lancedb.index import HnswSq, IvfPq, IvfSq
 
-    kinds = {"IVF_PQ": IvfPq, "IVF_SQ": IvfSq, "IVF_HNSW_SQ": HnswSq}
+    kinds: dict[IndexKind, type[IvfPq | IvfSq | HnswSq]] = {"IVF_PQ": IvfPq, "IVF_SQ": IvfSq, "IVF_HNSW_SQ": HnswSq}
     return kinds[kind](distance_type="dot")
 
 

@@ -133,8 +133,8 @@ def load_calibration(database: DBConnection) -> Calibration | None:
     try:
         (row,) = table.to_arrow().to_pylist()
         values = json.loads(row["json"])
-        lists = {name: tuple(values.pop(name)) for name in ("similarities", "ranks")}
-        return Calibration(**values, **lists)
+        values |= {name: tuple(values[name]) for name in ("similarities", "ranks")}
+        return Calibration(**values)
     except (LookupError, TypeError, ValueError) as error:
         raise GalleryError(f"The gallery's calibration cannot be read ({error!r}); calibrate it again.") from error
 
