@@ -50,7 +50,7 @@ class IndexReport:
 
 def build_index(
     tables: Tables,
-    kind: IndexKind = "IVF_PQ",
+    kind: IndexKind = "IVF_SQ",
     k: int = 10,
     queries: int = 100,
     approximate: Approximate | None = None,

@@ -193,7 +193,7 @@ class Gallery:
             line.hits = len(found)
         return found
 
-    def build_index(self, kind: IndexKind = "IVF_PQ", k: int = 10, queries: int = 100) -> list[IndexReport]:
+    def build_index(self, kind: IndexKind = "IVF_SQ", k: int = 10, queries: int = 100) -> list[IndexReport]:
         """Index the embeddings for `approximate` searches, and measure what share of the exact `k` best they find."""
         with self.store.writing():
             return ann.build_index(self.store, kind, k, queries)
