@@ -1,0 +1,240 @@
+"""Video files: what is due, what comes out, at which times, from wherever reading begins."""
+
+import pickle
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from small_videos import shades, write_video
+
+from psarm.errors import ImageError, UsageError
+from psarm.runtime.indexing.decoding import decode
+from psarm.runtime.indexing.reading import DAMAGED, Skip, TakenFrame
+from psarm.runtime.indexing.sampling import Sampling
+from psarm.runtime.indexing.sources import chunks, find_readers, read_chunk
+from psarm.runtime.indexing.video_file import CUT_OFF
+
+SAMPLINGS = [Sampling(), Sampling(fps=5), Sampling(fps=0.9), Sampling(every=7), Sampling(keyframes=True)]
+FOOTAGE = Path(__file__).parents[4] / "shared" / "data"
+START = datetime(2025, 6, 1, 8, tzinfo=UTC)
+
+
+def reader(path, sampling=None, **settings):
+    [found] = find_readers([str(path)], sampling=sampling, **settings)
+    return found
+
+
+def comparable(entries):
+    return [entry if isinstance(entry, Skip) else (entry.frame, entry.time, entry.image.tobytes()) for entry in entries]
+
+
+def read(path, sampling=None, after=-1, **settings):
+    return list(reader(path, sampling, **settings).read(after))
+
+
+def due_by_definition(ids, sampling, keys):
+    """The slow, obvious way; times in microseconds."""
+    if sampling.keyframes:
+        return [number for number in ids if number in keys]
+    if sampling.fps is None:
+        return ids[:: sampling.every or 1]
+    due, slot = [], -1
+    for number in ids:
+        if (now := int((number + 501) * sampling.fps / 1e6)) > slot:
+            due.append(number)
+            slot = now
+    return due
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    made = {name: write_video(folder / f"b.{name}") for name in ("mp4", "mkv", "ts")}
+    made["mpeg4.avi"] = write_video(folder / "mpeg4.avi", codec="mpeg4")
+    made["h264.avi"] = write_video(folder / "h264.avi")
+    made["mpeg2.ts"] = write_video(folder / "mpeg2.ts", codec="mpeg2video")
+    return made
+
+
+@pytest.mark.parametrize("name", ["mp4", "mkv", "ts", "mpeg4.avi", "h264.avi", "mpeg2.ts"])
+@pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
+def test_what_is_due_comes_out_with_its_picture_wherever_reading_begins(videos, name, sampling):
+    everything = read(videos[name])
+    assert shades(one.image for one in everything) == [number % 20 for number in range(48)]
+    ids = [one.frame for one in everything]
+    assert np.abs(np.array(ids) - np.arange(48) * 1e6 / 24).max() <= 500
+    with av.open(str(videos[name])) as container:
+        stamps = [(packet.pts, packet.is_keyframe) for packet in container.demux(video=0) if packet.size]
+    first = min(stamp for stamp, _ in stamps)
+    places = sorted(stamp for stamp, _ in stamps)
+    keys = {ids[places.index(stamp)] for stamp, key in stamps if key}
+    assert ids[0] == 0 and first is not None
+
+    entries = read(videos[name], sampling)
+    assert [one.frame for one in entries] == due_by_definition(ids, sampling, keys)
+    assert reader(videos[name], sampling).plan().planned == len(entries)
+    whole = comparable(entries)
+    pictures = {one.frame: number for number, one in enumerate(everything)}
+    assert shades(one.image for one in entries) == [pictures[one.frame] % 20 for one in entries]
+    for place in (0, len(entries) // 2, len(entries) - 1):
+        assert comparable(read(videos[name], sampling, after=entries[place].frame)) == whole[place + 1 :]
+    parts = pickle.loads(pickle.dumps(chunks(reader(videos[name], sampling), 3)))
+    assert [entry for part in parts for entry in comparable(read_chunk(part))] == whole
+    assert all(part.due >= 3 for part in parts[:-1]) and sum(part.due for part in parts) == len(whole)
+
+
+def test_variable_frame_rate(tmp_path):
+    steps = [1, 1, 1, 30, 2, 2, 50, 1, 1, 9, 9, 9, 120, 1, 1]
+    times = np.cumsum([0, *steps]).tolist()
+    path = write_video(tmp_path / "vfr.mp4", len(times), times=times, time_base=Fraction(1, 100))
+    assert [one.frame for one in read(path)] == [time * 10_000 for time in times]
+    assert [one.frame for one in read(path, Sampling(fps=4))] == due_by_definition(
+        [time * 10_000 for time in times], Sampling(fps=4), ()
+    )
+
+
+@pytest.mark.parametrize("rate", [Fraction(30), Fraction(30000, 1001), Fraction(25)])
+def test_a_rate_equal_to_the_videos_takes_every_frame_of_times_rounded_to_milliseconds(tmp_path, rate):
+    path = write_video(tmp_path / "a.mkv", 60, fps=rate)
+    assert len(read(path, Sampling(fps=float(rate)))) == 60
+    assert len(read(path, Sampling(fps=float(rate) / 2))) == 30
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, -90])
+def test_frames_are_turned_as_the_file_says(tmp_path, rotation):
+    path = write_video(tmp_path / "turned.mp4", 3, rotation=rotation)
+    _, expected = cv2.VideoCapture(str(path)).read()
+    [first, *_] = read(path)
+    assert first.image.shape == expected.shape and first.image.flags.c_contiguous
+    assert np.abs(first.image.astype(int) - expected).max() < 12
+
+
+def test_the_time_is_the_given_start_or_what_the_file_says_or_unknown(tmp_path):
+    path = write_video(tmp_path / "a.mp4", 3)
+    assert [one.time for one in read(path)] == [None] * 3
+    assert [one.time for one in read(path, starts=[START])] == [
+        START + timedelta(microseconds=one.frame) for one in read(path)
+    ]
+    with av.open(str(path)) as source, av.open(str(tmp_path / "b.mp4"), "w") as target:
+        target.metadata["creation_time"] = "2024-02-03T04:05:06.000000Z"
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    dated = reader(tmp_path / "b.mp4")
+    assert dated.plan().start == datetime(2024, 2, 3, 4, 5, 6, tzinfo=UTC)
+    with pytest.raises(UsageError, match="time zone"):
+        find_readers([str(path)], starts=[datetime(2025, 6, 1)])
+
+
+@pytest.mark.parametrize("name", ["mp4", "mkv", "ts"])
+def test_damage_in_the_middle_is_skipped_and_counted(tmp_path, name):
+    path = write_video(tmp_path / f"a.{name}", 120)
+    whole = {one.frame for one in read(path)}
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + len(data) // 8] = np.random.default_rng(0).bytes(len(data) // 8)
+    path.write_bytes(data)
+    entries = read(path)
+    assert len(entries) == reader(path).plan().planned
+    skips = [entry for entry in entries if isinstance(entry, Skip)]
+    assert {entry.reason for entry in skips} == {DAMAGED} and 0 < len(skips) < 60
+    taken = [entry for entry in entries if isinstance(entry, TakenFrame)]
+    assert len(taken) > 50 and {one.frame for one in taken} <= whole
+    assert all(one.frame < other.frame for one, other in pairwise(entries))
+    alike = [entry for part in chunks(reader(path), 12) for entry in read_chunk(part)]
+    assert [(entry.frame, type(entry)) for entry in alike] == [(entry.frame, type(entry)) for entry in entries]
+
+
+@pytest.mark.parametrize(
+    ("sampling", "beyond"), [(Sampling(), 1), (Sampling(every=5), 5), (Sampling(fps=12), 2)], ids=str
+)
+def test_a_file_cut_short_counts_what_it_says_it_has(tmp_path, sampling, beyond):
+    path = write_video(tmp_path / "a.mp4", 120, movflags="faststart")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    notes = []
+    cut = reader(path, sampling, on_note=notes.append)
+    entries = list(cut.read())
+    assert cut.source.planned == len(range(0, 120, beyond))
+    assert sum(entry.count if isinstance(entry, Skip) else 1 for entry in entries) == cut.source.planned
+    assert entries[-1].reason == CUT_OFF and entries[-1].count > 20 / beyond
+    assert [note.event for note in notes] == ["cut short"] and "of the 120 frames" in notes[0].text
+    assert read(path, sampling, after=entries[-1].frame) == []
+    assert sum(part.due for part in chunks(reader(path, sampling), 12)) == cut.source.planned
+
+
+def test_a_clock_that_begins_again_goes_on(tmp_path):
+    first = write_video(tmp_path / "first.ts", 30).read_bytes()
+    path = tmp_path / "twice.ts"
+    path.write_bytes(first + first)
+    notes = []
+    entries = list(reader(path, on_note=notes.append).read())
+    ids = [entry.frame for entry in entries]
+    assert len(ids) == 60 and not any(isinstance(entry, Skip) for entry in entries)
+    assert all(30_000 < other - one < 130_000 for one, other in pairwise(ids))
+    assert [note.event for note in notes] == ["clock"]
+    assert comparable(read(path, after=ids[40])) == comparable(entries)[41:]
+    parts = chunks(reader(path), 20)
+    assert [entry for part in parts for entry in comparable(read_chunk(part))] == comparable(entries)
+
+
+def test_a_sparse_rate_decodes_only_what_it_needs(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "long.mp4", 240)
+    decoded = []
+
+    def counted(stream, packets, keyframes):
+        return decode(stream, (decoded.append(packet) or packet for packet in packets), keyframes)
+
+    monkeypatch.setattr("psarm.runtime.indexing.video_file.decode", counted)
+    assert [one.frame for one in read(path, Sampling(fps=0.2))] == [0, 5_000_000]
+    assert len(decoded) < 24
+
+
+def test_signature_and_settings(tmp_path):
+    path = write_video(tmp_path / "a.mp4", 5)
+    one = reader(path, Sampling(fps=2), starts=[START], cameras=["door"]).source
+    assert (one.name, one.camera, one.kind) == (str(path), "door", "video")
+    assert one.settings == {"fps": 2, "start": START.isoformat()}
+    assert reader(path).source.signature == one.signature and reader(path).source.settings == {"every": 1}
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert reader(path).source.signature != one.signature
+
+
+def test_what_is_no_video(tmp_path):
+    path = tmp_path / "a.mp4"
+    for content in (b"", b"no video"):
+        path.write_bytes(content)
+        with pytest.raises(ImageError, match=r"a\.mp4 cannot be opened"):
+            reader(path).plan()
+
+
+def test_close_ends_reading(tmp_path):
+    open_reader = reader(write_video(tmp_path / "a.mp4", 100))
+    frames = open_reader.read()
+    next(frames)
+    open_reader.close()
+    assert len(list(frames)) < 50
+
+
+@pytest.mark.skipif(not FOOTAGE.exists(), reason="../shared/data is not there")
+@pytest.mark.parametrize(
+    ("name", "frames", "keyframes"),
+    [("pets2009_s2l1/vtest.avi", 795, 4), ("one_by_one/one-by-one-person-detection.mp4", 1394, 140)],
+)
+def test_real_footage(name, frames, keyframes):
+    path = FOOTAGE / name
+    counts = {Sampling(): frames, Sampling(every=7): -(-frames // 7), Sampling(fps=2): -(-frames // 5)}
+    for sampling, count in counts.items():
+        assert reader(path, sampling).plan().planned == count
+    entries = read(path, Sampling(keyframes=True))
+    assert len(entries) == keyframes and entries[0].frame == 0 and entries[-1].frame <= (frames - 1) * 100_000
+    tail = read(path, Sampling(fps=2), after=(frames - 21) * 100_000)
+    assert [one.frame for one in tail] == [k * 500_000 for k in range(-(-(frames - 20) // 5), -(-frames // 5))]
