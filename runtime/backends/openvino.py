@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,9 @@ from psarm.runtime.manifest import GraphSpec
 
 if TYPE_CHECKING:
     import openvino
+
+# Importing OpenVINO reports the use of it over the network, from a forked process; without this package it does not.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 DEVICE = "CPU"
 OPENVINO_TYPES = {
