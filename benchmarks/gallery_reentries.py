@@ -122,6 +122,7 @@ def _print(title: str, row: dict[str, Any]) -> None:
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     help="False-match rate that galleries are calibrated to; small galleries cannot be calibrated to small ones.",
 )
+@click.option("--backend", default="auto", show_default=True)
 @click.option("--batch", default=4, show_default=True, type=click.IntRange(1))
 @click.option("--threads", type=click.IntRange(1), help="CPU threads  [default: OMP_NUM_THREADS or all cores].")
 @click.option("--work", type=click.Path(file_okay=False, path_type=Path), help="Keep galleries and videos here.")
@@ -132,6 +133,7 @@ def main(
     synthetic: Path | None,
     fps: float,
     target: float,
+    backend: str,
     batch: int,
     threads: int | None,
     work: Path | None,
@@ -148,8 +150,8 @@ def main(
         if synthetic is None:
             synthetic = folder / "synthetic"
             run_psarm(["data", "synth", str(synthetic), "--frames", "240", "--identities", "24", "--seed", "7"])
-        options = ["--batch", str(batch), "--threads", str(threads)]
-        with PersonSearch(bundle, threads=threads) as engine:
+        options = ["--backend", backend, "--batch", str(batch), "--threads", str(threads)]
+        with PersonSearch(bundle, backend, threads=threads) as engine:
             err.print(f"Running on {engine.summary}.", markup=False)
             sampled = read_footage(footage, synthetic, folder, fps)
             results = [measure(engine, one, rate, target, folder, options) for one, rate in sampled]

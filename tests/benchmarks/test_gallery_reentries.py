@@ -6,13 +6,16 @@ import cv2
 import numpy as np
 import pytest
 import toy_bundle as toy
+from click.testing import CliRunner
 
+from psarm.benchmarks import gallery_reentries, reentry_gallery
 from psarm.benchmarks.reentry_footage import Footage, LabelledVideo, read_one_by_one, read_pets
 from psarm.benchmarks.reentry_matching import NOBODY, STRANGER, Row, Shown, match_gallery
 from psarm.benchmarks.reentry_ranking import Others, judge, remaining, summarise
 from psarm.benchmarks.reentry_search import mark_counts
+from psarm.cli import index
 from psarm.data.convert.split import Person, WrittenFrame
-from psarm.errors import DataError
+from psarm.errors import DataError, UsageError
 
 RED, ORANGE = (255, 0, 0), (255, 90, 0)
 LEFT, RIGHT = (0.0, 0.0, 10.0, 20.0), (50.0, 0.0, 60.0, 20.0)
@@ -91,12 +94,12 @@ def test_marks_are_counted():
 
 @pytest.fixture
 def folder(tmp_path):
-    """Drawn footage under the names of the real one: red leaves after 8 frames and is back from frame 40 on."""
+    """Drawn footage under the names of the real one: red leaves after 8 frames and is back from frame 60 on."""
     pets, alone = tmp_path / "footage" / "pets2009_s2l1", tmp_path / "footage" / "one_by_one"
     for name in (pets, alone):
         name.mkdir(parents=True)
-    scenes = [{0: RED} if number < 8 else {6: RED} if number >= 40 else {} for number in range(50)]
-    scenes = [scene | ({3: ORANGE} if 2 <= number < 30 else {}) for number, scene in enumerate(scenes)]
+    scenes = [{0: RED} if number < 8 else {6: RED} if number >= 60 else {} for number in range(68)]
+    scenes = [scene | ({3: ORANGE} if 2 <= number < 24 else {}) for number, scene in enumerate(scenes)]
     write_scenes(pets / "vtest.avi", scenes, "MJPG")
     lines, tracks = [], {RED: 1, ORANGE: 3}
     for number, scene in enumerate(scenes, start=1):
@@ -121,7 +124,7 @@ def write_scenes(path, scenes, codec):
 
 def test_reading_footage(folder):
     pets = read_pets(folder)
-    assert (len(pets.frames), pets.people()) == (50, 2)
+    assert (len(pets.frames), pets.people()) == (68, 2)
     [query] = pets.queries()  # orange is there once
     assert query.person.identity == 1 and pets.frames[query.frame].number <= 8
     assert pets.id_of(pets.frames[41]) == 4_100_000
@@ -130,3 +133,31 @@ def test_reading_footage(folder):
     (folder / "pets2009_s2l1" / "gt.txt").unlink()
     with pytest.raises(DataError, match=r"gt\.txt is missing"):
         read_pets(folder)
+
+
+def test_the_command(folder, tmp_path, toy_bundle, monkeypatch):
+    """Red comes back and is found, in both galleries; the data set of psarm data synth is left out."""
+
+    def run_here(words):
+        result = CliRunner().invoke(index.command, words[1:])
+        assert result.exit_code == 0, result.output
+
+    monkeypatch.setattr(reentry_gallery, "run_psarm", run_here)
+    monkeypatch.setattr(gallery_reentries, "run_psarm", lambda words: None)
+    monkeypatch.setattr(gallery_reentries, "read_footage", lambda *_: [(read_pets(folder), 5.0)])
+    path, work = tmp_path / "found.json", tmp_path / "work"
+    options = {"--footage": folder, "--backend": "onnxruntime", "--threads": 1, "--work": work, "--json": path}
+    words = [str(toy_bundle), *(str(word) for option in options.items() for word in option)]
+    result = CliRunner().invoke(gallery_reentries.main, words, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    [found] = json.loads(path.read_text())["results"]
+    assert (found["footage"], found["frames"], found["due"], found["people"]) == ("pets2009_s2l1", 68, 34, 2)
+    for row in found["rows"].values():
+        quality, searches = row["quality"], row["searches"]
+        assert quality["boxes_found"] == quality["labelled_boxes"] == quality["rows"]
+        assert quality["purity"] == 1 and quality["visits_found"] == quality["labelled_visits"] == 3
+        assert searches["visits"] == {"queries": 1, "mAP": 1, "top1": 1, "found_in_first_10": 1}
+        assert searches["frames"]["mAP"] == 1 and "failure" in row["calibration"]  # too few visits
+    assert str(folder) not in path.read_text()  # figures only
+    with pytest.raises(UsageError, match="is not empty"):
+        gallery_reentries.main([str(toy_bundle), "--work", str(work)], standalone_mode=False)
