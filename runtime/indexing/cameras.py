@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from av import Packet
     from av.container import InputContainer
     from av.video.stream import VideoStream
+
+SILENT_PART = 0.9
+"""Of the time-out, after which an error is one of it."""
 
 
 class Camera(Protocol):
@@ -39,13 +43,16 @@ class AddressCamera:
         import av
 
         options = {"rtsp_transport": "tcp"} if self._address.startswith("rtsp") else {}
+        timeout = NETWORK_TIMEOUT_MS / 1000
+        since = time.monotonic()
         try:
-            with av.open(self._address, options=options, timeout=NETWORK_TIMEOUT_MS / 1000) as container:
+            with av.open(self._address, options=options, timeout=timeout) as container:
                 for frame in decode(*_packets(container), keyframes):
                     yield lambda frame=frame: None if frame.is_corrupt else picture(frame)  # type: ignore[misc]
-        except av.error.ExitError as error:
-            raise ImageError(f"silent for {NETWORK_TIMEOUT_MS / 1000:g} seconds") from error
+                    since = time.monotonic()
         except (av.error.FFmpegError, OSError) as error:
+            if time.monotonic() - since > SILENT_PART * timeout:  # FFmpeg has several errors for it
+                raise ImageError(f"silent for {timeout:g} seconds") from None
             # Not str(error), nor the error itself: they have the address with its password.
             raise ImageError(error.strerror or type(error).__name__) from None
 
