@@ -46,7 +46,9 @@ class OpenVideo:
 
         timeout = NETWORK_TIMEOUT_MS / 1000 if "://" in self._address else None
         try:
-            container = av.open(self._address, timeout=timeout)
+            # FFmpeg takes an MPEG-TS clock that falls by a minute or more for one that wrapped after 26.5 hours.
+            options = {"correct_ts_overflow": "0"}
+            container = av.open(self._address, options=options, timeout=timeout)
         except (av.error.FFmpegError, OSError) as error:
             # Not str(error), which has the address with its password.
             raise ImageError(f"The video {self._name} cannot be opened: {error.strerror}.") from None

@@ -27,6 +27,8 @@ from psarm.benchmarks.drills.commands import Process
 from psarm.benchmarks.drills.outcome import Outcome
 from psarm.benchmarks.drills.watching import beyond, frames_done, writes
 from psarm.errors import PsarmError
+from psarm.runtime.indexing.sampling import Sampling
+from psarm.runtime.indexing.sources import find_readers
 
 SLEEP = ("-c", "import sys, time; time.sleep(float(sys.argv[1]))")
 PICTURES = [toy.draw_scene({cell: (255, 0, 0)}) for cell in range(4)]
@@ -65,6 +67,8 @@ def test_a_clock_that_goes_backwards(tmp_path):
     with av.open(str(tmp_path / "both.ts"), options={"correct_ts_overflow": "0"}) as container:  # as it is
         times = [float(packet.pts * packet.time_base) for packet in container.demux(video=0) if packet.pts is not None]
     assert len(times) == 16 and times[0] >= 1000 > 10 > times[-1]
+    [video] = find_readers([str(tmp_path / "both.ts")], sampling=Sampling())
+    assert [taken.frame for taken in video.read()] == list(range(0, 1_600_000, 100_000))
 
 
 def test_a_camera_dies_and_comes_back():
