@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import numpy as np
@@ -38,6 +38,7 @@ from psarm.console import err
 from psarm.errors import PsarmError, UsageError
 from psarm.files import write_json
 from psarm.machine import describe_machine, package_versions
+from psarm.runtime.gallery.ann import IndexKind
 
 BYTES_A_ROW = 1400
 """Of a filled gallery, with visits and thumbnails."""
@@ -82,7 +83,7 @@ class Settings:
     """Of each way to search: no further queries after it, though at least one warm one."""
     cold: int = 3
     """Processes started for the cold searches."""
-    index: str = "IVF_SQ"
+    index: IndexKind = "IVF_SQ"
 
 
 class Size:
@@ -107,6 +108,7 @@ class Size:
         compaction = self._kept("compaction", lambda: self._step("compact", folder=str(self.folder)))
         counted = self._kept("counted", lambda: self._step("count", folder=str(self.folder)))
         exact = {way: self._search(way) for way in EXACT}
+        self._forget_other_index()
         index = self._kept("index", lambda: self._step("index", folder=str(self.folder), kind=self.settings.index))
         approximate = {way: self._search(way) for way in APPROXIMATE}
         compared = {way: found | recall_of(way, found, exact) for way, found in approximate.items()}
@@ -144,6 +146,13 @@ class Size:
             write_json(path, {**make(), "measured": datetime.now(UTC).isoformat(timespec="seconds")})
         found: Figures = json.loads(path.read_text())
         return found
+
+    def _forget_other_index(self) -> None:
+        """A gallery has one index: where another kind is asked for now, what was measured with the one before goes."""
+        path = self.folder / "index.json"
+        if path.exists() and json.loads(path.read_text())["kind"] != self.settings.index:
+            for old in [*self.folder.glob("search_*_approximate*.json"), path]:
+                old.unlink()
 
     def _search(self, way: Way) -> Figures:
         words = [way.level, "approximate" if way.approximate else "exact"]
@@ -220,10 +229,10 @@ def report_of(sizes: list[Figures], settings: Settings, load: list[float]) -> di
 @click.option("--queries", default=100, show_default=True, type=click.IntRange(1), help="Of each way to search.")
 @click.option("--budget", default=60.0, show_default=True, help="Seconds after which a way to search is asked no more.")
 @click.option("--cold", default=3, show_default=True, type=click.IntRange(0), help="Searches of a new process each.")
-@click.option("--index", default="IVF_SQ", show_default=True, help="Kind of the index for approximate searches.")
+@click.option("--index", type=click.Choice(get_args(IndexKind)), default="IVF_SQ", show_default=True)
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures here.")
 def main(
-    sizes: tuple[int, ...], work: Path, queries: int, budget: float, cold: int, index: str, json_path: Path | None
+    sizes: tuple[int, ...], work: Path, queries: int, budget: float, cold: int, index: IndexKind, json_path: Path | None
 ) -> None:
     """Measure galleries of several sizes, and what a month of 100 cameras costs by them."""
     settings = Settings(queries, budget, cold, index)

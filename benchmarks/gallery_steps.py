@@ -170,6 +170,7 @@ def index(folder: str, kind: str) -> Figures:
         seconds = time.perf_counter() - start
     sizes = {table.name.removesuffix(".lance"): size_of(table / "_indices") for table in where.glob("*.lance")}
     return {
+        "kind": kind,
         "seconds": round(seconds, 3),
         "tables": [asdict(report) for report in reports],
         "bytes": {name: size for name, size in sizes.items() if size},
