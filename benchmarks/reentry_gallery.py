@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,12 +54,8 @@ def index_labels(engine: PersonSearch, footage: Footage, fps: float | None, wher
 
 def open_readers(footage: Footage, fps: float | None) -> list[SourceReader]:
     """Readers of the footage's videos."""
-    paths, cameras = ([str(value) for value in values] for values in zip(*_places(footage), strict=True))
-    return find_readers(paths, cameras, Sampling(fps=fps))
-
-
-def _places(footage: Footage) -> Iterator[tuple[Path, str]]:
-    return ((video.path, video.camera) for video in footage.videos)
+    paths = [str(video.path) for video in footage.videos]
+    return find_readers(paths, [video.camera for video in footage.videos], Sampling(fps=fps))
 
 
 def _labelled_people(
@@ -68,20 +63,20 @@ def _labelled_people(
 ) -> Iterator[IndexedPeople]:
     from psarm.runtime.indexing.tracking import VisitTracker
 
-    tracker, read = VisitTracker(), Counter[int]()
+    tracker, read = VisitTracker(), 0
     for item in reader.read():
         if not isinstance(item, TakenFrame):
             raise DataError(f"{reader.source.name} has {item.count} frames that cannot be had: {item.reason}.")
         if item.frame not in labelled:
             raise DataError(f"{reader.source.name} has a frame at {item.frame} µs, where its labels know of none.")
-        read[item.frame] += 1
+        read += 1
         boxes = np.array([person.box for person in labelled[item.frame].people], np.float32).reshape(-1, 4)
         scores = np.ones(len(boxes), np.float32)
         embeddings = engine.embed(item.image, boxes)
         visits = tracker.update(item.frame, Detections(boxes, scores, embeddings))
         yield IndexedPeople(item.frame, item.time, boxes, scores, embeddings, visits)
-    if len(read) != len(labelled):
-        raise DataError(f"{reader.source.name} gave {len(read)} of the {len(labelled)} frames that are labelled.")
+    if read != len(labelled):
+        raise DataError(f"{reader.source.name} gave {read} of the {len(labelled)} frames that are labelled.")
 
 
 def gallery_rows(gallery: Gallery, footage: Footage) -> list[Row]:
