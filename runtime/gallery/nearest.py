@@ -23,6 +23,9 @@ SIMILARITY = "similarity"
 _MORE = 16
 """Rows asked for beyond those wanted, for what lies at the edge."""
 
+FEW = 50_000
+"""So many rows that a filter leaves are read and compared here: LanceDB's search reads every row's embedding first."""
+
 _ROUNDING = 1e-5
 """What a similarity of LanceDB may be off, for embeddings of length 1 at most."""
 
@@ -72,6 +75,9 @@ def nearest(
         predicate: SQL; rows for which it does not hold are as if not there.
         approximate: through the index, where there is one; None: exact.
     """
+    if predicate is not None and table.count_rows(predicate) <= FEW:  # reads the columns of the predicate only
+        left = table.search().where(predicate).select([*columns, "embedding"]).to_arrow()
+        return most_similar(with_similarity(left, similarity(query, embedding_matrix(left))), order).slice(0, limit)
     asked = limit + _MORE
     slack = _ROUNDING * max(1.0, float(np.linalg.norm(query)))
     while True:

@@ -8,6 +8,7 @@ from gallery_tables import NOON, SECOND, Rows, random_rows, tables
 from psarm.errors import UsageError
 from psarm.evaluation import rerank
 from psarm.runtime import Detections, rank
+from psarm.runtime.gallery import nearest
 from psarm.runtime.gallery.records import FrameHit, Where
 from psarm.runtime.gallery.search import SearchRequest, search_frames
 
@@ -82,12 +83,15 @@ def allowed(rows: Rows, where: Where) -> np.ndarray:
 
 @pytest.mark.parametrize("where", WHERES)
 @pytest.mark.parametrize("with_context", [False, True])
-def test_filters_hold_before_the_search_and_everybody_of_a_frame_is_matched(where: Where, with_context: bool) -> None:
+def test_filters_hold_before_the_search_and_everybody_of_a_frame_is_matched(
+    where: Where, with_context: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = random_rows(seed=3, frames=45)
     made = tables(rows)
     rng = np.random.default_rng(5)
     mask = allowed(rows, where)
-    for top_k in (2, 500):
+    for top_k, few in ((2, nearest.FEW), (500, nearest.FEW), (2, -1), (500, -1)):
+        monkeypatch.setattr(nearest, "FEW", few)
         query = unit(rng)
         context = context_of(rng, query, 4) if with_context else None
         similarities = np.where(mask, rows.embeddings @ query, -np.inf).astype(np.float32)
