@@ -2,8 +2,8 @@
 
 Two visits of one source at the same time are two people: their similarity is that of a false match. Where there are too
 few such pairs, any two visits are compared; some of those are the same person, so that the rates are upper bounds.
-People seen together share light and background, and a person who is tracked twice at once counts as two: both make the
-rates too high rather than too low.
+Visits whose boxes overlapped are left out, as they may be one person boxed twice (a gallery that keeps visits only does
+not know). People seen together share light and background, which makes the rates too high rather than too low.
 
 A pair's similarity is the search's: the direction of one visit's embedding with the other's embedding as it is,
 weighted by its score.
@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psarm.errors import GalleryError, UsageError
-from psarm.runtime.gallery.pairs import pair_similarities, random_pairs, read_visits, simultaneous_pairs
+from psarm.runtime.gallery.overlaps import overlapping_visits
+from psarm.runtime.gallery.pairs import pair_similarities, random_pairs, read_visits, simultaneous_pairs, without
 from psarm.runtime.gallery.records import VisitHit
 from psarm.runtime.gallery.schema import CALIBRATION
 
@@ -103,6 +104,7 @@ def calibrate(tables: Tables, target: float = 0.01, pairs: int = 200_000, seed: 
     visits = read_visits(tables.visits)
     rng = np.random.default_rng(seed)
     chosen, certain = simultaneous_pairs(visits, pairs, rng), True
+    chosen = without(chosen, visits, overlapping_visits(tables.people))
     if len(chosen) < needed:
         chosen, certain = random_pairs(len(visits.rows), pairs, rng), False
     if len(chosen) < needed:

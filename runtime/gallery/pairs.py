@@ -27,6 +27,7 @@ class Visits:
     """Every visit, by source and first frame."""
 
     rows: NDArray[np.uint64]  # [V] LanceDB's row ids
+    ids: NDArray[np.int64]  # [V]
     sources: NDArray[np.int32]  # [V]
     first: NDArray[np.int64]  # [V] frame
     last: NDArray[np.int64]  # [V] frame
@@ -34,10 +35,11 @@ class Visits:
 
 def read_visits(table: Table) -> Visits:
     """All visits of the table, without their embeddings."""
-    found = table.search().select(["source", "first_frame", "last_frame"]).with_row_id(True).to_arrow()
-    sources, first, last = (np.asarray(found[name]) for name in ("source", "first_frame", "last_frame"))
+    names = ["visit", "source", "first_frame", "last_frame"]
+    found = table.search().select(names).with_row_id(True).to_arrow()
+    ids, sources, first, last = (np.asarray(found[name]) for name in names)
     order = np.lexsort((first, sources))
-    return Visits(np.asarray(found["_rowid"])[order], sources[order], first[order], last[order])
+    return Visits(np.asarray(found["_rowid"])[order], ids[order], sources[order], first[order], last[order])
 
 
 def simultaneous_pairs(visits: Visits, limit: int, rng: np.random.Generator) -> Pairs:
@@ -51,6 +53,16 @@ def simultaneous_pairs(visits: Visits, limit: int, rng: np.random.Generator) -> 
     chosen = np.arange(total) if total <= limit else rng.choice(total, limit, replace=False, shuffle=False)
     one = np.searchsorted(before, chosen, side="right") - 1
     return np.stack([one, one + 1 + chosen - before[one]], axis=1)
+
+
+def without(pairs: Pairs, visits: Visits, others: NDArray[np.int64]) -> Pairs:
+    """Those of `pairs` whose visits are not one of the pairs of ids `others` [n,2], the smaller id first."""
+    if not len(pairs) or not len(others):
+        return pairs
+    both = np.concatenate([np.sort(visits.ids[pairs], axis=1), others])
+    _, places = np.unique(both, axis=0, return_inverse=True)
+    places = places.reshape(-1)
+    return pairs[~np.isin(places[: len(pairs)], places[len(pairs) :])]
 
 
 def random_pairs(count: int, limit: int, rng: np.random.Generator) -> Pairs:

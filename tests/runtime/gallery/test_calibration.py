@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from psarm.errors import GalleryError, UsageError
+from psarm.runtime.gallery import overlaps
 from psarm.runtime.gallery.calibration import Calibration, calibrate, load_calibration, save_calibration
-from psarm.runtime.gallery.pairs import pair_similarities, random_pairs, read_visits, simultaneous_pairs
-from psarm.runtime.gallery.schema import VISITS, schemas, visit_id
+from psarm.runtime.gallery.overlaps import OVERLAP, overlapping_visits
+from psarm.runtime.gallery.pairs import pair_similarities, random_pairs, read_visits, simultaneous_pairs, without
+from psarm.runtime.gallery.schema import PEOPLE, VISITS, schemas, visit_id
 
 
 def visits_table(seed: int, count: int, sources: int = 3, long: int = 6) -> tuple[Any, list[dict[str, Any]]]:
@@ -33,7 +35,8 @@ def visits_table(seed: int, count: int, sources: int = 3, long: int = 6) -> tupl
     table = database.create_table(VISITS, schema=schemas(8)[VISITS])
     if rows:
         table.add(rows)
-    return SimpleNamespace(visits=table, database=database), rows
+    people = database.create_table(PEOPLE, schema=schemas(8)[PEOPLE])
+    return SimpleNamespace(visits=table, people=people, database=database), rows
 
 
 def together(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -157,3 +160,44 @@ def test_a_hit_below_the_threshold_is_probably_not_a_match() -> None:
     assert judged(0.49, 0.1)
     assert not judged(0.5, 0.01)
     assert not judged(0.1, None)
+
+
+def share_of_smaller(one: np.ndarray, other: np.ndarray) -> float:
+    width = max(0.0, min(one[2], other[2]) - max(one[0], other[0]))
+    height = max(0.0, min(one[3], other[3]) - max(one[1], other[1]))
+    smaller = min((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
+    return width * height / smaller if smaller > 0 else 0.0
+
+
+@pytest.mark.parametrize("batch", [3, 100_000])
+def test_visits_that_overlap_in_a_frame_are_those_that_a_loop_finds(monkeypatch: Any, batch: int) -> None:
+    monkeypatch.setattr(overlaps, "_BATCH", batch)
+    rows = gallery.random_rows(11, frames=60, most=6)
+    wanted = set()
+    for people, visits in zip(rows.people, rows.visits, strict=True):
+        for one, other in combinations(range(len(people)), 2):
+            if None in (visits[one], visits[other]):
+                continue
+            if share_of_smaller(people.boxes[one], people.boxes[other]) >= OVERLAP:
+                wanted.add(tuple(sorted((visits[one], visits[other]))))
+    found = overlapping_visits(gallery.tables(rows).people)
+    assert [tuple(pair) for pair in found.tolist()] == sorted(wanted)
+    assert len(wanted) > 10
+
+
+def test_visits_that_may_be_one_person_are_not_compared() -> None:
+    tables, rows = visits_table(8, 30, sources=1, long=30)
+    visits = read_visits(tables.visits)
+    pairs = simultaneous_pairs(visits, 10_000, np.random.default_rng(0))
+    gone = [tuple(sorted(visits.ids[pair].tolist())) for pair in pairs[::3]]
+    left = without(pairs, visits, np.array(sorted(gone), np.int64))
+    assert {tuple(sorted(visits.ids[pair].tolist())) for pair in left} == {
+        tuple(sorted(visits.ids[pair].tolist())) for pair in pairs
+    } - set(gone)
+    assert len(without(pairs, visits, np.zeros((0, 2), np.int64))) == len(pairs)
+    before = calibrate(tables, 0.2)
+    box = {"box": [0.0, 0.0, 10.0, 20.0], "score": 0.5, "embedding": [0.0] * 8, "camera": "door", "time": None}
+    pair = [{"source": 0, "frame": 0, "person": n, "visit": visit, **box} for n, visit in enumerate(gone[0])]
+    tables.people.add(pair)
+    assert calibrate(tables, 0.2).pairs == before.pairs - 1
+    assert len(rows) == 30
