@@ -103,10 +103,12 @@ def calibrate(tables: Tables, target: float = 0.01, pairs: int = 200_000, seed: 
         raise UsageError(f"A false-match rate of {target:g} needs at least {needed} pairs, got {pairs}.")
     visits = read_visits(tables.visits)
     rng = np.random.default_rng(seed)
-    chosen, certain = simultaneous_pairs(visits, pairs, rng), True
-    chosen = without(chosen, visits, overlapping_visits(tables.people))
+    together = simultaneous_pairs(visits, pairs, rng)
+    chosen, certain = without(together, visits, overlapping_visits(tables.people)), True
     if len(chosen) < needed:
-        chosen, certain = random_pairs(len(visits.rows), pairs, rng), False
+        chosen, certain = together, False
+    if len(chosen) < needed:
+        chosen = random_pairs(len(visits.rows), pairs, rng)
     if len(chosen) < needed:
         raise GalleryError(
             f"The gallery's {len(visits.rows)} visits make {len(chosen)} pairs, and a false-match rate of {target:g} "
