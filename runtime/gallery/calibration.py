@@ -2,8 +2,9 @@
 
 Two visits of one source at the same time are two people: their similarity is that of a false match. Where there are too
 few such pairs, any two visits are compared; some of those are the same person, so that the rates are upper bounds.
-Visits whose boxes overlapped are left out, as they may be one person boxed twice (a gallery that keeps visits only does
-not know). People seen together share light and background, which makes the rates too high rather than too low.
+Visits whose boxes overlapped may be one person boxed twice: they are left out while there are enough others (a gallery
+that keeps visits only cannot tell). People seen together share light and background, which makes the rates too high
+rather than too low.
 
 A pair's similarity is the search's: the direction of one visit's embedding with the other's embedding as it is,
 weighted by its score.
@@ -121,7 +122,9 @@ def calibrate(tables: Tables, target: float = 0.01, pairs: int = 200_000, seed: 
 def save_calibration(database: DBConnection, calibration: Calibration) -> None:
     """Keep it in the table `calibration`, in place of the one before."""
     row = {"json": json.dumps(asdict(calibration))}
-    database.create_table(CALIBRATION, [row], mode="overwrite")
+    # Overwriting what is not there makes Lance print a warning.
+    there = CALIBRATION in database.list_tables().tables
+    database.create_table(CALIBRATION, [row], mode="overwrite" if there else "create")
 
 
 def load_calibration(database: DBConnection) -> Calibration | None:
