@@ -12,6 +12,7 @@ import click
 from psarm.cli.gallery_options import AS_JSON, GALLERY
 from psarm.cli.gallery_sources import full_name
 from psarm.cli.gallery_times import local, parse_age, zone
+from psarm.cli.gallery_words import counts
 from psarm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def purge(gallery: str, older_than: timedelta, dry_run: bool, yes: bool, as_json
             _tell(found, f"would be erased, {before}", as_json)
             return
         if found.people or found.visits:
-            _confirm(f"Erase {_counts(found)} {before} from {opened.where}?", yes)
+            _confirm(f"Erase {counts(found)} {before} from {opened.where}?", yes)
         _tell(opened.purge(moment), f"erased, {before}", as_json)
 
 
@@ -105,10 +106,6 @@ def _tell(removed: Removed, what: str, as_json: bool) -> None:
         record = {"people": removed.people, "visits": removed.visits, "index_dropped": list(removed.index_dropped)}
         click.echo(json.dumps(record))
     else:
-        out.print(f"{_counts(removed)} {what}.")
+        out.print(f"{counts(removed)} {what}.")
     if removed.index_dropped:
         err.print(f"The index of {' and '.join(removed.index_dropped)} went with them; run psarm gallery index again.")
-
-
-def _counts(removed: Removed) -> str:
-    return f"{removed.visits:,} visits and {removed.people:,} people in frames"

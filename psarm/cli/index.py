@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from psarm.cli.engine_options import EXISTING, FEW_FRAMES, network_options, open_engine, quiet_decoders
-from psarm.cli.gallery_times import parse_time
+from psarm.cli.gallery_times import parse_age, parse_time
 from psarm.errors import GalleryError, UsageError
 
 if TYPE_CHECKING:
@@ -50,6 +50,12 @@ def parse_times(context: click.Context, parameter: click.Parameter, value: tuple
 @click.option("--no-thumbnails", is_flag=True, help="A new gallery keeps no pictures of people.")
 @click.option("--visits-only", is_flag=True, help="A new gallery keeps visits, and not the people of every frame.")
 @click.option("--give-up-after", type=click.FloatRange(min=0), metavar="S", help="Seconds a camera may be away.")
+@click.option(
+    "--keep",
+    callback=parse_age,
+    metavar="AGE",
+    help="Purge the whole gallery of who was seen longer ago, such as 30d: now, every hour and at the end.",
+)
 @click.option("--ray", "address", metavar="ADDRESS", help="Detect on a Ray cluster; local: on this machine's.")
 @click.option("--workers", type=click.IntRange(min=1), help="With --ray, how many engines.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
@@ -66,6 +72,7 @@ def command(
     no_thumbnails: bool,
     visits_only: bool,
     give_up_after: float | None,
+    keep: timedelta | None,
     address: str | None,
     workers: int | None,
     as_json: bool,
@@ -87,6 +94,7 @@ def command(
     from psarm.console import err
     from psarm.runtime.bundle import Bundle
     from psarm.runtime.indexing.indexer import Indexer
+    from psarm.runtime.indexing.retention import Retention
     from psarm.runtime.indexing.sources import find_readers
 
     if workers and not address:
@@ -95,18 +103,19 @@ def command(
     opened = Bundle.open(bundle)
     display = IndexProgress(alone=len(sources) == 1)
     taken = _sampling(fps, every, keyframes)
+    retention = Retention(keep, display.purged) if keep is not None else None
     readers = find_readers(sources, cameras, taken, starts, give_up_after, display.note)
     interrupted = False
     with _open_gallery(where, opened, no_thumbnails, visits_only) as gallery:
         detect = _detect_on_ray(bundle, gallery, address, workers, options) if address else _detect(bundle, **options)
-        indexer = Indexer(gallery, detect, on_change=display.change, notes=display.notes)
+        indexer = Indexer(gallery, detect, on_change=display.change, notes=display.notes, retention=retention)
         try:
             with terminated_as_interrupted(), display:
                 indexer.run(readers)
         except KeyboardInterrupt:
             interrupted = True
     reports = indexer.reports
-    print_reports(reports, where, as_json)
+    print_reports(reports, where, display.purges, as_json)
     if interrupted:
         raise KeyboardInterrupt("What was found so far is in the gallery; the same command goes on after it.")
     if all(report.finished and not report.new for report in reports):

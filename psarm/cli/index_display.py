@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import click
 
+from psarm.cli.gallery_times import local, zone
+from psarm.cli.gallery_words import counts
 from psarm.console import err, out, print_whole, progress
 from psarm.errors import StreamError
 
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
     from rich.table import Table
 
+    from psarm.runtime.gallery.records import Removed
     from psarm.runtime.indexing.accounting import SourceReport
     from psarm.runtime.indexing.reading import Note
 
@@ -26,6 +30,8 @@ class IndexProgress:
     def __init__(self, alone: bool) -> None:
         """`alone`: there is one source only, whose failure ends the command and is told by that."""
         self.notes: list[Note] = []
+        self.purges: list[str] = []
+        """A sentence each."""
         self._alone = alone
         self._bars = progress()
         self._tasks: dict[str, TaskID] = {}
@@ -45,6 +51,14 @@ class IndexProgress:
         self.notes.append(note)
         err.print(note.text, markup=False)
 
+    def purged(self, older_than: datetime, removed: Removed) -> None:
+        """People were erased, because they are not to be kept longer."""
+        text = f"Purged {counts(removed)}, seen before {local(older_than)} ({zone(older_than)})."
+        if removed.index_dropped:
+            text += f" The index of {' and '.join(removed.index_dropped)} went with them."
+        self.purges.append(text)
+        err.print(text, markup=False)
+
     def change(self, report: SourceReport) -> None:
         """A source went on."""
         done = report.indexed + sum(report.skipped.values())
@@ -57,10 +71,11 @@ class IndexProgress:
                 err.print(f"Failed: {report.error}", markup=False)
 
 
-def print_reports(reports: Sequence[SourceReport], gallery: str, as_json: bool) -> None:
+def print_reports(reports: Sequence[SourceReport], gallery: str, purges: Sequence[str], as_json: bool) -> None:
     """A table, or one JSON object."""
     if as_json:
-        click.echo(json.dumps({"gallery": gallery, "sources": [_record(report) for report in reports]}))
+        records = [_record(report) for report in reports]
+        click.echo(json.dumps({"gallery": gallery, "sources": records, "purges": list(purges)}))
     elif reports:
         print_whole(_table(reports), out)
 

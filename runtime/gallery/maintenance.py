@@ -151,14 +151,15 @@ def _has_deleted_rows(table: Table) -> bool:
 
 
 def _begin_later(store: Store, predicate: str) -> None:
-    """Fold visits anew from the people that are left of them."""
+    """Fold visits anew from the people that are left of them, without those that a crash left uncommitted."""
     begun = read_visits(store.visits, predicate)
     if not begun:
         return
+    done = {info.progress.source: info.progress.last_frame for info in read_sources(store)}
     rows = store.people.search().where(f"visit IN ({', '.join(map(str, begun))})").to_arrow()
     left: dict[int, Visit] = {}
     for source in sorted({visit.source for visit in begun.values()}):
-        frames = frames_of(_of_source(rows, source))
+        frames = [people for people in frames_of(_of_source(rows, source)) if people.frame <= done[source]]
         camera = next(visit.camera for visit in begun.values() if visit.source == source)
         fold(left, source, camera, frames)
     kept = [

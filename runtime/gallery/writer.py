@@ -28,7 +28,7 @@ from psarm.runtime.gallery.ledger import (
     read_sources,
     source_rows,
 )
-from psarm.runtime.gallery.records import IndexedPeople, Source, SourceBatch, SourceProgress
+from psarm.runtime.gallery.records import IndexedPeople, Removed, Source, SourceBatch, SourceProgress
 from psarm.runtime.gallery.schema import visit_id
 from psarm.runtime.gallery.store import Store
 from psarm.runtime.gallery.visits import Visit, fold, read_visits, touched, write_visits
@@ -110,9 +110,7 @@ class GalleryWriter:
             raise UsageError("A commit takes one batch a source; join those of the same source.")
         if not batches:
             return
-        if self._failed:
-            raise GalleryError(f"{self._store.where}: an earlier commit failed; open another writer to go on.")
-        self._failed = True
+        self._begin()
         with self._store.said():
             self._commit(batches)
             self._failed = False
@@ -120,19 +118,39 @@ class GalleryWriter:
             if self._uncompacted >= self.compact_every:
                 self.compact()
 
+    def purge(self, older_than: datetime) -> Removed:
+        """Erase the people seen before `older_than`, as `Gallery.purge`; the sources go on where they are."""
+        self._begin()
+        with self._store.said():
+            self._check_alone()
+            removed = maintenance.purge(self._store, older_than)
+            self._version = self._store.segments.version
+        self._failed = False
+        return removed
+
     def compact(self) -> None:
         """Join small files, and remove versions that are older than an hour."""
         maintenance.compact(self._store)
         self._uncompacted = 0
         self._version = self._store.segments.version
 
-    def _commit(self, batches: Sequence[SourceBatch]) -> None:
-        store = self._store
-        store.refresh()
-        if store.segments.version != self._version:
+    def _begin(self) -> None:
+        """A step that may break off half-way, and is then put in order by another writer."""
+        if self._failed:
+            raise GalleryError(f"{self._store.where}: an earlier commit failed; open another writer to go on.")
+        self._failed = True
+
+    def _check_alone(self) -> None:
+        self._store.refresh()
+        if self._store.segments.version != self._version:
             raise GalleryError(
-                f"Somebody else wrote to {store.where} meanwhile; one process writes at a time, so end the other one."
+                f"Somebody else wrote to {self._store.where} meanwhile; one process writes at a time, so end the other "
+                "one."
             )
+
+    def _commit(self, batches: Sequence[SourceBatch]) -> None:
+        self._check_alone()
+        store = self._store
         rows = [
             people_rows(batch.source, self._sources[batch.source].camera, batch.frames, store.people.schema)
             for batch in batches

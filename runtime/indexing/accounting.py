@@ -95,6 +95,10 @@ class SourceAccount:
         if self.source.kind != "live":
             self.finished = True
 
+    def purged(self) -> None:
+        """Pictures of visits may be gone: those that go on get new ones."""
+        self._best.clear()
+
     def take_batch(self) -> SourceBatch | None:
         """What is to be committed, and forget it; None: nothing."""
         if not self._entries and self.finished == self._told_finished:

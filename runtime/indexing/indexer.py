@@ -12,6 +12,7 @@ from psarm.runtime.gallery.writer import TRACK_MEMORY, GalleryWriter
 from psarm.runtime.indexing.accounting import SourceAccount, SourceReport
 from psarm.runtime.indexing.events import Detect, Ended, Event, Failed, Found, Skipped
 from psarm.runtime.indexing.reading import Note, SourceReader
+from psarm.runtime.indexing.retention import Retention
 from psarm.runtime.indexing.visits import find_visits
 
 MEMORY_MICROSECONDS = int(TRACK_MEMORY * 1_000_000)
@@ -39,6 +40,7 @@ class Indexer:
         commit_every: CommitEvery = CommitEvery(),
         on_change: Callable[[SourceReport], None] | None = None,
         notes: Sequence[Note] = (),
+        retention: Retention | None = None,
     ) -> None:
         """`on_change`: called with a source's report as it goes on; `notes`: of the readers, grows as they read."""
         self._gallery, self._detect, self._every = gallery, detect, commit_every
@@ -47,6 +49,7 @@ class Indexer:
         self._unread: dict[str, SourceReport] = {}
         self._names: list[str] = []
         self._notes = notes
+        self._retention = retention
         self._last_commit = time.monotonic()
 
     @property
@@ -64,8 +67,10 @@ class Indexer:
             todo = [
                 (reader, self._accounts[reader.source.name].done) for reader in readers if self._open(reader, writer)
             ]
+            self._purge(writer)
             if todo:
                 self._index(todo, writer)
+                self._purge(writer)
         return self.reports
 
     def _open(self, reader: SourceReader, writer: GalleryWriter) -> bool:
@@ -89,19 +94,21 @@ class Indexer:
 
     def _index(self, readers: Sequence[tuple[SourceReader, int]], writer: GalleryWriter) -> None:
         self._last_commit = time.monotonic()
-        committing = False
+        writing = False
         try:
             with self._detect(readers) as events:
                 for event in events:
                     if event is not None:
                         self._take(event)
                     if self._due():
-                        committing = True
+                        writing = True
                         self._commit(writer)
-                        committing = False
+                        if self._retention and self._retention.due:
+                            self._purge(writer)
+                        writing = False
         finally:
-            # A commit that broke off is put in order by the next run, and may not be made twice.
-            if not committing:
+            # What broke off is put in order by the next run, and may not be done twice.
+            if not writing:
                 self._commit(writer)
 
     def _take(self, event: Event) -> None:
@@ -125,6 +132,12 @@ class Indexer:
         if batches:
             writer.commit(batches)
         self._last_commit = time.monotonic()
+
+    def _purge(self, writer: GalleryWriter) -> None:
+        if self._retention:
+            self._retention.purge(writer)
+            for account in self._accounts.values():
+                account.purged()
 
     def _report(self, name: str) -> SourceReport:
         if name in self._unread:

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from datetime import UTC, datetime
 
 import cv2
 import pytest
@@ -143,9 +144,19 @@ def test_a_gallery_of_visits_without_pictures(bundle, videos, tmp_path, capfd):
         assert gallery.info().visits == 1 and gallery.store.visits.to_arrow()["thumbnail"].null_count == 1
 
 
+def test_who_was_seen_longer_ago_than_is_kept_is_purged(bundle, videos, tmp_path, capfd):
+    options = ("--gallery", tmp_path / "gallery", "--keep", "30d", "--start", "2026-03-01T14:30Z", "--start")
+    code, out, err = index(capfd, bundle, *videos, *options, datetime.now(UTC).isoformat(), "--json")
+    [said] = json.loads(out)["purges"]
+    assert code == 0 and said.startswith("Purged 1 visits and 4 people in frames, seen before ") and said in err
+    with Gallery.open(tmp_path / "gallery") as gallery:
+        assert (gallery.info().people, gallery.info().visits) == (8, 2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (("--keep", "30m"), "at least 1h"),
         (("--every", 2, "--fps", 3), "give one of the three"),
         (("--workers", 2), "--ray"),
         (("--start", "yesterday"), "2026-03-01T14:30"),

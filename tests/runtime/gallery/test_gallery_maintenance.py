@@ -108,6 +108,29 @@ def test_a_crash_in_a_purge_is_mended_by_another(gallery, monkeypatch):
         written.check_visits(gallery, source, people_of(source, 12))
 
 
+def test_the_writer_purges_and_goes_on(gallery):
+    moment = START + timedelta(microseconds=(FRAMES - 2) * STEP)
+    with gallery.writer() as writer:
+        for source in range(2):
+            writer.add_source(source_of(source))
+        assert writer.purge(moment).people == sum(count(people_of(source, 0, FRAMES - 2)) for source in range(2))
+        more = range(FRAMES, FRAMES + 5)
+        writer.commit([SourceBatch(0, tuple(marked(0, at) for at in more))])
+        writer.compact()
+        writer.purge(moment)
+        writer.commit([SourceBatch(0, (marked(0, FRAMES + 5),))])
+    written.check_visits(gallery, 0, people_of(0, FRAMES - 2, FRAMES + 6))
+    written.check_visits(gallery, 1, people_of(1, FRAMES - 2))
+    assert gallery.sources()[0].progress.frames == FRAMES + 6
+
+
+def test_people_that_a_crash_left_uncommitted_are_in_no_purged_visit(gallery):
+    (row,) = gallery.store.people.search().where("source = 0 AND visit IS NOT NULL").limit(1).to_list()
+    gallery.store.people.add([{**row, "frame": FRAMES * STEP, "visit": written.visit_id(0, (FRAMES - 1) // 10 * 4)}])
+    gallery.purge(START + timedelta(microseconds=(FRAMES - 5) * STEP))
+    written.check_visits(gallery, 0, people_of(0, FRAMES - 5))
+
+
 def test_a_source_is_deleted_with_all_that_is_of_it(gallery):
     removed = gallery.delete_source(source_of(1).name)
     assert removed.people == count(people_of(1))
