@@ -39,6 +39,8 @@ ROWS_PER_FRAME = 3.9
 VISITS_PER_PERSON = 4
 ALIKE = 0.1
 """Share of the people who look like another: they differ no more than visits of one person do."""
+NOISE = 1 << 22
+"""Bytes that pictures are cut from."""
 DAYS = 3
 FIRST_DAY = datetime(2026, 3, 2, 6, tzinfo=UTC)
 
@@ -218,8 +220,7 @@ class Footage:
         """Draw the crowd; the rest is drawn when it is asked for."""
         self.scenery = scenery
         self.crowd = Crowd(scenery)
-        noise = np.random.default_rng([scenery.seed, 2]).bytes(64 * scenery.thumbnail_bytes)
-        self._thumbnails = [noise[at : at + scenery.thumbnail_bytes] for at in range(0, len(noise), len(noise) // 64)]
+        self._noise = np.random.default_rng([scenery.seed, 2]).bytes(NOISE + scenery.thumbnail_bytes)
         self._kept: dict[int, tuple[tuple[int, int], Stretch]] = {}
 
     def stretch(self, day: int, camera: int, number: int) -> Stretch:
@@ -271,8 +272,13 @@ class Footage:
                 stretch.scores[low:high],
                 stretch.embeddings[low:high],
                 stretch.visits[low:high],
-                tuple(self._thumbnails[row % 64] if stretch.better[row] else None for row in range(low, high)),
+                tuple(self._thumbnail(camera, begin, row) if stretch.better[row] else None for row in range(low, high)),
             )
+
+    def _thumbnail(self, *of: int) -> bytes:
+        """Bytes that are hardly ever the same: what repeats is kept once."""
+        at = hash(of) % NOISE
+        return self._noise[at : at + self.scenery.thumbnail_bytes]
 
     def queries(self, count: int) -> list[Detections]:
         """People seen once more, each with three others in the picture: the one searched for is the first."""
