@@ -7,7 +7,7 @@ import click
 from psarm.cli.gallery_audit import audit
 from psarm.cli.gallery_export import export
 from psarm.cli.gallery_info import info, sources
-from psarm.cli.gallery_keeping import compact, delete_source, purge
+from psarm.cli.gallery_keeping import compact, delete_source, delete_visit, purge
 from psarm.cli.gallery_learning import calibrate, index
 
 
@@ -19,5 +19,5 @@ def command() -> None:
     """
 
 
-for subcommand in (info, sources, compact, purge, delete_source, export, calibrate, index, audit):
+for subcommand in (info, sources, compact, purge, delete_source, delete_visit, export, calibrate, index, audit):
     command.add_command(subcommand)

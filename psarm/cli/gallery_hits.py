@@ -6,6 +6,7 @@ from datetime import datetime
 
 from psarm.cli.gallery_times import length, places, span
 from psarm.runtime.gallery.records import FrameHit, VisitHit
+from psarm.runtime.gallery.schema import visit_name
 
 GalleryHit = VisitHit | FrameHit
 
@@ -30,6 +31,11 @@ def hit_when(hit: GalleryHit) -> str:
         return places(*seconds)
     first, last = (hit.first_frame, hit.last_frame) if isinstance(hit, VisitHit) else (hit.frame, hit.frame)
     return f"picture {first + 1}" if first == last else f"pictures {first + 1}–{last + 1}"
+
+
+def hit_visit(hit: GalleryHit) -> str:
+    """The visit, such as 3-17; a dash for who is in none."""
+    return "–" if hit.visit is None else visit_name(hit.visit)
 
 
 def hit_length(hit: GalleryHit) -> str:

@@ -1,4 +1,4 @@
-"""`psarm gallery compact`, `purge` and `delete-source`: keep a gallery small, and no longer than allowed."""
+"""`psarm gallery compact`, `purge`, `delete-source`, `delete-visit`: keep a gallery small, no longer than allowed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 from psarm.cli.gallery_options import AS_JSON, GALLERY
 from psarm.cli.gallery_sources import full_name
 from psarm.cli.gallery_times import local, parse_age, zone
-from psarm.cli.gallery_words import counts
+from psarm.cli.gallery_words import counts, parse_visits
 from psarm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -88,6 +88,29 @@ def delete_source(gallery: str, name: str, yes: bool, as_json: bool) -> None:
         name = full_name(opened, name)
         _confirm(f"Erase {name} with all that was found in it from {opened.where}?", yes)
         _tell(opened.delete_source(name), "erased", as_json)
+
+
+@click.command()
+@GALLERY
+@click.argument("visits", nargs=-1, required=True, metavar="VISIT...", callback=parse_visits)
+@click.option("--dry-run", is_flag=True, help="Count what would be erased, and erase nothing.")
+@YES
+@AS_JSON
+def delete_visit(gallery: str, visits: tuple[int, ...], dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Erase VISITs with their people, from the disk too: somebody asks to be forgotten.
+
+    psarm search --gallery shows which visits there are, as 3-17, and its JSON as one number. They are not indexed again
+    by the same psarm index.
+    """
+    from psarm.runtime.gallery.gallery import Gallery
+
+    with Gallery.open(gallery) as opened:
+        found = opened.visits_to_be_deleted(visits)
+        if dry_run:
+            _tell(found, "would be erased", as_json)
+            return
+        _confirm(f"Erase {counts(found)} from {opened.where}?", yes)
+        _tell(opened.delete_visits(visits), "erased", as_json)
 
 
 def _confirm(question: str, yes: bool) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from psarm.cli.engine_options import open_engine
-from psarm.cli.gallery_hits import GalleryHit, hit_length, hit_times, hit_when
+from psarm.cli.gallery_hits import GalleryHit, hit_length, hit_times, hit_visit, hit_when
 from psarm.cli.gallery_sources import full_name
 from psarm.cli.gallery_times import local, zone
 from psarm.cli.query_pictures import Choice, Query, box_text, read_queries
@@ -255,6 +255,7 @@ def _table(found: Found) -> Table:
     table.add_column("camera", overflow="fold")
     table.add_column("at" if found.search.frames else "from–to")
     table.add_column("box x1,y1,x2,y2" if found.search.frames else "length", justify="right")
+    table.add_column("visit")
     table.add_column("source", overflow="fold")
     if found.calibration is not None:
         table.add_column("")
@@ -268,6 +269,7 @@ def _table(found: Found) -> Table:
             Text(hit.camera),
             hit_when(hit),
             last,
+            hit_visit(hit),
             Text(hit.source),
             *mark,
             style="dim" if unlikely else None,

@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from psarm.cli.gallery_hits import GalleryHit, hit_length, hit_seconds, hit_when
+from psarm.cli.gallery_hits import GalleryHit, hit_length, hit_seconds, hit_visit, hit_when
 from psarm.cli.gallery_search import UNLIKELY, Found, judged
 from psarm.cli.gallery_times import places
 from psarm.cli.query_pictures import box_text
@@ -60,8 +60,9 @@ def _cards(found: Found, again: FramesAgain) -> Iterator[Card]:
 def _detail(hit: GalleryHit) -> str:
     score = f"detection score {hit.score:.3f}"
     if isinstance(hit, FrameHit):
-        return f"box {box_text(hit.box.tolist())} · {score}"
-    return f"{hit_length(hit)} · {hit.frames} {'frame' if hit.frames == 1 else 'frames'} · {score}"
+        return f"visit {hit_visit(hit)} · box {box_text(hit.box.tolist())} · {score}"
+    frames = f"{hit.frames} {'frame' if hit.frames == 1 else 'frames'}"
+    return f"visit {hit_visit(hit)} · {hit_length(hit)} · {frames} · {score}"
 
 
 def _moment(source: Source, hit: GalleryHit) -> Moment | None:

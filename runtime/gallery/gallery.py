@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -230,6 +230,18 @@ class Gallery:
         """Erase a source with its people and visits, from the disk too; `GalleryError` where there is none such."""
         with self.store.writing():
             return maintenance.delete_source(self.store, name)
+
+    def delete_visits(self, ids: Collection[int]) -> Removed:
+        """Erase visits (`VisitHit.visit`) with their people, from the disk too; they are not indexed again.
+
+        Raises `GalleryError`, and erases nothing, where one of them is not there.
+        """
+        with self.store.writing():
+            return maintenance.delete_visits(self.store, ids)
+
+    def visits_to_be_deleted(self, ids: Collection[int]) -> Removed:
+        """What `delete_visits` would erase."""
+        return self._read(lambda store: maintenance.visits_to_be_deleted(store, ids))
 
     def _read(self, read: Callable[[Store], Result]) -> Result:
         return self.store.read(read)

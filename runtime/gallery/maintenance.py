@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 from psarm.errors import GalleryError, UsageError
 from psarm.runtime.gallery.columns import frames_of
+from psarm.runtime.gallery.filters import is_in
 from psarm.runtime.gallery.ledger import read_segments, read_sources, summed_up
 from psarm.runtime.gallery.records import GalleryInfo, Removed
+from psarm.runtime.gallery.schema import visit_name
 from psarm.runtime.gallery.store import Store
 from psarm.runtime.gallery.visits import Visit, fold, read_visits, write_visits
 
@@ -118,6 +120,32 @@ def delete_source(store: Store, name: str) -> Removed:
     people, visits = _delete(store.people, predicate), _delete(store.visits, predicate)
     _delete(store.sources, predicate)
     return Removed(people, visits, erase(store))
+
+
+def delete_visits(store: Store, ids: Collection[int]) -> Removed:
+    """Erase visits with their people; people first: a visit is never folded from people that are to go."""
+    _check_visits(store, ids)
+    predicate = is_in("visit", ids)
+    people, visits = _delete(store.people, predicate), _delete(store.visits, predicate)
+    return Removed(people, visits, erase(store))
+
+
+def visits_to_be_deleted(store: Store, ids: Collection[int]) -> Removed:
+    """What `delete_visits` would erase."""
+    _check_visits(store, ids)
+    predicate = is_in("visit", ids)
+    return Removed(store.people.count_rows(predicate), store.visits.count_rows(predicate))
+
+
+def _check_visits(store: Store, ids: Collection[int]) -> None:
+    """Raise `GalleryError` for a visit that nobody is of."""
+    there: set[int] = set()
+    for table in (store.visits, store.people):  # a broken-off deletion or commit leaves one without the other
+        there.update(table.search().where(is_in("visit", ids)).select(["visit"]).to_arrow()["visit"].to_pylist())
+    if unknown := [visit_name(visit) for visit in ids if visit not in there]:
+        raise GalleryError(
+            f"{store.where} has no visit {', '.join(unknown)}; psarm search --gallery says which it has."
+        )
 
 
 def erase(store: Store) -> tuple[str, ...]:

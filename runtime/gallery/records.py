@@ -134,7 +134,7 @@ class GalleryInfo:
 
 @dataclass(frozen=True)
 class Removed:
-    """What a purge or the deletion of a source took out of a gallery."""
+    """What a purge or the deletion of a source or of visits took out of a gallery."""
 
     people: int
     visits: int

@@ -31,6 +31,11 @@ def visit_id(source: int, number: int) -> int:
     return (source << VISIT_BITS) + number
 
 
+def visit_name(visit: int) -> str:
+    """A visit's id for people: `3-17`, its source's number and its own."""
+    return f"{visit >> VISIT_BITS}-{visit & ((1 << VISIT_BITS) - 1)}"
+
+
 def schemas(embedding_dim: int) -> dict[str, pa.Schema]:
     """Name of a table → its columns, for embeddings of D = `embedding_dim`."""
     import pyarrow as pa

@@ -10,6 +10,7 @@ import pytest
 import toy_bundle as toy
 
 from psarm.cli import run
+from psarm.cli.gallery_hits import hit_visit
 from psarm.runtime.gallery.gallery import Gallery
 
 
@@ -72,6 +73,28 @@ def test_delete_source(place, capfd, monkeypatch):
     assert code == 0 and json.loads(out) == {"people": 2, "visits": 2, "index_dropped": []}
     code, out, _ = psarm(capfd, "sources gallery --json")
     assert [source["camera"] for source in json.loads(out)] == ["door", "stairs"]
+
+
+def test_delete_visit(place, capfd):
+    with Gallery.open(place / "gallery") as gallery:
+        hit = next(hit for hit in gallery.search(made.VECTORS[2]) if hit.camera == "hall" and hit.similarity > 0.5)
+    name = hit_visit(hit)
+    code, out, _ = psarm(capfd, "delete-visit --dry-run --json", place / "gallery", name, hit.visit, "0-0")
+    assert code == 0 and json.loads(out) == {"people": 3, "visits": 2, "index_dropped": []}
+    code, _, err = psarm(capfd, "delete-visit", place / "gallery", name)
+    assert code == 2 and f"Erase 1 visits and 1 people in frames from {place / 'gallery'}?" in err and "--yes" in err
+    code, _, err = psarm(capfd, "delete-visit --yes", place / "gallery", name, "1-9")
+    assert code == 1 and "has no visit 1-9; psarm search --gallery says" in err and err.count("\n") == 1
+    code, out, _ = psarm(capfd, "delete-visit --yes", place / "gallery", name)
+    assert (code, out) == (0, "1 visits and 1 people in frames erased.\n")
+    code, out, _ = psarm(capfd, "info --json", place / "gallery")
+    assert (json.loads(out)["people"], json.loads(out)["visits"]) == (6, 4)
+
+
+@pytest.mark.parametrize("visit", ["-1", "1-", "a", "1-99999999999", "9999999999-1", "99999999999999999999"])
+def test_what_is_no_visit(place, capfd, visit):
+    code, _, err = psarm(capfd, "delete-visit --yes", place / "gallery", "--", visit)
+    assert code == 2 and f"{visit!r} is no visit" in err
 
 
 class Terminal(io.StringIO):

@@ -136,7 +136,8 @@ def test_a_table(place, tmp_path, capfd):
     code, out, err = psarm(capfd, "search", *options, "--query", query)
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
     assert code == 0 and [row[0] for row in rows] == ["1", "2", "3", "4", "5", "6"]
-    assert rows[0][2:] == ["door", "2026-03-01 12:00:00", "0.5 s", str(place / "door.mp4")]
+    assert rows[0][2:] == ["door", "2026-03-01 12:00:00", "0.5 s", "0-0", str(place / "door.mp4")]
+    assert {row[5] for row in rows[1:]} == {"0-1", "1-0", "1-1", "2-0", "–"}
     where = {(row[2], row[3]) for row in rows}
     assert {("hall", "00:00"), ("stairs", "picture 1"), ("stairs", "picture 2")} <= where
     assert "Times are local (UTC+00:00)." in err

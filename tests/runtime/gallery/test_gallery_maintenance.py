@@ -142,6 +142,25 @@ def test_a_source_is_deleted_with_all_that_is_of_it(gallery):
         gallery.delete_source(source_of(1).name)
 
 
+def test_visits_are_erased_with_their_people_and_not_indexed_again(gallery):
+    last = max(row["visit"] for row in gallery.store.visits.search().where("source = 0").to_list())
+    ids = [0, last]
+    rows = gallery.store.visits.search().where(f"visit IN (0, {last})").to_list()
+    expected = gallery.visits_to_be_deleted(ids)
+    before = gallery.info()
+    removed = gallery.delete_visits(ids)
+    info = gallery.info()
+    assert (removed.people, removed.visits) == (expected.people, expected.visits) == (sum(r["frames"] for r in rows), 2)
+    assert (before.people - info.people, before.visits - info.visits) == (removed.people, 2)
+    assert not any(row["thumbnail"] in on_disk(gallery) for row in rows)
+    with gallery.writer() as writer:  # which folds the last segment again, where a visit lacks it
+        assert writer.add_source(source_of(0)).last_frame == (FRAMES - 1) * STEP
+    assert gallery.info().visits == info.visits
+    with pytest.raises(GalleryError, match=r"has no visit 0-0; psarm search"):
+        gallery.delete_visits([1, 0])
+    assert gallery.info().visits == info.visits
+
+
 def test_compaction_keeps_all_and_sums_segments_up(gallery):
     progress = [vars(info.progress) for info in gallery.sources()]
     people = gallery.store.people.search().to_arrow().sort_by([("source", "ascending"), ("frame", "ascending")])
