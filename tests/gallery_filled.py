@@ -16,6 +16,7 @@ from psarm.runtime.manifest import read_manifest
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 FRAME_US = 500_000  # two frames a second are taken
+SIZE = (160, 96)  # of frames of known time; of the others it is unknown
 VECTORS = np.eye(toy.DIM, dtype=np.float32)
 
 
@@ -32,6 +33,7 @@ def frame_people(frame, people, time, vectors=VECTORS):
         ),
         visits=np.array(visits, np.int64),
         thumbnails=tuple(thumbnail() for _ in people),
+        size=SIZE if time else None,
     )
 
 

@@ -39,6 +39,7 @@ def people_rows(source: int, camera: str, frames: Sequence[IndexedPeople], schem
     total = sum(counts)
     numbers = np.concatenate([np.zeros(0, np.int64), *(people.visits for people in frames)])  # [N]
     no_embedding = np.zeros((0, schema.field("embedding").type.list_size), np.float32)
+    sizes = [people.size or (None, None) for people, count in zip(frames, counts, strict=True) for _ in range(count)]
     columns = {
         "source": np.full(total, source, np.int32),
         "frame": np.repeat(np.array([people.frame for people in frames], np.int64), counts),
@@ -49,12 +50,14 @@ def people_rows(source: int, camera: str, frames: Sequence[IndexedPeople], schem
         "score": np.concatenate([np.zeros(0, np.float32), *(people.scores for people in frames)]),
         "box": vectors(np.concatenate([np.zeros((0, 4), np.float32), *(people.boxes for people in frames)])),
         "embedding": vectors(np.concatenate([no_embedding, *(people.embeddings for people in frames)])),
+        "width": [width for width, _ in sizes],
+        "height": [height for _, height in sizes],
     }
     return pa.table(columns, schema=schema)
 
 
 def frames_of(rows: pa.Table) -> list[IndexedPeople]:
-    """The frames of one source's rows, rising; without thumbnails, and without the frames that nobody is in."""
+    """The frames of one source's rows, rising; without thumbnails and sizes, and without the frames that nobody is in."""
     if rows.num_rows == 0:
         return []
     rows = rows.sort_by([("frame", "ascending"), ("person", "ascending")])

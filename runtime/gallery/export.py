@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 BATCH_ROWS = 8192
-BOX_COLUMNS = ["frame", "person", "time", "visit", "score", "box"]
+BOX_COLUMNS = ["frame", "person", "time", "visit", "score", "box", "width", "height"]
 PERSON = {"id": 1, "name": "person", "supercategory": "person"}
 
 
@@ -43,7 +43,7 @@ def write_parquet(gallery: Gallery, target: Path) -> int:
 def write_coco(gallery: Gallery, target: Path) -> int:
     """Frames with people as images, people as annotations with box, score and visit (`track_id`); returns how many.
 
-    `file_name` is the source's name and the frame's id behind a #. Images have no size, which a gallery does not keep.
+    `file_name` is the source's name and the frame's id behind a #. `width` and `height` are null where unknown.
     """
     _check_people(gallery)
     return gallery.store.read(lambda store: _write_coco(store, target))
@@ -115,6 +115,8 @@ def _coco_images(store: Store, infos: list[SourceInfo]) -> Iterator[Row]:
             yield {
                 "id": number,
                 "file_name": f"{info.source.name}#{frame}",
+                "width": rows[0]["width"],
+                "height": rows[0]["height"],
                 "source": info.source.name,
                 "camera": info.source.camera,
                 "frame": frame,

@@ -66,6 +66,8 @@ class IndexedPeople:
     visits: NDArray[np.int64]  # [n] number of the visit within the source, -1: none
     thumbnails: tuple[bytes | None, ...] = ()
     """JPEG of each person's box, or () without."""
+    size: tuple[int, int] | None = None
+    """Width and height of the frame, pixels."""
 
 
 @dataclass(frozen=True, eq=False)

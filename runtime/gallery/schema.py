@@ -72,6 +72,8 @@ def schemas(embedding_dim: int) -> dict[str, pa.Schema]:
                 ("score", pa.float32()),
                 ("box", box),
                 ("embedding", embedding),
+                ("width", pa.int32()),  # of the frame, pixels; null where unknown
+                ("height", pa.int32()),
             ]
         ),
         # A row a visit: one person, one source, one stay. `embedding` is the representative.

@@ -77,7 +77,16 @@ class SourceAccount:
         alive = self._visits.alive
         self._best = {visit: score for visit, score in self._best.items() if visit in alive}
         self._entries.append(
-            IndexedPeople(found.frame, found.time, people.boxes, people.scores, people.embeddings, visits, pictures)
+            IndexedPeople(
+                found.frame,
+                found.time,
+                people.boxes,
+                people.scores,
+                people.embeddings,
+                visits,
+                pictures,
+                found.size,
+            )
         )
         self._advance()
         self._indexed += 1

@@ -154,7 +154,8 @@ class Detection:
         for entry in self._ahead[result.source].take(with_frame=True):
             if isinstance(entry, Taken):
                 make = partial(thumbnail, result.frame, result.detections)
-                yield Found(result.source, entry.frame, entry.time, result.detections, make)
+                height, width = result.frame.shape[:2]
+                yield Found(result.source, entry.frame, entry.time, result.detections, make, (width, height))
             else:
                 yield self._event(result.source, entry)
 

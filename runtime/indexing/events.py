@@ -31,6 +31,8 @@ class Found:
     people: Detections
     thumbnail: Callable[[int], bytes]
     """Number of a person, from 0 → JPEG."""
+    size: tuple[int, int] | None = None
+    """Width and height of the frame, pixels."""
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,8 @@ def test_coco(filled, tmp_path):
     assert [image["file_name"] for image in found["images"]] == [f"{name}#{frame}" for name, frame in frames]
     assert found["images"][0]["time"] == "2026-03-01T12:00:00+00:00" and found["images"][2]["time"] is None
     assert [image["id"] for image in found["images"]] == [1, 2, 3, 4, 5]
+    sizes = [(image["width"], image["height"]) for image in found["images"]]
+    assert sizes == [made.SIZE] * 2 + [(None, None)] * 3
     annotations = found["annotations"]
     assert [item["image_id"] for item in annotations] == [1, 2, 2, 3, 3, 4, 5]
     assert annotations[2]["bbox"] == [100, 20, 40, 60] and annotations[2]["area"] == 2400

@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 import pytest
 import toy_bundle as toy
-from made_up_readers import STEP, MadeUp
+from made_up_readers import STEP, MadeUp, scene
 
 from psarm.errors import GalleryError, StreamError
 from psarm.runtime import PersonSearch
@@ -64,6 +64,13 @@ def test_a_visit_joins_the_frames_of_a_person(gallery, engine):
         ("camera of a", 3 * STEP, 6 * STEP, 4),
     ]
     assert all(one[6].startswith(b"\xff\xd8") for one in found)
+
+
+def test_people_have_the_size_of_their_frame(gallery, engine):
+    index(gallery, engine, MadeUp("a"))
+    height, width = scene(0).shape[:2]
+    rows = gallery.store.people.to_arrow().to_pylist()
+    assert width != height and {(row["width"], row["height"]) for row in rows} == {(width, height)}
 
 
 def test_sources_share_the_engine_and_keep_their_order(gallery, engine):
