@@ -93,7 +93,8 @@ def _build(
     rows = table.count_rows()
     if rows < smallest:
         for index in table.list_indices():
-            table.drop_index(index.name)
+            if "embedding" in index.columns:
+                table.drop_index(index.name)
         reason = f"its {rows} rows are searched exactly in no time; one is made from {smallest} rows on"
         return IndexReport(name, rows, None, reason, None, k, 0, 0.0, None, None)
     start = time.perf_counter()

@@ -14,6 +14,7 @@ from psarm.errors import GalleryError, UsageError
 from psarm.runtime.gallery.columns import frames_of
 from psarm.runtime.gallery.filters import is_in
 from psarm.runtime.gallery.ledger import read_segments, read_sources, summed_up
+from psarm.runtime.gallery.lookup import index_columns
 from psarm.runtime.gallery.records import GalleryInfo, Removed
 from psarm.runtime.gallery.schema import visit_name
 from psarm.runtime.gallery.store import Store
@@ -73,6 +74,7 @@ def compact(store: Store) -> None:
     store.segments.add(pa.Table.from_pylist(segments, schema=store.segments.schema), mode="overwrite")
     for table in (store.sources, store.people, store.visits, store.segments):
         table.optimize(cleanup_older_than=KEPT)
+    index_columns(store)
 
 
 def purge(store: Store, older_than: datetime) -> Removed:
@@ -162,6 +164,7 @@ def erase(store: Store) -> tuple[str, ...]:
                 dropped.append(table.name)
             table.add(table.search().to_batches(), mode="overwrite")
             _keep_newest(table, alone)
+    index_columns(store)
     return tuple(dropped)
 
 
