@@ -57,7 +57,7 @@ def people_rows(source: int, camera: str, frames: Sequence[IndexedPeople], schem
 
 
 def frames_of(rows: pa.Table) -> list[IndexedPeople]:
-    """The frames of one source's rows, rising; without thumbnails and sizes, and without the frames that nobody is in."""
+    """The frames of one source's rows, rising, but those nobody is in; without thumbnails and sizes."""
     if rows.num_rows == 0:
         return []
     rows = rows.sort_by([("frame", "ascending"), ("person", "ascending")])

@@ -90,7 +90,7 @@ class GalleryWriter:
         return self._progress[number]
 
     def recent_people(self, source: int, since_frame: int) -> list[IndexedPeople]:
-        """People of a source's frames from `since_frame` on, without thumbnails and sizes: what its tracker goes on with."""
+        """A source's people from `since_frame` on, for its tracker to go on with; without thumbnails and sizes."""
         with self._store.said():
             rows = self._store.people.search().where(f"source = {source} AND frame >= {since_frame}").to_arrow()
         return frames_of(rows)
