@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from psarm.errors import GalleryError
 from psarm.runtime.gallery.records import Source, SourceInfo, SourceProgress
 from psarm.runtime.gallery.store import Store
 
@@ -67,6 +68,21 @@ def source_rows(number: int, source: Source, schema: pa.Schema) -> pa.Table:
 def canonical(settings: Any) -> str:
     """JSON that is the same for the same settings."""
     return json.dumps(dict(settings), sort_keys=True)
+
+
+def check_same(where: str, known: Source, source: Source) -> None:
+    """Raise `GalleryError` where a source is in the gallery with other content, settings, camera or kind."""
+    for what, old, new in (
+        ("camera", known.camera, source.camera),
+        ("kind", known.kind, source.kind),
+        ("content", known.signature, source.signature),
+        ("settings", canonical(known.settings), canonical(source.settings)),
+    ):
+        if old != new:
+            raise GalleryError(
+                f"{source.name} is in {where} with another {what} ({old}, now {new}); give the same, "
+                "or run psarm gallery delete-source first."
+            )
 
 
 def read_segments(store: Store) -> dict[int, list[Segment]]:

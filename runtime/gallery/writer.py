@@ -9,7 +9,7 @@ last segment are folded.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ from psarm.runtime.gallery.columns import frames_of, people_rows
 from psarm.runtime.gallery.ledger import (
     NOTHING_DONE,
     Segment,
-    canonical,
+    check_same,
     progress,
     read_segments,
     read_sources,
@@ -71,8 +71,12 @@ class GalleryWriter:
         """Let others write; what was not committed is gone."""
         self._lock.close()
 
-    def add_source(self, source: Source) -> SourceProgress:
+    def add_source(self, source: Source, continues: Callable[[str], bool] | None = None) -> SourceProgress:
         """Add a source, or go on with it: what a broken-off commit left of it is put in order first.
+
+        Args:
+            source: it.
+            continues: whether content of a given signature is the beginning of the source's, which has grown since.
 
         Raises:
             GalleryError: there is a source of that name with other content, settings, camera or kind.
@@ -81,12 +85,17 @@ class GalleryWriter:
         with self._store.said():
             if known:
                 number = known[0]
-                self._check_same(self._sources[number], source)
+                before = self._sources[number].signature
+                grown = before != source.signature and continues is not None and continues(before)
+                same = replace(source, signature=before) if grown else source
+                check_same(self._store.where, self._sources[number], same)
             else:
                 number = max(self._sources, default=-1) + 1
                 self._store.sources.add(source_rows(number, source, self._store.sources.schema))
-                self._sources[number] = source
+                self._sources[number], grown = source, False
             self._repair(number)
+            if grown:
+                self._grow(number, source)
         return self._progress[number]
 
     def recent_people(self, source: int, since_frame: int) -> list[IndexedPeople]:
@@ -250,18 +259,12 @@ class GalleryWriter:
         before = segments[-2]["last_frame"] if len(segments) > 1 else NOTHING_DONE
         self._fold({source: self.recent_people(source, before + 1)})
 
-    def _check_same(self, known: Source, source: Source) -> None:
-        for what, old, new in (
-            ("camera", known.camera, source.camera),
-            ("kind", known.kind, source.kind),
-            ("content", known.signature, source.signature),
-            ("settings", canonical(known.settings), canonical(source.settings)),
-        ):
-            if old != new:
-                raise GalleryError(
-                    f"{source.name} is in {self._store.where} with another {what} ({old}, now {new}); give the same, "
-                    "or run psarm gallery delete-source first."
-                )
+    def _grow(self, number: int, source: Source) -> None:
+        """There is more of a source. First it is no longer finished: after a crash in between it is grown again."""
+        if self._progress[number].finished:
+            self.commit([SourceBatch(number)])
+        self._store.sources.update(f"source = {number}", {"signature": source.signature, "planned": source.planned})
+        self._sources[number] = replace(self._sources[number], signature=source.signature, planned=source.planned)
 
     def _check(self, batch: SourceBatch) -> None:
         if batch.source not in self._progress:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from psarm.errors import ImageError, UsageError
 from psarm.runtime.gallery.records import Source
-from psarm.runtime.indexing.reading import SourceReader, TakenFrame
+from psarm.runtime.indexing.reading import GrowingReader, SourceReader, TakenFrame
 from psarm.runtime.indexing.sampling import Sampling
 from psarm.runtime.indexing.sources import find_readers
 from psarm.runtime.video import Frame
@@ -53,6 +53,7 @@ def _open(source: Source) -> SourceReader:
         (reader,) = find_readers([source.name], [source.camera], Sampling(**sampling))
     except UsageError as error:
         raise ImageError(str(error)) from error
-    if reader.plan().signature != source.signature:
+    grown = isinstance(reader, GrowingReader) and reader.continues(source.signature)
+    if not grown and reader.plan().signature != source.signature:
         raise ImageError(f"{source.name} is not what was indexed any more.")
     return reader

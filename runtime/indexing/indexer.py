@@ -11,7 +11,7 @@ from psarm.runtime.gallery.gallery import Gallery
 from psarm.runtime.gallery.writer import TRACK_MEMORY, GalleryWriter
 from psarm.runtime.indexing.accounting import SourceAccount, SourceReport
 from psarm.runtime.indexing.events import Detect, Ended, Event, Failed, Found, Skipped
-from psarm.runtime.indexing.reading import Note, SourceReader
+from psarm.runtime.indexing.reading import GrowingReader, Note, SourceReader
 from psarm.runtime.indexing.retention import Retention
 from psarm.runtime.indexing.visits import find_visits
 
@@ -78,14 +78,14 @@ class Indexer:
         name = reader.source.name
         try:
             source = reader.plan()
-            progress = writer.add_source(source)
+            progress = writer.add_source(source, reader.continues if isinstance(reader, GrowingReader) else None)
         except (ImageError, GalleryError) as error:
             self._unread[name] = SourceReport(name, reader.source.camera, None, error=str(error))
             self._names.append(name)
             self._changed(name)
             return False
         visits = find_visits(source.kind, progress.next_visit)
-        if progress.last_frame >= 0 and not progress.finished:
+        if progress.last_frame >= 0 and not progress.finished and source.kind != "pictures":
             visits.warm_up(writer.recent_people(progress.source, progress.last_frame - MEMORY_MICROSECONDS))
         self._accounts[name] = SourceAccount(source, progress, visits, self._gallery.thumbnails)
         self._names.append(name)

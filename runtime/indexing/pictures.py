@@ -33,7 +33,7 @@ def find_pictures(path: Path) -> list[Path]:
 
 
 class PicturesReader:
-    """Reads pictures; `every` takes one of so many."""
+    """Reads pictures; `every` takes one of so many. What is added behind the last one is indexed with the next run."""
 
     def __init__(self, path: Path, source: Source, every: int) -> None:
         self._path = path
@@ -48,13 +48,15 @@ class PicturesReader:
 
     def plan(self) -> Source:
         """Look for the pictures; opens none."""
-        signature = hashlib.sha256()
-        for path in self._pictures:
-            size = path.stat().st_size if path.is_file() else -1
-            signature.update(f"{os.path.relpath(path, self._path.parent)}\0{size}\0".encode(errors="surrogateescape"))
-        planned = len(range(0, len(self._pictures), self._every))
-        self._source = replace(self._source, signature=signature.hexdigest(), planned=planned)
+        count = len(self._pictures)
+        planned = len(range(0, count, self._every))
+        self._source = replace(self._source, signature=self._signature(count), planned=planned)
         return self._source
+
+    def continues(self, signature: str) -> bool:
+        """Whether the list of that signature is the beginning of this one, or all of it."""
+        count = signature.partition(":")[0]
+        return count.isdecimal() and int(count) <= len(self._pictures) and self._signature(int(count)) == signature
 
     def read(self, after: int = -1) -> Iterator[TakenFrame | Skip]:
         """Read the pictures that are due."""
@@ -74,6 +76,14 @@ class PicturesReader:
     @cached_property
     def _pictures(self) -> list[Path]:
         return find_pictures(self._path)
+
+    def _signature(self, count: int) -> str:
+        """Of the first so many pictures: how many they are, and a digest of their names and sizes."""
+        digest = hashlib.sha256()
+        for path in self._pictures[:count]:
+            size = path.stat().st_size if path.is_file() else -1
+            digest.update(f"{os.path.relpath(path, self._path.parent)}\0{size}\0".encode(errors="surrogateescape"))
+        return f"{count}:{digest.hexdigest()}"
 
     def _parts(self, frames_per_chunk: int, after: int) -> Iterator[PicturesChunk]:
         numbers = range(0, len(self._pictures), self._every)[max(0, after // self._every + 1) :]

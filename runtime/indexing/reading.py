@@ -80,6 +80,14 @@ class SourceReader(Protocol):
         """End `read` soon, wherever it is; it then returns."""
 
 
+@runtime_checkable
+class GrowingReader(SourceReader, Protocol):
+    """A reader of what may have grown at its end since it was indexed."""
+
+    def continues(self, signature: str) -> bool:
+        """Whether the content that had this signature is still there unchanged, as the beginning of what there is."""
+
+
 class Chunk(Protocol):
     """Part of a file or list that can be read by itself, in another process too: it can be pickled."""
 

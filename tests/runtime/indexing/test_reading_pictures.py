@@ -68,6 +68,26 @@ def test_the_signature_is_of_names_and_sizes(folder):
     assert len({before, changed, reader(folder).plan().signature}) == 3
 
 
+def test_what_continues_a_list(folder, tmp_path_factory):
+    before = reader(folder).plan().signature
+    for name, continues in (("91.png", True), ("92.PNG", True), ("sub/a.png", True), ("71.png", False)):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"another")
+        grown = reader(folder)
+        assert grown.continues(before) is continues and grown.continues(grown.plan().signature)
+        assert not continues or grown.plan().signature != before
+    (folder / "71.png").unlink()
+    (folder / "8.png").write_bytes(b"changed")
+    assert not reader(folder).continues(before)
+    listed = tmp_path_factory.mktemp("lists") / "some.txt"
+    listed.write_text(f"{folder}/7.png\n{folder}/2.png\n")
+    before = reader(listed).plan().signature
+    for text, continues in (("7 2 1 3", True), ("7 2", True), ("7", False), ("2 7 1", False), ("7 1 2", False)):
+        listed.write_text("".join(f"{folder}/{number}.png\n" for number in text.split()))
+        assert reader(listed).continues(before) is continues
+    assert not reader(folder).continues("") and not reader(folder).continues("f" * 64)
+
+
 def test_close_ends_reading(folder):
     one = reader(folder)
     entries = one.read()
