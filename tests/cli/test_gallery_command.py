@@ -92,8 +92,8 @@ def test_delete_visit(place, capfd):
 
 
 @pytest.mark.parametrize("visit", ["-1", "1-", "a", "1-99999999999", "9999999999-1", "99999999999999999999"])
-def test_what_is_no_visit(place, capfd, visit):
-    code, _, err = psarm(capfd, "delete-visit --yes", place / "gallery", "--", visit)
+def test_what_is_no_visit(tmp_path, capfd, visit):
+    code, _, err = psarm(capfd, "delete-visit --yes", tmp_path, "--", visit)
     assert code == 2 and f"{visit!r} is no visit" in err
 
 
