@@ -8,6 +8,7 @@ everybody's.
 
 from __future__ import annotations
 
+import runpy
 import sys
 import time
 
@@ -27,7 +28,5 @@ def set_back(after: float, back: float) -> None:
 
 if __name__ == "__main__":
     set_back(float(sys.argv[1]), float(sys.argv[2]))
-    from psarm.cli import main
-
     sys.argv = ["psarm", *sys.argv[3:]]
-    main()
+    runpy.run_module("psarm", run_name="__main__")
