@@ -37,8 +37,12 @@ def writer_lock(directory: Path) -> Iterator[None]:
             ) from error
         except OSError as error:
             raise GalleryError(f"{path} cannot be locked ({error.strerror}); use a file system with locks.") from error
-        _write(descriptor, f"{os.getpid()} {' '.join(sys.argv)}\n")
-        yield
+        # Not the arguments: addresses of cameras hold passwords.
+        _write(descriptor, f"{os.getpid()} {Path(sys.argv[0]).name}\n")
+        try:
+            yield
+        finally:
+            _write(descriptor, "")
     finally:
         os.close(descriptor)
 
@@ -47,12 +51,12 @@ def _write(descriptor: int, text: str) -> None:
     """Replace the file's content, which is for people: what counts is the lock, also on a full disk."""
     try:
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, text.encode(), 0)
+        os.pwrite(descriptor, os.fsencode(text), 0)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
 
 
 def _holder(descriptor: int) -> str:
-    pid, _, command = os.pread(descriptor, 4096, 0).decode(errors="replace").strip().partition(" ")
-    return f"process {pid} ({command})" if pid else "another process"
+    pid, _, program = os.pread(descriptor, 4096, 0).decode(errors="replace").strip().partition(" ")
+    return f"process {pid} ({program})" if pid else "another process"

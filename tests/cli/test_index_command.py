@@ -13,8 +13,10 @@ import toy_bundle as toy
 
 from psarm.cli import run
 from psarm.runtime.gallery.gallery import Gallery
+from psarm.runtime.gallery.lock import LOCK_FILE
 from psarm.runtime.gallery.writer import GalleryWriter
 from psarm.runtime.indexing.indexer import Indexer
+from psarm.runtime.indexing.live import LiveReader
 
 RED = (255, 0, 0)
 ENGINE = ("--backend", "onnxruntime", "--threads", 1)
@@ -170,3 +172,17 @@ def test_bad_options_make_no_gallery(bundle, videos, tmp_path, capfd, arguments,
 def test_a_folder_that_is_no_gallery_is_left_alone(bundle, videos, tmp_path, capfd):
     code, _, err = index(capfd, bundle, videos[0], "--gallery", tmp_path, "--camera", "c")
     assert code == 1 and len(err.splitlines()) == 1 and sorted(tmp_path.iterdir()) == sorted(videos)
+
+
+def test_the_password_of_a_camera_is_in_no_file(bundle, tmp_path, capfd, monkeypatch):
+    where, address = tmp_path / "gallery", "rtsp://user:s3cret@127.0.0.1:1/door?key=s3cret"
+    monkeypatch.setattr("sys.argv", ["psarm", "index", "bundle", address])
+    held = []
+    plan = LiveReader.plan
+    monkeypatch.setattr(LiveReader, "plan", lambda self: held.append((where / LOCK_FILE).read_text()) or plan(self))
+    code, out, err = index(capfd, bundle, address, "--gallery", where, "--give-up-after", 0)
+    assert code == 1 and "s3cret" not in out + err
+    assert held == [f"{os.getpid()} psarm\n"]
+    files = [path for path in where.rglob("*") if path.is_file()]
+    assert where / LOCK_FILE in files and not any(b"s3cret" in path.read_bytes() for path in files)
+    assert (where / LOCK_FILE).read_bytes() == b""

@@ -1,3 +1,4 @@
+import os
 import time
 
 import pytest
@@ -8,6 +9,7 @@ from psarm.errors import GalleryError
 from psarm.runtime.gallery import maintenance
 from psarm.runtime.gallery import writer as writer_module
 from psarm.runtime.gallery.gallery import Gallery
+from psarm.runtime.gallery.lock import LOCK_FILE
 from psarm.runtime.gallery.records import SourceBatch
 
 
@@ -20,6 +22,15 @@ def where(tmp_path):
     Gallery.create(tmp_path / "gallery", "fingerprint", DIM, "/bundle").close()
     written.write(tmp_path / "gallery", 3)
     return tmp_path / "gallery"
+
+
+def test_a_program_of_any_name_writes(where, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/bin/\udcff", "rtsp://user:s3cret@host"])
+    with Gallery.open(where) as gallery, gallery.writer():
+        assert (where / LOCK_FILE).read_bytes() == b"%d \xff\n" % os.getpid()
+        with pytest.raises(GalleryError, match=rf"process {os.getpid()} \(.\)"):
+            gallery.writer()
+    assert (where / LOCK_FILE).read_bytes() == b""
 
 
 def test_kill_9_at_random_moments_loses_nothing_committed(tmp_path):
