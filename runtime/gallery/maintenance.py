@@ -43,7 +43,7 @@ def info(store: Store) -> GalleryInfo:
         start=min((first for first, _ in spans), default=None),
         end=max((last for _, last in spans), default=None),
         bytes=disk_bytes(store),
-        indexed=tuple(table.name for table in (store.people, store.visits) if has_index(table)),
+        indexed=_indexed(store),
     )
 
 
@@ -83,11 +83,13 @@ def purge(store: Store, older_than: datetime) -> Removed:
     A visit that goes on after it keeps the people after it; without people in the gallery it stays as it is.
     """
     people_gone, visits_gone = _seen_before(store, older_than)
+    indexed = _indexed(store)
     # People first: a visit is never folded from people that are to go.
     people, visits = _delete(store.people, people_gone), _delete(store.visits, visits_gone)
     if store.facts.people:
         _begin_later(store, f"start < {_moment(older_than)}")
-    return Removed(people, visits, erase(store))
+    erase(store)
+    return Removed(people, visits, _dropped(store, indexed))
 
 
 def to_be_purged(store: Store, older_than: datetime) -> Removed:
@@ -118,18 +120,22 @@ def delete_source(store: Store, name: str) -> Removed:
     if not numbers:
         raise GalleryError(f"{store.where} has no source {name}; psarm gallery info lists them.")
     predicate = f"source = {numbers[0]}"
+    indexed = _indexed(store)
     _delete(store.segments, predicate)
     people, visits = _delete(store.people, predicate), _delete(store.visits, predicate)
     _delete(store.sources, predicate)
-    return Removed(people, visits, erase(store))
+    erase(store)
+    return Removed(people, visits, _dropped(store, indexed))
 
 
 def delete_visits(store: Store, ids: Collection[int]) -> Removed:
     """Erase visits with their people; people first: a visit is never folded from people that are to go."""
     _check_visits(store, ids)
     predicate = is_in("visit", ids)
+    indexed = _indexed(store)
     people, visits = _delete(store.people, predicate), _delete(store.visits, predicate)
-    return Removed(people, visits, erase(store))
+    erase(store)
+    return Removed(people, visits, _dropped(store, indexed))
 
 
 def visits_to_be_deleted(store: Store, ids: Collection[int]) -> Removed:
@@ -150,22 +156,36 @@ def _check_visits(store: Store, ids: Collection[int]) -> None:
         )
 
 
-def erase(store: Store) -> tuple[str, ...]:
-    """Remove deleted rows from the disk at once, with the versions that had them; names of the tables whose index went.
+def erase(store: Store) -> None:
+    """Remove deleted rows from the disk at once, with the versions that had them.
 
     A compaction leaves the deleted rows of a file that has few of them, so that such a table is written anew.
     """
-    dropped = []
     alone = store.directory is not None  # holding the lock: files of no version are of no writer at work
     for table in (store.sources, store.segments, store.visits, store.people):
         _keep_newest(table, alone)
         if _has_deleted_rows(table):
-            if has_index(table):
-                dropped.append(table.name)
+            _drop_indexes(table)
             table.add(table.search().to_batches(), mode="overwrite")
             _keep_newest(table, alone)
     index_columns(store)
-    return tuple(dropped)
+
+
+def _indexed(store: Store) -> tuple[str, ...]:
+    """Names of the tables that have an index of their embeddings."""
+    return tuple(table.name for table in (store.people, store.visits) if has_index(table))
+
+
+def _dropped(store: Store, before: Collection[str]) -> tuple[str, ...]:
+    """Which of the tables that had an index of their embeddings `before` have none any more."""
+    now = _indexed(store)
+    return tuple(name for name in before if name not in now)
+
+
+def _drop_indexes(table: Table) -> None:
+    """They keep quantised embeddings of deleted rows, also where a file goes as a whole and no row is marked."""
+    for index in table.list_indices():
+        table.drop_index(index.name)
 
 
 def _keep_newest(table: Table, alone: bool) -> None:
@@ -186,6 +206,7 @@ def _begin_later(store: Store, predicate: str) -> None:
     begun = read_visits(store.visits, predicate)
     if not begun:
         return
+    _drop_indexes(store.visits)
     done = {info.progress.source: info.progress.last_frame for info in read_sources(store)}
     rows = store.people.search().where(f"visit IN ({', '.join(map(str, begun))})").to_arrow()
     left: dict[int, Visit] = {}
@@ -207,9 +228,10 @@ def _of_source(rows: pa.Table, source: int) -> pa.Table:
 
 
 def _delete(table: Table, predicate: str) -> int:
-    """Delete rows, and count them."""
+    """Delete rows, and count them; indexes go before, so that a crash leaves none that has rows that are gone."""
     count: int = table.count_rows(predicate)
     if count:
+        _drop_indexes(table)
         table.delete(predicate)
     return count
 

@@ -187,24 +187,40 @@ def test_a_reader_whose_files_a_purge_removes_begins_again(gallery):
     assert reader.store.read(read) == calls[-1] == sum(count(people_of(source, 30)) for source in range(2))
 
 
-def test_an_index_that_goes_with_the_rewritten_rows_is_named(gallery):
-    with gallery.writer() as writer:
-        vectors = np.random.default_rng(0).normal(size=(600, DIM)).astype(np.float32)
-        last = frame_people(0, FRAMES)
-        crowd = replace(
-            last,
-            boxes=np.zeros((600, 4), np.float32),
-            scores=np.ones(600, np.float32),
-            embeddings=vectors,
-            visits=np.full(600, -1),
-            thumbnails=(),
-        )
-        writer.add_source(source_of(0))
-        writer.commit([SourceBatch(0, (crowd,))])
-        writer.compact()
+def crowded(gallery):
+    """A file of 600 people of source 0 who come last, indexed; their frame."""
     from lancedb.index import IvfFlat
 
+    crowd = replace(
+        frame_people(0, FRAMES),
+        time=START + timedelta(microseconds=FRAMES * STEP),
+        boxes=np.zeros((600, 4), np.float32),
+        scores=np.ones(600, np.float32),
+        embeddings=np.random.default_rng(0).normal(size=(600, DIM)).astype(np.float32),
+        visits=np.full(600, -1),
+        thumbnails=(),
+        size=None,
+    )
+    with gallery.writer() as writer:
+        writer.add_source(source_of(0))
+        writer.commit([SourceBatch(0, (crowd,))])
     gallery.store.people.create_index("embedding", config=IvfFlat(distance_type="dot", num_partitions=2))
     assert gallery.info().indexed == ("people",)
+    return crowd
+
+
+def test_an_index_that_goes_with_the_rewritten_rows_is_named(gallery):
+    crowded(gallery)
     assert gallery.purge(START + timedelta(microseconds=2 * STEP)).index_dropped == ("people",)
     assert gallery.info().indexed == ()
+
+
+def test_an_index_goes_with_a_file_that_is_deleted_as_a_whole(gallery):
+    gallery.compact()  # one file; the crowd's is the other
+    crowd = crowded(gallery)
+    needle = crowd.embeddings[17].tobytes()
+    assert on_disk(gallery).count(needle) >= 2  # the row and the index, which keeps it as it is
+    assert gallery.purge(crowd.time).index_dropped == ("people",)
+    assert gallery.info().people == 600 and gallery.info().indexed == ()
+    gone = frame_people(0, next(at for at in range(FRAMES) if len(frame_people(0, at).scores))).embeddings[0].tobytes()
+    assert gone not in on_disk(gallery) and not list(gallery.store.directory.rglob("*.idx"))
