@@ -1,7 +1,8 @@
 """The rows of a table that are most similar to a query, in an order that does not depend on rounding or storage.
 
 LanceDB's own similarities are rounded as its kernels happen to, so that they choose candidates only: a few rows more
-than asked for, whose similarities are computed again from their embeddings. D embedding dimensions.
+than asked for, whose similarities are computed again from their embeddings. Columns that are only shown, thumbnails
+among them, are read of the rows found. D embedding dimensions.
 """
 
 from __future__ import annotations
@@ -25,6 +26,12 @@ _MORE = 16
 
 FEW = 50_000
 """So many rows that a filter leaves are read and compared here: LanceDB's search reads every row's embedding first."""
+
+_BATCH = 4096
+"""Rows whose embeddings are in memory as doubles."""
+
+_ROW = "_rowid"
+"""Column of LanceDB's row ids."""
 
 _ROUNDING = 1e-5
 """What a similarity of LanceDB may be off, for embeddings of length 1 at most."""
@@ -51,8 +58,12 @@ def similarity(queries: NDArray[np.float32], embeddings: NDArray[np.float32]) ->
 
     Summed in double, so that equal embeddings have equal similarities wherever they lie.
     """
-    products: NDArray[np.float64] = queries.astype(np.float64) @ embeddings.T.astype(np.float64)
-    return products.astype(np.float32)
+    doubles = queries.astype(np.float64)
+    parts = [
+        (doubles @ embeddings[start : start + _BATCH].T.astype(np.float64)).astype(np.float32)
+        for start in range(0, max(len(embeddings), 1), _BATCH)
+    ]
+    return np.concatenate(parts, axis=-1)
 
 
 def nearest(
@@ -71,17 +82,16 @@ def nearest(
         query: [D].
         limit: how many rows, at least 1.
         columns: those of the result, beside `embedding` and `similarity`.
-        order: columns, of `columns`, that say which of equals is the earlier.
+        order: columns that say which of equals is the earlier.
         predicate: SQL; rows for which it does not hold are as if not there.
         approximate: through the index, where there is one; None: exact.
     """
     if predicate is not None and table.count_rows(predicate) <= FEW:  # reads the columns of the predicate only
-        left = table.search().where(predicate).select([*columns, "embedding"]).to_arrow()
-        return most_similar(with_similarity(left, similarity(query, embedding_matrix(left))), order).slice(0, limit)
+        return _filled(table, _nearest_of_few(table, query, limit, order, predicate), columns)
     asked = limit + _MORE
     slack = _ROUNDING * max(1.0, float(np.linalg.norm(query)))
     while True:
-        found = _scan(table, query, asked, columns, predicate, approximate)
+        found = _scan(table, query, asked, order, predicate, approximate)
         rows = most_similar(_with_similarity(found, query), order)
         if len(rows) < asked or approximate is not None:
             break
@@ -89,7 +99,7 @@ def nearest(
         if 1 - float(np.max(found["_distance"])) < edge - slack:
             break  # no row left out can be among the first
         asked *= 4
-    return rows.slice(0, limit)
+    return _filled(table, rows.slice(0, limit), columns)
 
 
 def most_similar(rows: pa.Table, order: Sequence[str]) -> pa.Table:
@@ -108,21 +118,49 @@ def with_similarity(rows: pa.Table, values: NDArray[np.float32]) -> pa.Table:
     return rows.append_column(SIMILARITY, column)
 
 
-def _with_similarity(found: pa.Table, query: NDArray[np.float32]) -> pa.Table:
-    rows = found.drop_columns(["_distance"])
-    return with_similarity(rows, similarity(query, embedding_matrix(rows)))
+def _with_similarity(rows: pa.Table, query: NDArray[np.float32]) -> pa.Table:
+    """`rows` with their similarities in place of their embeddings."""
+    return with_similarity(rows, similarity(query, embedding_matrix(rows))).drop_columns(["embedding"])
+
+
+def _nearest_of_few(
+    table: Table, query: NDArray[np.float32], limit: int, order: Sequence[str], predicate: str
+) -> pa.Table:
+    """Row ids, `order` and similarity of the `limit` best, of all rows for which `predicate` holds."""
+    import pyarrow as pa
+
+    columns = [*order, "embedding"]
+    search: Any = table.search().where(predicate).select(columns).with_row_id(True)
+    schema = pa.schema([*(table.schema.field(name) for name in columns), pa.field(_ROW, pa.uint64())])
+    best = _with_similarity(schema.empty_table(), query)
+    for batch in search.to_batches(_BATCH):
+        rows = _with_similarity(pa.Table.from_batches([batch]), query)
+        best = most_similar(pa.concat_tables([best, rows.select(best.schema.names)]), order).slice(0, limit)
+    return best
+
+
+def _filled(table: Table, rows: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """`columns`, embedding and similarity of `rows`, which have row ids, in their order."""
+    found: pa.Table = (
+        table.take_row_ids(rows[_ROW].to_pylist()).select([*columns, "embedding"]).with_row_id().to_arrow()
+    )
+    ids = np.asarray(found[_ROW])
+    rising = np.argsort(ids)
+    found = found.take(rising[np.searchsorted(ids, np.asarray(rows[_ROW]), sorter=rising)])
+    return with_similarity(found.drop_columns([_ROW]), np.asarray(rows[SIMILARITY]))
 
 
 def _scan(
     table: Table,
     query: NDArray[np.float32],
     limit: int,
-    columns: Sequence[str],
+    order: Sequence[str],
     predicate: str | None,
     approximate: Approximate | None,
 ) -> pa.Table:
+    """Row ids, `order`, embedding and distance of LanceDB's `limit` nearest."""
     search: Any = table.search(query, vector_column_name="embedding")
-    search = search.distance_type("dot").limit(limit).select([*columns, "embedding", "_distance"])
+    search = search.distance_type("dot").limit(limit).select([*order, "embedding", "_distance"]).with_row_id(True)
     if predicate is not None:
         search = search.where(predicate, prefilter=True)
     if approximate is None:
