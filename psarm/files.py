@@ -51,7 +51,7 @@ def write_together(contents: Mapping[Path, bytes | memoryview], obsolete: Iterab
             temporaries[target] = _temporary_beside(target)
             temporaries[target].write_bytes(content)
             _finish(temporaries[target])
-        with _uninterrupted():
+        with uninterrupted():
             for path in obsolete:
                 path.unlink(missing_ok=True)
             for target, temporary in temporaries.items():
@@ -106,7 +106,7 @@ def cache_folder() -> Path | None:
 
 
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
+def uninterrupted() -> Iterator[None]:
     """Ctrl-C and SIGTERM, where Python handles them, come after the body (only the main thread gets them)."""
     came: list[int] = []
     handlers: dict[int, Any] = {}

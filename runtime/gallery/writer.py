@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from psarm.errors import GalleryError, UsageError
+from psarm.files import uninterrupted
 from psarm.runtime.gallery import maintenance
 from psarm.runtime.gallery.columns import frames_of, people_rows
 from psarm.runtime.gallery.ledger import (
@@ -98,6 +99,10 @@ class GalleryWriter:
                 self._grow(number, source)
         return self._progress[number]
 
+    def progress(self, source: int) -> SourceProgress:
+        """How far a source that was added is: what is committed of it."""
+        return self._progress[source]
+
     def recent_people(self, source: int, since_frame: int) -> list[IndexedPeople]:
         """A source's people from `since_frame` on, for its tracker to go on with; without thumbnails and sizes."""
         with self._store.said():
@@ -105,7 +110,7 @@ class GalleryWriter:
         return frames_of(rows)
 
     def commit(self, batches: Sequence[SourceBatch]) -> None:
-        """Add the batches of several sources (one a source), all of them or none.
+        """Add the batches of several sources (one a source), all of them or none; Ctrl-C and SIGTERM come after it.
 
         Raises:
             UsageError: a batch is not of a source that was added, or its frames do not fit or do not rise beyond those
@@ -119,8 +124,8 @@ class GalleryWriter:
             raise UsageError("A commit takes one batch a source; join those of the same source.")
         if not batches:
             return
-        self._begin()
-        with self._store.said():
+        with uninterrupted(), self._store.said():
+            self._begin()
             self._commit(batches)
             self._failed = False
             self._uncompacted += 1

@@ -121,6 +121,14 @@ class SourceAccount:
         self._clear()
         return SourceBatch(self.id, frames, dict(skips), None if last < 0 else last, finished=self.finished)
 
+    def settle(self, progress: SourceProgress) -> None:
+        """What is committed is what was done: a run may break off before all is."""
+        self._indexed = progress.frames - self._before.frames
+        self._people = progress.people - self._before.people
+        self._skipped = Counter(progress.reasons)
+        self._visits.next_visit = progress.next_visit
+        self.finished = progress.finished
+
     def report(self, gone: int = 0, notes: tuple[str, ...] = ()) -> SourceReport:
         """With `gone` and `notes` of the reader's."""
         return SourceReport(

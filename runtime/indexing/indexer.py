@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from psarm.errors import GalleryError, ImageError
+from psarm.files import uninterrupted
 from psarm.runtime.gallery.gallery import Gallery
 from psarm.runtime.gallery.writer import TRACK_MEMORY, GalleryWriter
 from psarm.runtime.indexing.accounting import SourceAccount, SourceReport
@@ -54,7 +55,7 @@ class Indexer:
 
     @property
     def reports(self) -> list[SourceReport]:
-        """How far the sources are, in their order; also after `run` broke off."""
+        """How far the sources are, in their order; after `run`, also one that broke off, what is committed of them."""
         return [self._report(name) for name in self._names]
 
     def run(self, readers: Sequence[SourceReader]) -> list[SourceReport]:
@@ -64,14 +65,19 @@ class Indexer:
         the gallery cannot be written, `StreamError` where the network fails.
         """
         with self._gallery.writer() as writer:
-            todo = [
-                (reader, self._accounts[reader.source.name].done) for reader in readers if self._open(reader, writer)
-            ]
-            self._purge(writer)
-            if todo:
-                self._index(todo, writer)
-                self._purge(writer)
+            try:
+                self._run(readers, writer)
+            finally:
+                for account in self._accounts.values():
+                    account.settle(writer.progress(account.id))
         return self.reports
+
+    def _run(self, readers: Sequence[SourceReader], writer: GalleryWriter) -> None:
+        todo = [(reader, self._accounts[reader.source.name].done) for reader in readers if self._open(reader, writer)]
+        self._purge(writer)
+        if todo:
+            self._index(todo, writer)
+            self._purge(writer)
 
     def _open(self, reader: SourceReader, writer: GalleryWriter) -> bool:
         """Whether there is something to do."""
@@ -94,22 +100,17 @@ class Indexer:
 
     def _index(self, readers: Sequence[tuple[SourceReader, int]], writer: GalleryWriter) -> None:
         self._last_commit = time.monotonic()
-        writing = False
         try:
             with self._detect(readers) as events:
                 for event in events:
                     if event is not None:
                         self._take(event)
                     if self._due():
-                        writing = True
                         self._commit(writer)
                         if self._retention and self._retention.due:
                             self._purge(writer)
-                        writing = False
         finally:
-            # What broke off is put in order by the next run, and may not be done twice.
-            if not writing:
-                self._commit(writer)
+            self._commit(writer)
 
     def _take(self, event: Event) -> None:
         account = self._accounts[event.source]
@@ -128,10 +129,12 @@ class Indexer:
         return waiting >= self._every.people or time.monotonic() - self._last_commit >= self._every.seconds
 
     def _commit(self, writer: GalleryWriter) -> None:
-        batches = [batch for account in self._accounts.values() if (batch := account.take_batch()) is not None]
-        if batches:
-            writer.commit(batches)
-        self._last_commit = time.monotonic()
+        # A batch is taken once: what failed is put in order by the next run, and may not be done twice.
+        with uninterrupted():
+            batches = [batch for account in self._accounts.values() if (batch := account.take_batch()) is not None]
+            if batches:
+                writer.commit(batches)
+            self._last_commit = time.monotonic()
 
     def _purge(self, writer: GalleryWriter) -> None:
         if self._retention:

@@ -1,11 +1,14 @@
 """Made-up readers through the toy engine into a gallery."""
 
+import os
+import signal
 from contextlib import contextmanager
 
 import pytest
 import toy_bundle as toy
 from made_up_readers import STEP, MadeUp, scene
 
+from psarm.cli.termination import terminated_as_interrupted
 from psarm.errors import GalleryError, StreamError
 from psarm.runtime import PersonSearch
 from psarm.runtime.gallery.gallery import Gallery
@@ -175,6 +178,47 @@ def test_what_was_done_is_committed(gallery, engine, error):
     with pytest.raises(type(error)):
         indexer.run([MadeUp("a")])
     assert indexer.reports[0].indexed == gallery.sources()[0].progress.frames == 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("step", ["_check_alone", "_fold", "_advance"])
+def test_a_signal_waits_for_the_commit(gallery, engine, monkeypatch, number, step):
+    real, commits = getattr(GalleryWriter, step), []
+
+    def interrupted(self, *arguments):
+        commits.append(len(commits))
+        if len(commits) == 4:
+            os.kill(os.getpid(), number)
+        return real(self, *arguments)
+
+    indexer = Indexer(gallery, detect_with(engine), EVERY_FRAME)
+    monkeypatch.setattr(GalleryWriter, step, interrupted)
+    with pytest.raises(KeyboardInterrupt), terminated_as_interrupted():
+        indexer.run([MadeUp("a")])
+    [report], [info] = indexer.reports, gallery.sources()
+    assert report.indexed == report.new == info.progress.frames >= 4 and not report.finished
+    assert (report.people, report.visits) == (info.progress.people, info.progress.next_visit)
+    assert {frame for _, frame, _, _ in people(gallery)} == {number * STEP for number in range(report.indexed)}
+
+
+def test_the_report_of_a_failed_run_is_what_is_committed(gallery, engine, monkeypatch):
+    monkeypatch.setattr(GalleryWriter, "commit", failing_after(GalleryWriter.commit, 3))
+    indexer = Indexer(gallery, detect_with(engine), EVERY_FRAME)
+    with pytest.raises(GalleryError, match="disk full"):
+        indexer.run([MadeUp("a")])
+    assert indexer.reports[0].indexed == indexer.reports[0].people == gallery.sources()[0].progress.frames == 3
+
+
+def failing_after(commit, count):
+    calls = []
+
+    def failing(self, batches):
+        calls.append(batches)
+        if len(calls) > count:
+            raise GalleryError("disk full")
+        commit(self, batches)
+
+    return failing
 
 
 def test_a_gallery_that_cannot_be_written_ends_it(gallery, engine, monkeypatch):
