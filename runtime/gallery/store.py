@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -26,6 +25,12 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
+READS = 10
+"""How often a read is begun again whose files a purge removed."""
+
+INDEX_CACHE, METADATA_CACHE = 512 << 20, 64 << 20
+"""Bytes that LanceDB may keep in memory; it takes gigabytes unless told."""
+
 
 class Store:
     """A gallery's facts and its opened tables, each at the version of the last `refresh`."""
@@ -37,7 +42,9 @@ class Store:
         self.facts = facts
         with _said(where, "is damaged and cannot be read"):
             try:
-                opened = {name: database.open_table(name) for name in (SOURCES, PEOPLE, VISITS, SEGMENTS)}
+                opened = _again(
+                    lambda: {name: database.open_table(name) for name in (SOURCES, PEOPLE, VISITS, SEGMENTS)}
+                )
             except ValueError as error:
                 raise GalleryError(f"{where} is damaged: {error}; restore it from a copy, or index again.") from error
         self.sources: Table = opened[SOURCES]
@@ -59,16 +66,16 @@ class Store:
             return cls(address, database, facts)
         if directory.exists() and (not directory.is_dir() or is_taken(directory)):
             raise GalleryError(f"{address} is there already; open it, or give a directory that does not exist yet.")
-        temporary = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
         try:
-            temporary.mkdir(parents=True)
-            with _said(address, "cannot be written"):
-                _make_tables(_connect(str(temporary)), facts)
-            temporary.rename(directory)  # fails where another process was quicker
+            if directory.exists():  # may be a mount point, which nothing can be renamed to
+                with _said(address, "cannot be written"):
+                    _make_tables(_connect(address), facts)
+            else:
+                _make_directory(directory, facts)
         except OSError as error:
             raise GalleryError(f"{address} cannot be made: {error.strerror}.") from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        except ValueError as error:  # another process was quicker
+            raise GalleryError(f"{address} cannot be made: {error}; open it, or give another place.") from error
         return cls(address, _connect(address), facts)
 
     @classmethod
@@ -91,8 +98,11 @@ class Store:
         return _directory(self.where)
 
     def refresh(self) -> None:
-        """See what was committed until now; segments first, so that what they commit is in the others."""
-        tables: list[Any] = [self.segments, self.sources, self.people, self.visits]
+        """See what was committed until now.
+
+        Segments first, so that what they commit is in the others; sources last, so that nobody is of an unknown one.
+        """
+        tables: list[Any] = [self.segments, self.people, self.visits, self.sources]
         for table in tables:
             table.checkout_latest()
 
@@ -101,15 +111,13 @@ class Store:
 
         A purge removes files at once; a read that was on them begins again.
         """
-        with _said(self.where, "cannot be read"):
-            self.refresh()
-            try:
-                return read(self)
-            except RuntimeError as error:
-                if not _is_lance(error):
-                    raise
+
+        def refreshed() -> Result:
             self.refresh()
             return read(self)
+
+        with _said(self.where, "cannot be read"):
+            return _again(refreshed)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -141,9 +149,37 @@ def _connect(address: str) -> DBConnection:
 
     with _said(address, "cannot be opened"):
         try:
-            return lancedb.connect(address)
+            session = lancedb.Session(index_cache_size_bytes=INDEX_CACHE, metadata_cache_size_bytes=METADATA_CACHE)
+            return lancedb.connect(address, session=session)
         except ValueError as error:
             raise GalleryError(f"{address} cannot be opened: {_cause(error)}") from error
+
+
+def _again(read: Callable[[], Result]) -> Result:
+    """`read`, begun again where files were removed under it."""
+    for _ in range(READS - 1):
+        try:
+            return read()
+        except (RuntimeError, ValueError, OSError) as error:
+            if not _is_gone(error):
+                raise
+    return read()
+
+
+def _is_gone(error: Exception) -> bool:
+    text = str(error).lower()
+    return "lance" in text and "not found" in text
+
+
+def _make_directory(directory: Path, facts: GalleryFacts) -> None:
+    """Make a gallery in a directory that does not exist, whole or not at all."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", suffix=".tmp", dir=directory.parent) as temporary:
+        made = Path(temporary, directory.name)
+        made.mkdir()  # with the rights of other directories, which the temporary one has not
+        with _said(str(directory), "cannot be written"):
+            _make_tables(_connect(str(made)), facts)
+        made.rename(directory)  # fails where another process was quicker
 
 
 def _make_tables(database: DBConnection, facts: GalleryFacts) -> None:
@@ -160,7 +196,7 @@ def _make_tables(database: DBConnection, facts: GalleryFacts) -> None:
 def _read_facts(address: str, database: DBConnection) -> GalleryFacts:
     with _said(address, "is damaged and cannot be read"):
         try:
-            rows = database.open_table(FACTS).search().to_list()
+            rows = _again(lambda: database.open_table(FACTS).search().to_list())
         except ValueError as error:
             raise GalleryError(
                 f"{address} is no gallery, or a damaged one: {error}; give the directory of one that psarm index made."

@@ -159,6 +159,60 @@ def test_galleries_that_cannot_be_opened_say_why(where, tmp_path):
         Gallery.open(newer)
 
 
+def test_an_empty_directory_that_is_there_is_used(tmp_path):
+    there = tmp_path / "mounted"
+    there.mkdir()
+    before = there.stat().st_ino
+    Gallery.create(there, "f", DIM, "/b").close()
+    assert there.stat().st_ino == before  # a mount point cannot be replaced
+    Gallery.create(tmp_path / "new", "f", DIM, "/b").close()
+    Gallery.create(tmp_path / "a" / "b", "f", DIM, "/b").close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "mounted", "new"]
+    assert (tmp_path / "new").stat().st_mode == there.stat().st_mode
+    with Gallery.open(there) as gallery:
+        assert gallery.info().people == 0
+
+
+def test_a_reader_sees_nobody_of_a_source_it_does_not_know(where):
+    with Gallery.open(where) as gallery, Gallery.open(where) as other, other.writer() as writer:
+        store = gallery.store
+        refreshed = store.visits.checkout_latest
+
+        def meanwhile():
+            writer.add_source(source_of(0))
+            writer.commit([SourceBatch(0, frames(0, 0, 12))])
+            refreshed()
+
+        store.visits.checkout_latest = meanwhile
+        store.refresh()
+        assert store.visits.count_rows() > 0 and store.sources.count_rows() == 1
+
+
+def test_reads_of_what_goes_meanwhile_begin_again(where):
+    with Gallery.open(where) as gallery:
+        calls = []
+
+        def read(store):
+            calls.append(store)
+            if len(calls) < 5:
+                raise RuntimeError("lance error: Not found: people.lance/data/1.lance")
+            return "read"
+
+        assert gallery.store.read(read) == "read" and len(calls) == 5
+        with pytest.raises(RuntimeError, match="other"):
+            gallery.store.read(lambda store: (_ for _ in ()).throw(RuntimeError("other")))
+        gone = RuntimeError("lance error: Not found: _versions")
+        refreshed, failures = gallery.store.people.checkout_latest, [gone, gone]
+
+        def gone_twice():
+            if failures:
+                raise failures.pop()
+            refreshed()
+
+        gallery.store.people.checkout_latest = gone_twice
+        assert gallery.sources() == []
+
+
 @pytest.mark.parametrize("broken", ["visits.lance", "people.lance/_versions", "facts.lance"])
 def test_a_damaged_gallery_is_said(where, broken):
     shutil.rmtree(where / broken)
