@@ -131,18 +131,16 @@ def load_calibration(database: DBConnection) -> Calibration | None:
     """The one kept; None where the gallery was not calibrated.
 
     Raises:
-        GalleryError: it cannot be understood.
+        GalleryError: it cannot be read or understood.
     """
-    try:
-        table = database.open_table(CALIBRATION)
-    except ValueError:  # not found
+    if CALIBRATION not in database.list_tables().tables:
         return None
     try:
-        (row,) = table.to_arrow().to_pylist()
+        (row,) = database.open_table(CALIBRATION).to_arrow().to_pylist()
         values = json.loads(row["json"])
         values |= {name: tuple(values[name]) for name in ("similarities", "ranks")}
         return Calibration(**values)
-    except (LookupError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError) as error:  # ValueError also where the table cannot be opened
         raise GalleryError(f"The gallery's calibration cannot be read ({error!r}); calibrate it again.") from error
 
 

@@ -1,6 +1,8 @@
 """False-match rates of a gallery against loops over its visits."""
 
+import shutil
 from itertools import combinations
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from psarm.errors import GalleryError, UsageError
 from psarm.runtime.gallery import overlaps
 from psarm.runtime.gallery.calibration import Calibration, calibrate, load_calibration, save_calibration
+from psarm.runtime.gallery.gallery import Gallery
 from psarm.runtime.gallery.overlaps import OVERLAP, overlapping_visits
 from psarm.runtime.gallery.pairs import pair_similarities, random_pairs, read_visits, simultaneous_pairs, without
 from psarm.runtime.gallery.schema import PEOPLE, VISITS, schemas, visit_id
@@ -148,6 +151,18 @@ def test_a_damaged_one_is_said() -> None:
     tables.database.create_table("calibration", [{"json": '{"similarities": [], "ranks": []}'}])
     with pytest.raises(GalleryError, match="calibrate it again"):
         load_calibration(tables.database)
+
+
+def test_one_that_cannot_be_opened_is_said_and_calibrating_again_mends_it(tmp_path: Path) -> None:
+    with Gallery.create(tmp_path / "gallery", "f", 8, "/b") as made:
+        calibration = Calibration(100, 50, True, 0.01, 0.5, 9, "", (0.9, 0.1), (1, 100))
+        save_calibration(made.store.database, calibration)
+        shutil.rmtree(tmp_path / "gallery" / "calibration.lance" / "_versions")
+        with pytest.raises(GalleryError, match="calibrate it again"):
+            made.search(np.eye(8, dtype=np.float32)[0])
+        save_calibration(made.store.database, calibration)
+        assert made.calibration() == calibration
+        assert made.search(np.eye(8, dtype=np.float32)[0]) == []
 
 
 def test_a_hit_below_the_threshold_is_probably_not_a_match() -> None:
