@@ -1,4 +1,7 @@
-"""Rows of a gallery's tables as hits."""
+"""Rows of a gallery's tables as hits.
+
+Rows of a source that is not among those known are left out: another process added it while the tables were opened.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ VISIT_COLUMNS = (
 
 def frame_hits(rows: pa.Table, sources: Mapping[int, NamedSource]) -> list[FrameHit]:
     """Hits of people, in the order of `rows`: `PERSON_COLUMNS` and the similarity."""
-    return [_frame_hit(row, sources[row["source"]]) for row in _dicts(rows)]
+    return [_frame_hit(row, sources[row["source"]]) for row in _known(rows, sources)]
 
 
 def visit_hits(
@@ -42,8 +45,8 @@ def visit_hits(
         sources: by id.
         calibration: gives the false-match rate.
     """
-    found = [(row, row["first_frame"], row["visit"]) for row in _dicts(visits)]
-    found += [({**row, **_stay(row)}, row["frame"], -1) for row in _dicts(alone)]
+    found = [(row, row["first_frame"], row["visit"]) for row in _known(visits, sources)]
+    found += [({**row, **_stay(row)}, row["frame"], -1) for row in _known(alone, sources)]
     found.sort(key=lambda item: (-item[0][SIMILARITY], item[0]["source"], item[1], item[2]))
     return [_visit_hit(row, sources[row["source"]], row[SIMILARITY], calibration) for row, _, _ in found]
 
@@ -57,7 +60,7 @@ def visit_hits_of_rows(rows: pa.Table, visits: Table, sources: Mapping[int, Name
     written = visits.search().where(is_in("visit", numbers)).select(list(VISIT_COLUMNS)).to_list()
     by_number = {visit["visit"]: visit for visit in written}
     found = []
-    for row in _dicts(rows):
+    for row in _known(rows, sources):
         visit = by_number.get(row["visit"]) or {**row, **_stay(row)}
         found.append(_visit_hit(visit, sources[row["source"]], row[SIMILARITY], None))
     return found
@@ -113,5 +116,5 @@ def _offset(frame: int, source: NamedSource) -> float | None:
     return frame / 1e6 if source.kind == "video" else None
 
 
-def _dicts(rows: pa.Table) -> list[dict[str, Any]]:
-    return rows.drop_columns(["embedding"]).to_pylist()  # type: ignore[no-any-return]
+def _known(rows: pa.Table, sources: Mapping[int, NamedSource]) -> list[dict[str, Any]]:
+    return [row for row in rows.drop_columns(["embedding"]).to_pylist() if row["source"] in sources]

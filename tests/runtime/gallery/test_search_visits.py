@@ -13,7 +13,7 @@ from gallery_tables import NOON, SECOND, Rows, random_rows, tables
 from psarm.evaluation import rerank
 from psarm.runtime import Detections
 from psarm.runtime.gallery.records import VisitHit, Where
-from psarm.runtime.gallery.search import SearchRequest, search_visits
+from psarm.runtime.gallery.search import SearchRequest, search_frames, search_visits
 
 Key = tuple[str, int, int | None]
 
@@ -171,6 +171,16 @@ def test_people_of_a_visit_that_is_not_written_yet_are_found() -> None:
     in_none = sum(visit is None for visit in rows.visit_ids)
     assert len(hits) == in_none + len({visit for visit in rows.visit_ids if visit is not None})
     assert all(hit.frames == 1 and hit.first_frame % SECOND == 0 for hit in hits)
+
+
+def test_people_of_a_source_that_is_not_known_yet_are_left_out() -> None:
+    made = tables(random_rows(seed=4, frames=45))
+    made.sources.delete("source = 1")
+    query = unit(np.random.default_rng(0))
+    context = Detections(np.array([[0, 0, 1, 1]], np.float32), np.ones(1, np.float32), query[None])
+    for request in (SearchRequest(query, 500), SearchRequest(query, 500, context=context)):
+        assert {hit.source for hit in search_visits(made, request)} == {gallery.name(0), gallery.name(2)}
+        assert {hit.source for hit in search_frames(made, request)} == {gallery.name(0), gallery.name(2)}
 
 
 def test_an_empty_gallery() -> None:
