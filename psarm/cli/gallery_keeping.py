@@ -81,13 +81,16 @@ def purge(gallery: str, older_than: timedelta, dry_run: bool, yes: bool, as_json
 @YES
 @AS_JSON
 def delete_source(gallery: str, name: str, yes: bool, as_json: bool) -> None:
-    """Erase the source NAME with its people and visits, from the disk too; it can be indexed again then."""
+    """Erase the source NAME with its people and visits, from the disk too; it can be indexed again then.
+
+    The end of its path, such as the file's name, will do where no other source has it.
+    """
     from psarm.runtime.gallery.gallery import Gallery
 
     with Gallery.open(gallery) as opened:
         name = full_name(opened, name)
         _confirm(f"Erase {name} with all that was found in it from {opened.where}?", yes)
-        _tell(opened.delete_source(name), "erased", as_json)
+        _tell(opened.delete_source(name), f"of {name} erased", as_json)
 
 
 @click.command()
@@ -129,6 +132,6 @@ def _tell(removed: Removed, what: str, as_json: bool) -> None:
         record = {"people": removed.people, "visits": removed.visits, "index_dropped": list(removed.index_dropped)}
         click.echo(json.dumps(record))
     else:
-        out.print(f"{counts(removed)} {what}.")
+        out.print(f"{counts(removed)} {what}.", markup=False)
     if removed.index_dropped:
         err.print(f"The index of {' and '.join(removed.index_dropped)} went with them; run psarm gallery index again.")

@@ -60,7 +60,13 @@ GALLERY_ONLY = frozenset(
 @click.option("--html", type=OUT, help="Write a page with pictures to this file.")
 @click.option("--gallery", metavar="DIR", help="Search in this gallery, a directory or s3://… (see psarm index).")
 @click.option("--camera", "cameras", multiple=True, metavar="NAME", help="In a gallery: of this camera; repeatable.")
-@click.option("--source", "sources", multiple=True, metavar="NAME", help="In a gallery: in this source; repeatable.")
+@click.option(
+    "--source",
+    "sources",
+    multiple=True,
+    metavar="NAME",
+    help="In a gallery: in this source, by the end of its path; repeatable.",
+)
 @click.option(
     "--from",
     "begin",

@@ -11,7 +11,10 @@ import toy_bundle as toy
 
 from psarm.cli import run
 from psarm.cli.gallery_hits import hit_visit
+from psarm.cli.gallery_sources import full_name
+from psarm.errors import UsageError
 from psarm.runtime.gallery.gallery import Gallery
+from psarm.runtime.gallery.records import Source
 
 
 @pytest.fixture
@@ -73,6 +76,20 @@ def test_delete_source(place, capfd, monkeypatch):
     assert code == 0 and json.loads(out) == {"people": 2, "visits": 2, "index_dropped": []}
     code, out, _ = psarm(capfd, "sources gallery --json")
     assert [source["camera"] for source in json.loads(out)] == ["door", "stairs"]
+
+
+def test_a_source_by_the_end_of_its_path(tmp_path):
+    with Gallery.create(tmp_path / "gallery", "f" * 64, toy.DIM, "toy.psarm") as gallery:
+        names = ["/a/door/clip.mp4", "/a/hall/clip.mp4", "/a/hall/stairs.mp4", "rtsp://host/clip.mp4/two"]
+        with gallery.writer() as writer:
+            for name in names:
+                writer.add_source(Source(name, "c", "video", name))
+        for given, full in (("stairs.mp4", names[2]), ("door/clip.mp4", names[0]), ("two", names[3]), (names[1],) * 2):
+            assert full_name(gallery, given) == full
+        with pytest.raises(UsageError, match=f"2 sources that end in clip.mp4: {names[0]}, {names[1]}; give more"):
+            full_name(gallery, "clip.mp4")
+        with pytest.raises(UsageError, match=r"has no source lip\.mp4"):
+            full_name(gallery, "lip.mp4")
 
 
 def test_delete_visit(place, capfd):
