@@ -95,7 +95,7 @@ def _build(
         for index in table.list_indices():
             if "embedding" in index.columns:
                 table.drop_index(index.name)
-        reason = f"its {rows} rows are searched exactly in no time; one is made from {smallest} rows on"
+        reason = f"the exact search of its {rows:,} rows needs none; one is built from {smallest:,} rows on"
         return IndexReport(name, rows, None, reason, None, k, 0, 0.0, None, None)
     start = time.perf_counter()
     table.create_index("embedding", config=_config(kind), replace=True)
