@@ -64,7 +64,7 @@ class AuditLog:
             ) from error
 
     def _write(self, descriptor: int, entry: dict[str, Any]) -> None:
-        data = (json.dumps(entry, ensure_ascii=False) + "\n").encode()
+        data = (json.dumps(entry, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
         try:
             written = os.write(descriptor, data)  # one call: lines of several processes do not mix
             os.fsync(descriptor)
