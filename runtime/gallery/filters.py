@@ -105,7 +105,10 @@ def _seen(first: str, last: str, where: Where) -> str | None:
 def _utc(time: datetime) -> datetime:
     if time.tzinfo is None:
         raise UsageError(f"A time to search must have a time zone, got {time}; give it one, such as {time}+00:00.")
-    return time.astimezone(UTC)
+    try:
+        return time.astimezone(UTC)
+    except OverflowError as error:
+        raise UsageError(f"A time to search must lie in the years 1 to 9999 of UTC, got {time}.") from error
 
 
 def _scored(where: Where) -> str | None:

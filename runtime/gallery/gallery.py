@@ -185,9 +185,14 @@ class Gallery:
         approximate: Approximate | None = None,
         query_names: Sequence[str] = (),
     ) -> list[FrameHit]:
-        """People of single frames, most similar first; otherwise as `search`."""
+        """People of single frames, most similar first; otherwise as `search`.
+
+        Raises:
+            GalleryError: as `search`, or the gallery keeps visits only.
+        """
         request = SearchRequest(query, top_k, where, context, k1, k2, approximate)
-        self._check_context(request)
+        if not self.facts.people:
+            raise GalleryError(f"{self.where} keeps visits only, and no people of single frames; search for visits.")
         with self._audit.query("search_frames", request, query_names) as line:
             found = self._read(lambda store: search_frames(store, request))
             line.hits = len(found)

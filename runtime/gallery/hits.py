@@ -28,6 +28,9 @@ VISIT_COLUMNS = (
     *("score", "best_frame", "box", "thumbnail"),
 )
 
+VISIT_ORDER = ("source", "first_frame", "visit")
+"""Which of two visits is the earlier."""
+
 
 def frame_hits(rows: pa.Table, sources: Mapping[int, NamedSource]) -> list[FrameHit]:
     """Hits of people, in the order of `rows`: `PERSON_COLUMNS` and the similarity."""

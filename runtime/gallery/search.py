@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
     from psarm.runtime.gallery.calibration import Calibration
 
+MOST = 10**8
+"""Hits that may be asked for: LanceDB counts in 32 bits."""
+
+_LENGTHS = (1e-3, 1e3)
+"""A query's length, at least and at most: beyond, rounding decides who is more similar, or everybody is as similar."""
+
 __all__ = ["Approximate", "SearchRequest", "Tables", "search_frames", "search_visits"]
 
 
@@ -63,7 +69,8 @@ class SearchRequest:
 
 
 def search_visits(tables: Tables, request: SearchRequest, calibration: Calibration | None = None) -> list[VisitHit]:
-    """Visits, most similar first; of equals the earlier by source and first frame.
+    """Visits, most similar first; of equals the earlier by source and first frame (with a context: by source and the
+    frame of the most similar person).
 
     A visit's similarity is its representative embedding's; with a context, that of its most similar person after CBGM.
     Its score, box and thumbnail are always those of its best frame. People whom the tracker gave to no visit are hits
@@ -88,7 +95,7 @@ def search_visits(tables: Tables, request: SearchRequest, calibration: Calibrati
         query,
         request.top_k,
         hits.VISIT_COLUMNS,
-        ("visit",),
+        hits.VISIT_ORDER,
         visits_predicate(request.where, sources),
         request.approximate,
     )
@@ -184,12 +191,15 @@ def _query(tables: Tables, request: SearchRequest) -> NDArray[np.float32]:
         raise UsageError(f"The query must be [{size}], or [q,{size}] of q pictures, got {list(query.shape)}.")
     if request.context is not None and request.context.embeddings.shape[1:] != (size,):
         raise UsageError(f"The context must be [k,{size}], got {list(request.context.embeddings.shape)}.")
-    if request.top_k < 1 or request.k1 < 1:
-        raise UsageError(f"top_k and k1 must be at least 1, got {request.top_k} and {request.k1}.")
+    if not (1 <= request.top_k <= MOST and 1 <= request.k1 <= MOST):
+        raise UsageError(f"top_k and k1 must be at least 1 and at most {MOST}, got {request.top_k} and {request.k1}.")
     if query.ndim == 2:
         query = _unit(np.mean([_unit(picture) for picture in query], axis=0))
     if not np.isfinite(query).all():
         raise UsageError("The query has values that are not numbers, or its pictures cancel one another out.")
+    length = float(np.linalg.norm(query.astype(np.float64)))
+    if not _LENGTHS[0] <= length <= _LENGTHS[1]:
+        raise UsageError(f"The query must be an embedding of unit length, got one of length {length:g}.")
     return query
 
 

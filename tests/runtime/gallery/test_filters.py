@@ -54,6 +54,8 @@ def test_nothing_is_in_nothing() -> None:
         (Where(cameras=()), "at least one, or None"),
         (Where(start=datetime(2026, 3, 1)), "time zone"),
         (Where(start=TIME, end=TIME), "end after it starts"),
+        (Where(start=datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=2)))), "years 1 to 9999 of UTC, got 0001-01-01"),
+        (Where(end=datetime.max.replace(tzinfo=timezone(-timedelta(hours=2)))), "years 1 to 9999 of UTC, got 9999-12"),
         (Where(min_score=float("nan")), "from 0 to 1, got nan"),
     ],
 )

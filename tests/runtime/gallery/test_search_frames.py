@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 from gallery_tables import NOON, SECOND, Rows, random_rows, tables
 
-from psarm.errors import UsageError
+from psarm.errors import GalleryError, UsageError
 from psarm.evaluation import rerank
 from psarm.runtime import Detections, rank
 from psarm.runtime.gallery import nearest
+from psarm.runtime.gallery.gallery import Gallery
 from psarm.runtime.gallery.records import FrameHit, Where
-from psarm.runtime.gallery.search import SearchRequest, search_frames
+from psarm.runtime.gallery.search import MOST, SearchRequest, search_frames, search_visits
 
 
 def unit(rng: np.random.Generator, size: int = 8, coarse: bool = False) -> np.ndarray:
@@ -159,10 +160,29 @@ def test_only_video_has_seconds_into_a_file() -> None:
         (SearchRequest(np.ones((0, 8), np.float32)), r"got \[0, 8\]"),
         (SearchRequest(np.full(8, np.nan, np.float32)), "not numbers"),
         (SearchRequest(np.stack([np.ones(8, np.float32), -np.ones(8, np.float32)])), "cancel one another out"),
-        (SearchRequest(np.ones(8, np.float32), top_k=0), "at least 1, got 0"),
+        (SearchRequest(np.ones(8, np.float32), top_k=0), "at least 1 and at most 100000000, got 0"),
+        (SearchRequest(np.ones(8, np.float32), top_k=2**63), "at most 100000000, got 9223372036854775808"),
+        (SearchRequest(np.ones(8, np.float32), k1=2**63), "at most 100000000"),
+        (SearchRequest(np.zeros(8, np.float32)), "unit length, got one of length 0"),
+        (SearchRequest(np.full(8, 1e38, np.float32)), r"unit length, got one of length 2\.8"),
         (SearchRequest(np.ones(8, np.float32), context=Detections.empty(4)), r"context must be \[k,8\]"),
     ],
 )
 def test_a_query_that_cannot_work_is_refused(request_: SearchRequest, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         search_frames(tables(Rows()), request_)
+
+
+def test_as_many_as_may_be_asked_for_are_found() -> None:
+    rows = random_rows(seed=0, frames=9)
+    query = rows.embeddings[0]
+    assert len(search_frames(tables(rows), SearchRequest(query, MOST))) == len(rows.keys)
+    made, context = tables(rows), context_of(np.random.default_rng(0), query, 2)
+    hits = search_visits(made, SearchRequest(query, MOST, context=context, k1=MOST))
+    assert len(hits) == len(search_visits(made, SearchRequest(query, MOST)))
+
+
+def test_a_gallery_that_keeps_visits_only_has_no_people_of_frames() -> None:
+    made = Gallery.create("memory://visits", "f", 8, "/b", people=False)
+    with pytest.raises(GalleryError, match="memory://visits keeps visits only, and no people of single frames"):
+        made.search_frames(np.ones(8, np.float32))
