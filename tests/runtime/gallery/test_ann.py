@@ -25,9 +25,9 @@ def test_a_small_table_stays_exact_and_says_so() -> None:
     assert [report.table for report in reports] == ["people", "visits"]
     for report in reports:
         assert report.kind is None and report.recall is None
-            assert report.reason == (
-                f"the exact search of its {report.rows} rows needs none; one is built from 10,000 rows on"
-            )
+        assert report.reason == (
+            f"the exact search of its {report.rows} rows needs none; one is built from 10,000 rows on"
+        )
     query = random_rows(seed=0, frames=9).embeddings[0]
     exact, through = (search_visits(made, SearchRequest(query, approximate=way)) for way in (None, Approximate()))
     assert [hit.visit for hit in exact] == [hit.visit for hit in through]
