@@ -62,7 +62,7 @@ def _read(path: Path) -> list[Entry]:
     if not path.exists():
         return []
     entries = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"), start=1):
         try:
             entries.append(json.loads(line))
         except ValueError as error:
@@ -84,4 +84,5 @@ def _table(entries: list[Entry]) -> Table:
 
 
 def _text(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text.encode(errors="backslashreplace").decode()  # names of files may be any bytes

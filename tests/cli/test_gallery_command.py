@@ -171,12 +171,12 @@ def test_calibrate(place, capfd):
 def test_audit(place, capfd):
     assert psarm(capfd, "audit", place / "gallery")[1] == "No query was made yet.\n"
     with Gallery.open(place / "gallery") as gallery:
-        gallery.search(made.VECTORS[0], query_names=["wanted.jpg"])
+        gallery.search(made.VECTORS[0], query_names=["wanted.jpg", "\udcff\u2028.jpg"])
     code, out, _ = psarm(capfd, "audit --json", place / "gallery")
     (entry,) = map(json.loads, out.splitlines())
-    assert code == 0 and entry["query"] == ["wanted.jpg"] and entry["hits"] == 6
+    assert code == 0 and entry["query"] == ["wanted.jpg", "\udcff\u2028.jpg"] and entry["hits"] == 6
     code, out, _ = psarm(capfd, "audit", place / "gallery")
-    assert code == 0 and "wanted.jpg" in out
+    assert code == 0 and "wanted.jpg" in out and "\\udcff" in out
     with (place / "gallery" / "audit.jsonl").open("a") as log:
         log.write("{half")
     code, _, err = psarm(capfd, "audit", place / "gallery")
