@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -93,7 +94,8 @@ def _print_info(record: dict[str, Any], found: GalleryInfo) -> None:
 @AS_JSON
 def sources(gallery: str, as_json: bool) -> None:
     """List the sources of a gallery and how far each is."""
-    from psarm.console import out, print_whole
+    from psarm.cli.narrow_tables import print_fitting
+    from psarm.console import out
     from psarm.runtime.gallery.gallery import Gallery
 
     with Gallery.open(gallery) as opened:
@@ -101,7 +103,7 @@ def sources(gallery: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([_source_record(info) for info in found]))
     elif found:
-        print_whole(_sources_table(found), out)
+        print_fitting(partial(_sources_table, found), out)
     else:
         out.print("No source was indexed yet.")
 
@@ -133,23 +135,25 @@ def _to_do(info: SourceInfo) -> int | None:
     return None if info.source.planned is None else info.source.planned - info.progress.frames - info.progress.skipped
 
 
-def _sources_table(found: list[SourceInfo]) -> Table:
-    from rich.table import Table
+def _sources_table(found: list[SourceInfo], narrow: bool) -> Table:
     from rich.text import Text
 
-    table = Table()
-    table.add_column("source", overflow="fold")
+    from psarm.cli.narrow_tables import PathCell, new_table
+
+    table = new_table(narrow)
+    table.add_column("source")
     table.add_column("camera", overflow="fold")
-    table.add_column("begins")
+    table.add_column("begins", no_wrap=True)
     for title in ("indexed", "skipped", "to do", "people"):
-        table.add_column(title, justify="right")
+        table.add_column(title, justify="right", no_wrap=True)
     for info in found:
         progress, to_do = info.progress, _to_do(info)
-        reasons = ", ".join(f"{count} {reason}" for reason, count in progress.reasons.items())
+        reasons = (",\n" if narrow else ", ").join(f"{count} {reason}" for reason, count in progress.reasons.items())
+        begins = "–" if info.source.start is None else local(info.source.start)
         table.add_row(
-            Text(info.source.name),
+            PathCell(info.source.name),
             Text(info.source.camera),
-            "–" if info.source.start is None else local(info.source.start),
+            begins.replace(" ", "\n") if narrow else begins,
             f"{progress.frames:,}",
             Text(reasons or "0"),
             "–" if to_do is None else f"{to_do:,}",

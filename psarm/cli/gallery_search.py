@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from psarm.runtime.gallery.records import Where
 
 UNLIKELY = "probably not a match"
+UNLIKELY_NARROW = "probably\nnot a\nmatch"
 
 
 @dataclass(frozen=True)
@@ -234,43 +236,49 @@ def _iso(time: datetime | None) -> str | None:
 
 
 def _print(found: Found) -> None:
-    from psarm.console import err, out, print_whole
+    from psarm.cli.narrow_tables import print_fitting
+    from psarm.console import err, out
 
     if not found.hits:
         out.print("Nobody was found.")
         return
-    print_whole(_table(found), out)
+    print_fitting(partial(_table, found), out)
     times = [time for hit in found.hits if (time := hit_times(hit)[0]) is not None]
     if times:
         err.print(f"Times are local ({zone(times[0])}).", markup=False)
 
 
-def _table(found: Found) -> Table:
-    from rich.table import Table
+def _table(found: Found, narrow: bool) -> Table:
     from rich.text import Text
 
-    table = Table()
-    table.add_column("rank", justify="right")
-    table.add_column("similarity", justify="right")
+    from psarm.cli.narrow_tables import PathCell, new_table
+
+    def broken(text: str) -> str:
+        return text.replace(" ", "\n") if narrow else text
+
+    table = new_table(narrow)
+    for title in ("rank", "simi-\nlarity" if narrow else "similarity"):
+        table.add_column(title, justify="right", no_wrap=True)
     table.add_column("camera", overflow="fold")
-    table.add_column("at" if found.search.frames else "from–to")
-    table.add_column("box x1,y1,x2,y2" if found.search.frames else "length", justify="right")
-    table.add_column("visit")
-    table.add_column("source", overflow="fold")
+    table.add_column("at" if found.search.frames else "from–to", no_wrap=True)
+    table.add_column(broken("box x1,y1,x2,y2") if found.search.frames else "length", justify="right", no_wrap=True)
+    table.add_column("visit", no_wrap=True)
+    table.add_column("source")
     if found.calibration is not None:
-        table.add_column("")
+        table.add_column("", no_wrap=True)
     for rank, hit in enumerate(found.hits, start=1):
         unlikely = found.unlikely(hit)
-        mark = [UNLIKELY if unlikely else ""] if found.calibration is not None else []
+        word = UNLIKELY_NARROW if narrow else UNLIKELY
+        mark = [word if unlikely else ""] if found.calibration is not None else []
         last = box_text(hit.box.tolist()) if found.search.frames else hit_length(hit)
         table.add_row(
             str(rank),
             f"{hit.similarity:.3f}",
             Text(hit.camera),
-            hit_when(hit),
+            broken(hit_when(hit)),
             last,
             hit_visit(hit),
-            Text(hit.source),
+            PathCell(hit.source),
             *mark,
             style="dim" if unlikely else None,
         )

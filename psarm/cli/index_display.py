@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,7 +13,8 @@ import click
 
 from psarm.cli.gallery_times import local, zone
 from psarm.cli.gallery_words import counts
-from psarm.console import err, out, print_whole, progress
+from psarm.cli.narrow_tables import SHORTEST, PathCell, new_table, print_fitting, shortened
+from psarm.console import err, out, progress
 from psarm.errors import StreamError
 
 if TYPE_CHECKING:
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from psarm.runtime.gallery.records import Removed
     from psarm.runtime.indexing.accounting import SourceReport
     from psarm.runtime.indexing.reading import Note
+
+NUMBERS = 60
+"""Cells for the bar and the numbers beside a source's name."""
 
 
 class IndexProgress:
@@ -63,7 +68,8 @@ class IndexProgress:
         """A source went on."""
         done = report.indexed + sum(report.skipped.values())
         if report.name not in self._tasks:
-            self._tasks[report.name] = self._bars.add_task(_escaped(report.name), total=report.due, completed=done)
+            name = _escaped(shortened(report.name, max(SHORTEST, err.width - NUMBERS)))
+            self._tasks[report.name] = self._bars.add_task(name, total=report.due, completed=done)
         self._bars.update(self._tasks[report.name], completed=done)
         if report.error and report.name not in self._failed:
             self._failed.add(report.name)
@@ -76,8 +82,8 @@ def print_reports(reports: Sequence[SourceReport], gallery: str, purges: Sequenc
     if as_json:
         records = [_record(report) for report in reports]
         click.echo(json.dumps({"gallery": gallery, "sources": records, "purges": list(purges)}))
-    elif reports:
-        print_whole(_table(reports), out)
+    elif known := [report for report in reports if _is_known(report)]:
+        print_fitting(partial(_table, known), out)
 
 
 def raise_failures(reports: Sequence[SourceReport]) -> None:
@@ -89,6 +95,11 @@ def raise_failures(reports: Sequence[SourceReport]) -> None:
         raise StreamError(
             f"{len(failed)} of {len(reports)} sources failed (named above); the same command goes on with them."
         )
+
+
+def _is_known(report: SourceReport) -> bool:
+    """Not of a source that was refused: a row of zeros would look as if what the gallery has of it were gone."""
+    return report.due is not None or report.indexed > 0 or bool(report.skipped) or not report.error
 
 
 def _record(report: SourceReport) -> dict[str, Any]:
@@ -111,26 +122,25 @@ def _record(report: SourceReport) -> dict[str, Any]:
     }
 
 
-def _table(reports: Sequence[SourceReport]) -> Table:
-    from rich.table import Table
+def _table(reports: Sequence[SourceReport], narrow: bool) -> Table:
     from rich.text import Text
 
-    table = Table()
-    table.add_column("source", overflow="fold")
+    table = new_table(narrow)
+    table.add_column("source")
     table.add_column("camera", overflow="fold")
     for title in ("due", "indexed"):
-        table.add_column(title, justify="right")
-    table.add_column("skipped")
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("skipped", no_wrap=True)
     for title in ("to do", "people", "visits", "frames/s"):
-        table.add_column(title, justify="right")
+        table.add_column(title, justify="right", no_wrap=True)
     for report in reports:
-        skipped = ", ".join(f"{count} {reason}" for reason, count in report.skipped.items())
+        reasons = (f"{count} {reason}" for reason, count in report.skipped.items())
         table.add_row(
-            Text(report.name),
+            PathCell(report.name),
             Text(report.camera),
             _number(report.due),
             str(report.indexed),
-            Text(skipped or "–"),
+            Text((",\n" if narrow else ", ").join(reasons) or "–"),
             _number(report.to_do),
             str(report.people),
             str(report.visits),
