@@ -30,8 +30,8 @@ def printed(build):
 
 
 def sources(name, reasons):
-    progress = SourceProgress(1, 1, 123456, 12, 1234567, reasons, False, {}, 1)
-    return [SourceInfo(Source(name, "hall", "video", start=TIME, planned=999999), TIME, progress)]
+    progress = SourceProgress(1, 1, 123456, 12, 23456, reasons, False, {}, 1)
+    return [SourceInfo(Source(name, "hall", "video", start=TIME, planned=200000), TIME, progress)]
 
 
 def hits(frames):
@@ -55,7 +55,7 @@ REPORT = SourceReport(PATH, "hall", 123456, 1234, {"damaged": 10}, 12345, 345, n
     [
         (
             partial(_sources_table, sources(PATH, {"damaged": 10, "cut off": 2})),
-            ["indexed", "to do", "123,456", "1,234,567", "876,531", "2 cut off"],
+            ["indexed", "to do", "123,456", "23,456", "76,532", "2 cut off"],
         ),
         (partial(hits_table, found(False)), ["rank", "0.700", "1 min 15 s", "1-17", "probably", "not a", "match"]),
         (partial(hits_table, found(True)), ["0.700", "1200,1200,1200,1200", "1-17"]),
