@@ -173,6 +173,21 @@ def test_people_of_a_visit_that_is_not_written_yet_are_found() -> None:
     assert all(hit.frames == 1 and hit.first_frame % SECOND == 0 for hit in hits)
 
 
+@pytest.mark.parametrize("min_score", [None, 0.5], ids=["scanned", "read"])
+def test_of_equals_the_earlier_by_source_and_first_frame_are_found(min_score: float | None) -> None:
+    rows = random_rows(seed=6, frames=60)
+    same = np.full(8, 0.25, np.float32)
+    rows.people = [Detections(people.boxes, people.scores, np.tile(same, (len(people), 1))) for people in rows.people]
+    made = tables(rows)
+    made.visits.update(values={"embedding": same.tolist()})
+    made.people.delete("visit IS NULL")
+    wanted = sorted((row["source"], row["first_frame"], row["visit"]) for row in made.visits.to_arrow().to_pylist())
+    assert [visit for *_, visit in wanted] != sorted(visit for *_, visit in wanted)
+    for top_k in (1, 4, 9):
+        hits = search_visits(made, SearchRequest(same, top_k, Where(min_score=min_score)))
+        assert [key(hit) for hit in hits] == [(gallery.name(source), *rest) for source, *rest in wanted[:top_k]]
+
+
 def test_people_of_a_source_that_is_not_known_yet_are_left_out() -> None:
     made = tables(random_rows(seed=4, frames=45))
     made.sources.delete("source = 1")
