@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +26,7 @@ from psarm.runtime.gallery.records import (
     VisitHit,
     Where,
 )
+from psarm.runtime.gallery.repair import repair
 from psarm.runtime.gallery.schema import SCHEMA_VERSION
 from psarm.runtime.gallery.search import Approximate, SearchRequest, search_frames, search_visits
 from psarm.runtime.gallery.store import Store
@@ -41,7 +43,9 @@ __all__ = ["Gallery"]
 class Gallery:
     """People of hours of video in a directory or on object storage (`s3://…`); use it in a `with` block.
 
-    Any number of processes read it while one writes: every call sees what was committed before it.
+    Any number of processes read it while one writes: every call sees what was committed before it. Where a writer was
+    killed within a commit, people of it that were not committed may be found, or visits lack its last people, until
+    the next writer opens: any call that writes puts that in order first.
     """
 
     def __init__(self, store: Store, audit_log: Path | None = None) -> None:
@@ -200,12 +204,12 @@ class Gallery:
 
     def build_index(self, kind: IndexKind = "IVF_SQ", k: int = 10, queries: int = 100) -> list[IndexReport]:
         """Index the embeddings for `approximate` searches, and measure what share of the exact `k` best they find."""
-        with self.store.writing():
+        with self._writing():
             return ann.build_index(self.store, kind, k, queries)
 
     def calibrate(self, target: float = 0.01, pairs: int = 200_000, seed: int = 0) -> Calibration:
         """Estimate from visits of different people how often they look alike; kept in the gallery."""
-        with self.store.writing():
+        with self._writing():
             result = calibration.calibrate(self.store, target, pairs, seed)
             calibration.save_calibration(self.store.database, result)
         return result
@@ -216,7 +220,7 @@ class Gallery:
 
     def compact(self) -> None:
         """Join small files, and remove versions that are older than an hour."""
-        with self.store.writing():
+        with self._writing():
             maintenance.compact(self.store)
 
     def purge(self, older_than: datetime) -> Removed:
@@ -224,7 +228,7 @@ class Gallery:
 
         People of unknown time go by when their source was added. Sources and how far they are stay.
         """
-        with self.store.writing():
+        with self._writing():
             return maintenance.purge(self.store, older_than)
 
     def to_be_purged(self, older_than: datetime) -> Removed:
@@ -233,7 +237,7 @@ class Gallery:
 
     def delete_source(self, name: str) -> Removed:
         """Erase a source with its people and visits, from the disk too; `GalleryError` where there is none such."""
-        with self.store.writing():
+        with self._writing():
             return maintenance.delete_source(self.store, name)
 
     def delete_visits(self, ids: Collection[int]) -> Removed:
@@ -241,12 +245,18 @@ class Gallery:
 
         Raises `GalleryError`, and erases nothing, where one of them is not there.
         """
-        with self.store.writing():
+        with self._writing():
             return maintenance.delete_visits(self.store, ids)
 
     def visits_to_be_deleted(self, ids: Collection[int]) -> Removed:
         """What `delete_visits` would erase."""
         return self._read(lambda store: maintenance.visits_to_be_deleted(store, ids))
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        with self.store.writing():
+            repair(self.store)
+            yield
 
     def _read(self, read: Callable[[Store], Result]) -> Result:
         return self.store.read(read)

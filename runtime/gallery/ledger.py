@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +23,10 @@ NOTHING_DONE = -1
 _BEFORE_FIRST: Segment = {"last_frame": NOTHING_DONE, "finished": False, "state": "{}", "next_visit": 0}
 
 
-def read_sources(store: Store) -> list[SourceInfo]:
-    """In the order they were added."""
-    segments = read_segments(store)
+def read_sources(store: Store, segments: Mapping[int, list[Segment]] | None = None) -> list[SourceInfo]:
+    """In the order they were added; `segments`: what `read_segments` gave, where it was read."""
+    if segments is None:
+        segments = read_segments(store)
     rows = sorted(store.sources.search().to_list(), key=lambda row: row["source"])
     return [
         SourceInfo(
@@ -92,6 +93,19 @@ def read_segments(store: Store) -> dict[int, list[Segment]]:
     for row in rows.to_pylist():
         segments.setdefault(row["source"], []).append(row)
     return segments
+
+
+def last_committed(store: Store) -> set[int]:
+    """Sources of the last commit, whose segments were the last to be added and share their time."""
+    rows = store.segments.search().with_row_id(True).select(["source", "committed"]).to_list()
+    last = max(rows, key=lambda row: row["_rowid"], default=None)
+    return {row["source"] for row in rows if last is not None and row["committed"] == last["committed"]}
+
+
+def empty_segment(source: int) -> Segment:
+    """Nothing of a source is done."""
+    counts = {"number": 0, "frames": 0, "skipped": 0, "people": 0}
+    return {**_BEFORE_FIRST, **counts, "source": source, "reasons": "{}", "committed": datetime.now(UTC)}
 
 
 def progress(source: int, segments: list[Segment]) -> SourceProgress:

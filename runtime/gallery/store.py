@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from psarm.errors import GalleryError
 from psarm.extras import require
 from psarm.files import is_taken
+from psarm.runtime.gallery.durable import bring_to_disk, files_of
 from psarm.runtime.gallery.lock import writer_lock
 from psarm.runtime.gallery.records import GalleryFacts
 from psarm.runtime.gallery.schema import FACTS, PEOPLE, SCHEMA_VERSION, SEGMENTS, SOURCES, VISITS, schemas
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from lancedb.table import Table
 
 Result = TypeVar("Result")
+
+TABLES = (SOURCES, PEOPLE, VISITS, SEGMENTS)
 
 READS = 10
 """How often a read is begun again whose files a purge removed."""
@@ -42,15 +45,14 @@ class Store:
         self.facts = facts
         with _said(where, "is damaged and cannot be read"):
             try:
-                opened = _again(
-                    lambda: {name: database.open_table(name) for name in (SOURCES, PEOPLE, VISITS, SEGMENTS)}
-                )
+                opened = _again(lambda: {name: database.open_table(name) for name in TABLES})
             except ValueError as error:
                 raise GalleryError(f"{where} is damaged: {error}; restore it from a copy, or index again.") from error
         self.sources: Table = opened[SOURCES]
         self.people: Table = opened[PEOPLE]
         self.visits: Table = opened[VISITS]
         self.segments: Table = opened[SEGMENTS]
+        self._on_disk: dict[str, set[Path]] = {}  # by table
 
     @classmethod
     def create(cls, where: str | Path, facts: GalleryFacts) -> Self:
@@ -72,6 +74,7 @@ class Store:
                     _make_tables(_connect(address), facts)
             else:
                 _make_directory(directory, facts)
+            bring_to_disk(files_of(directory), directory.parent)
         except OSError as error:
             raise GalleryError(f"{address} cannot be made: {error.strerror}.") from error
         except ValueError as error:  # another process was quicker
@@ -125,7 +128,19 @@ class Store:
         directory = self.directory
         with nullcontext() if directory is None else writer_lock(directory), self.said():
             self.refresh()
+            self._on_disk = {name: files_of(_folder(directory, name)) for name in TABLES if directory}
             yield
+            self.bring_to_disk(*TABLES)
+
+    def bring_to_disk(self, *tables: str) -> None:
+        """Wait until what was written to tables since `writing` began is on the disk; on object storage it is."""
+        directory = self.directory
+        if directory is None:
+            return
+        for name in tables:
+            files = files_of(_folder(directory, name))
+            bring_to_disk(files - self._on_disk[name], directory)
+            self._on_disk[name] = files
 
     @contextmanager
     def said(self) -> Iterator[None]:
@@ -141,6 +156,10 @@ def _address(where: str | Path) -> str:
 
 def _directory(address: str) -> Path | None:
     return None if "://" in address else Path(address)
+
+
+def _folder(directory: Path, table: str) -> Path:
+    return directory / f"{table}.lance"
 
 
 def _connect(address: str) -> DBConnection:
@@ -187,7 +206,7 @@ def _make_tables(database: DBConnection, facts: GalleryFacts) -> None:
     import pyarrow as pa
 
     tables = schemas(facts.embedding_dim)
-    for name in (SOURCES, PEOPLE, VISITS, SEGMENTS):
+    for name in TABLES:
         database.create_table(name, schema=tables[name])
     text = json.dumps(asdict(facts), default=datetime.isoformat)
     database.create_table(FACTS, pa.table({"json": [text]}, schema=tables[FACTS]))

@@ -6,7 +6,7 @@ score, brought to the length of the best score: similarities with it are compara
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -85,6 +85,31 @@ def fold(visits: dict[int, Visit], source: int, camera: str, frames: Iterable[In
                 visit.add(people.frame, people.time, person, people)
                 changed.add(number)
     return changed
+
+
+def join_people(
+    table: Table,
+    frames: Mapping[int, Sequence[IndexedPeople]],
+    cameras: Mapping[int, str],
+    next_visits: Mapping[int, int],
+) -> None:
+    """Join people of several sources to the table of visits.
+
+    Args:
+        table: of visits.
+        frames: source → its people's frames, rising.
+        cameras: source → camera.
+        next_visits: source → number before which its visits can be in the table.
+    """
+    ids = {source: touched(source, of) for source, of in frames.items()}
+    known = sorted(
+        number for source, some in ids.items() for number in some if number < visit_id(source, next_visits[source])
+    )
+    visits = read_visits(table, f"visit IN ({', '.join(map(str, known))})") if known else {}
+    changed: set[int] = set()
+    for source, of in frames.items():
+        changed |= fold(visits, source, cameras[source], of)
+    write_visits(table, [visits[number] for number in sorted(changed)])
 
 
 def read_visits(table: Table, predicate: str) -> dict[int, Visit]:

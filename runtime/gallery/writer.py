@@ -2,8 +2,8 @@
 
 A commit of several sources is: 1 add the people; 2 add a segment a source, in one step: the commit point; 3 fold the
 people into their visits; 4 where a gallery keeps visits only, delete the people that no tracker needs any more.
-Whatever a process was killed in, `add_source` puts in order: people after the last segment are deleted, those of the
-last segment are folded.
+Whatever a process was killed in, the next writer puts in order (`repair`): people after the last segment are deleted,
+those of the last segment are folded. What was committed is on the disk, where a power cut does not take it.
 """
 
 from __future__ import annotations
@@ -21,21 +21,17 @@ from psarm.files import uninterrupted
 from psarm.runtime.gallery import maintenance
 from psarm.runtime.gallery.columns import frames_of, people_rows
 from psarm.runtime.gallery.ledger import (
-    NOTHING_DONE,
     Segment,
     check_same,
     progress,
-    read_segments,
     read_sources,
     source_rows,
 )
 from psarm.runtime.gallery.records import IndexedPeople, Removed, Source, SourceBatch, SourceProgress
-from psarm.runtime.gallery.schema import visit_id
-from psarm.runtime.gallery.store import Store
-from psarm.runtime.gallery.visits import Visit, fold, read_visits, touched, write_visits
-
-TRACK_MEMORY = 60.0
-"""Seconds (of pictures: pictures) of a source's people kept for its tracker where a gallery keeps visits only."""
+from psarm.runtime.gallery.repair import forget, repair
+from psarm.runtime.gallery.schema import PEOPLE, SEGMENTS, SOURCES, VISITS
+from psarm.runtime.gallery.store import TABLES, Store
+from psarm.runtime.gallery.visits import join_people
 
 
 class GalleryWriter:
@@ -48,12 +44,17 @@ class GalleryWriter:
         """Raises `GalleryError` where another process writes, or the gallery cannot be written."""
         self._store = store
         self._progress: dict[int, SourceProgress] = {}
-        self._numbers: dict[int, int] = {}  # of the next segment
+        self._numbers: dict[int, int] = {}  # of the next segment; 0 where there is none yet
+        self._closed = False
         self._failed = False
         with ExitStack() as stack:
             stack.enter_context(store.writing())
             with store.said():
-                self._sources = {info.progress.source: info.source for info in read_sources(store)}
+                segments = repair(store)
+                self._sources = {info.progress.source: info.source for info in read_sources(store, segments)}
+                # Of all sources, also of deleted ones, whose numbers are not given again.
+                self._before = {source: progress(source, some) for source, some in segments.items()}
+                self._numbers = {source: some[-1]["number"] + 1 for source, some in segments.items()}
                 # A compaction leaves one fragment of segments, and every commit adds one.
                 statistics: Any = store.segments.stats()  # a dictionary, whatever it is annotated as
                 self._uncompacted = statistics["fragment_stats"]["num_fragments"]
@@ -70,10 +71,11 @@ class GalleryWriter:
 
     def close(self) -> None:
         """Let others write; what was not committed is gone."""
+        self._closed = True
         self._lock.close()
 
     def add_source(self, source: Source, continues: Callable[[str], bool] | None = None) -> SourceProgress:
-        """Add a source, or go on with it: what a broken-off commit left of it is put in order first.
+        """Add a source, or go on with it.
 
         Args:
             source: it.
@@ -81,7 +83,11 @@ class GalleryWriter:
 
         Raises:
             GalleryError: there is a source of that name with other content, settings, camera or kind.
+            UsageError: its start has no time zone.
         """
+        self._check_open()
+        if source.start is not None and source.start.tzinfo is None:
+            raise UsageError(f"{source.name} starts at {source.start}, without a time zone; give an aware datetime.")
         known = [number for number, other in self._sources.items() if other.name == source.name]
         with self._store.said():
             if known:
@@ -91,10 +97,11 @@ class GalleryWriter:
                 same = replace(source, signature=before) if grown else source
                 check_same(self._store.where, self._sources[number], same)
             else:
-                number = max(self._sources, default=-1) + 1
+                number = max([*self._sources, *self._before], default=-1) + 1
                 self._store.sources.add(source_rows(number, source, self._store.sources.schema))
                 self._sources[number], grown = source, False
-            self._repair(number)
+            if number not in self._progress:
+                self._progress[number] = self._before.get(number) or progress(number, [])
             if grown:
                 self._grow(number, source)
         return self._progress[number]
@@ -127,10 +134,10 @@ class GalleryWriter:
         with uninterrupted(), self._store.said():
             self._begin()
             self._commit(batches)
-            self._failed = False
             self._uncompacted += 1
             if self._uncompacted >= self.compact_every:
-                self.compact()
+                self._compact()
+        self._failed = False
 
     def purge(self, older_than: datetime) -> Removed:
         """Erase the people seen before `older_than`, as `Gallery.purge`; the sources go on where they are."""
@@ -139,17 +146,30 @@ class GalleryWriter:
             self._check_alone()
             removed = maintenance.purge(self._store, older_than)
             self._version = self._store.segments.version
+            self._store.bring_to_disk(*TABLES)
         self._failed = False
         return removed
 
     def compact(self) -> None:
         """Join small files, and remove versions that are older than an hour."""
+        self._begin()
+        with self._store.said():
+            self._compact()
+        self._failed = False
+
+    def _compact(self) -> None:
         maintenance.compact(self._store)
         self._uncompacted = 0
         self._version = self._store.segments.version
+        self._store.bring_to_disk(*TABLES)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise GalleryError(f"{self._store.where}: this writer is closed; open another one to go on.")
 
     def _begin(self) -> None:
         """A step that may break off half-way, and is then put in order by another writer."""
+        self._check_open()
         if self._failed:
             raise GalleryError(f"{self._store.where}: an earlier commit failed; open another writer to go on.")
         self._failed = True
@@ -171,16 +191,20 @@ class GalleryWriter:
         ]
         if any(table.num_rows for table in rows):
             store.people.add(_joined(rows))
-        segments = [self._segment(batch) for batch in batches]
+        store.bring_to_disk(SOURCES, PEOPLE)  # before what commits them
+        now = datetime.now(UTC)  # one time: by it the segments of the last commit are known
+        segments = [self._segment(batch, now) for batch in batches]
         store.segments.add(_rows(segments, store.segments.schema))
         self._version = store.segments.version
+        store.bring_to_disk(SEGMENTS)
         self._fold({batch.source: batch.frames for batch in batches})
         for segment in segments:
             self._advance(segment)
         if not store.facts.people:
-            self._forget([batch.source for batch in batches])
+            forget(store, [(self._sources[batch.source].kind, self._progress[batch.source]) for batch in batches])
+        store.bring_to_disk(VISITS)
 
-    def _segment(self, batch: SourceBatch) -> Segment:
+    def _segment(self, batch: SourceBatch, committed: datetime) -> Segment:
         done = self._progress[batch.source]
         numbers = [int(people.visits.max()) for people in batch.frames if len(people.visits)]
         last = batch.last_frame
@@ -188,7 +212,7 @@ class GalleryWriter:
             last = batch.frames[-1].frame if batch.frames else done.last_frame
         return {
             "source": batch.source,
-            "number": self._numbers[batch.source],
+            "number": self._numbers.get(batch.source, 0),
             "last_frame": last,
             "frames": len(batch.frames),
             "skipped": sum(batch.skips.values()),
@@ -197,7 +221,7 @@ class GalleryWriter:
             "next_visit": max([done.next_visit, *(number + 1 for number in numbers)]),
             "state": json.dumps(dict(batch.state)),
             "finished": batch.finished,
-            "committed": datetime.now(UTC),
+            "committed": committed,
         }
 
     def _advance(self, segment: Segment) -> None:
@@ -221,48 +245,9 @@ class GalleryWriter:
         """Join people of several sources to their visits."""
         if not self._store.facts.thumbnails:
             frames = {source: [replace(people, thumbnails=()) for people in of] for source, of in frames.items()}
-        ids = sorted(number for source, of in frames.items() for number in touched(source, of))
-        if not ids:
-            return
-        known = [number for source in frames for number in ids if self._is_known(source, number)]
-        predicate = f"visit IN ({', '.join(map(str, known))})"
-        visits: dict[int, Visit] = read_visits(self._store.visits, predicate) if known else {}
-        changed: set[int] = set()
-        for source, of in frames.items():
-            changed |= fold(visits, source, self._sources[source].camera, of)
-        write_visits(self._store.visits, [visits[number] for number in sorted(changed)])
-
-    def _is_known(self, source: int, visit: int) -> bool:
-        """Whether a visit of the source can be in the table: its number was given before."""
-        return visit_id(source, 0) <= visit < visit_id(source, self._progress[source].next_visit)
-
-    def _forget(self, sources: Sequence[int]) -> None:
-        """Delete the people that the sources' trackers do not need any more."""
-        parts = []
-        for source in sources:
-            done = self._progress[source]
-            second = 1 if self._sources[source].kind == "pictures" else 1_000_000
-            oldest = done.last_frame + 1 if done.finished else done.last_frame - round(TRACK_MEMORY * second)
-            parts.append(f"(source = {source} AND frame < {oldest})")
-        predicate = " OR ".join(parts)
-        if self._store.people.count_rows(predicate):
-            self._store.people.delete(predicate)
-
-    def _repair(self, source: int) -> None:
-        """Delete what was not committed of a source, fold what was: each may have been done already."""
-        store = self._store
-        segments = read_segments(store).get(source, [])
-        self._progress[source] = progress(source, segments)
-        self._numbers[source] = segments[-1]["number"] + 1 if segments else 0
-        uncommitted = f"source = {source} AND frame > {self._progress[source].last_frame}"
-        if store.people.count_rows(uncommitted):
-            store.people.delete(uncommitted)
-        if not segments:  # also where a source was being deleted: its segments go first
-            if store.visits.count_rows(f"source = {source}"):
-                store.visits.delete(f"source = {source}")
-            return
-        before = segments[-2]["last_frame"] if len(segments) > 1 else NOTHING_DONE
-        self._fold({source: self.recent_people(source, before + 1)})
+        cameras = {source: self._sources[source].camera for source in frames}
+        next_visits = {source: self._progress[source].next_visit for source in frames}
+        join_people(self._store.visits, frames, cameras, next_visits)
 
     def _grow(self, number: int, source: Source) -> None:
         """There is more of a source. First it is no longer finished: after a crash in between it is grown again."""

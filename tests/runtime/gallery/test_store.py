@@ -16,7 +16,7 @@ from writing_process import DIM, START, STEP, frame_people, source_of
 from psarm.errors import GalleryError, UsageError
 from psarm.runtime.gallery.gallery import Gallery
 from psarm.runtime.gallery.records import Source, SourceBatch, Where
-from psarm.runtime.gallery.writer import TRACK_MEMORY
+from psarm.runtime.gallery.repair import TRACK_MEMORY
 
 
 @pytest.fixture
@@ -74,6 +74,8 @@ def test_adding_a_source_again_goes_on_or_says_what_differs(where):
             with pytest.raises(GalleryError, match=f"another {named} .*delete-source"):
                 writer.add_source(replace(source_of(0), **{what: value}))
         assert writer.add_source(source_of(1)).source == 1
+        with pytest.raises(UsageError, match="without a time zone"):
+            writer.add_source(replace(source_of(2), start=datetime(2026, 1, 1)))
         writer.close()
         assert len(gallery.sources()) == 2 and gallery.sources()[1].progress.last_frame == -1
 

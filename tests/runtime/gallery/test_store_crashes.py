@@ -1,5 +1,6 @@
 import os
 import time
+from pathlib import Path
 
 import pytest
 import writing_process as written
@@ -7,7 +8,7 @@ from writing_process import DIM, FRAMES, SOURCES, STEP, frame_people, source_of
 
 from psarm.errors import GalleryError
 from psarm.runtime.gallery import maintenance
-from psarm.runtime.gallery import writer as writer_module
+from psarm.runtime.gallery import visits as visits_module
 from psarm.runtime.gallery.gallery import Gallery
 from psarm.runtime.gallery.lock import LOCK_FILE
 from psarm.runtime.gallery.records import SourceBatch
@@ -84,7 +85,7 @@ def _kill_before(monkeypatch, step):
 
     if step in ("people", "segments"):
         return doomed
-    monkeypatch.setattr(writer_module, "write_visits", killed)
+    monkeypatch.setattr(visits_module, "write_visits", killed)
     return lambda store: None
 
 
@@ -109,6 +110,91 @@ def test_a_crash_between_any_two_steps_of_a_commit_is_repaired(where, monkeypatc
     assert written.check(where) == kept * FRAMES * SOURCES
     written.write(where, 2)
     assert written.check(where) == (kept + 2) * FRAMES * SOURCES
+
+
+@pytest.mark.parametrize(("step", "kept"), [("segments", 3), ("visits", 4)])
+@pytest.mark.parametrize("writing", ["writer", "compact"])
+def test_any_writer_repairs_all_sources(where, monkeypatch, step, kept, writing):
+    with Gallery.open(where) as gallery, monkeypatch.context() as patch, gallery.writer() as doomed:
+        batches = []
+        for number in range(SOURCES):
+            doomed.add_source(source_of(number))
+            frames = tuple(frame_people(number, at) for at in range(3 * FRAMES, 4 * FRAMES))
+            batches.append(SourceBatch(number, frames, finished=True))
+        _kill_before(patch, step)(gallery.store)
+        with pytest.raises(Killed):
+            doomed.commit(batches)
+    with Gallery.open(where) as gallery:
+        if writing == "writer":
+            gallery.writer().close()
+        else:
+            gallery.compact()
+    with Gallery.open(where) as reading:
+        for number in range(SOURCES):
+            people = [frame_people(number, at) for at in range(kept * FRAMES)]
+            written.check_people(reading, number, people)
+            written.check_visits(reading, number, people)
+
+
+def test_known_sources_are_added_without_reading(where, monkeypatch):
+    with Gallery.open(where) as gallery:
+        progress = [info.progress for info in gallery.sources()]
+        with gallery.writer() as writer, monkeypatch.context() as patch:
+            for table in (gallery.store.segments, gallery.store.people, gallery.store.visits):
+                patch.setattr(table, "search", _raise)
+                patch.setattr(table, "count_rows", _raise)
+            found = [writer.add_source(source_of(number)) for number in range(SOURCES)]
+    assert [vars(one) for one in found] == [vars(one) for one in progress]
+
+
+def test_what_is_committed_is_on_the_disk_before_what_builds_on_it(where, monkeypatch):
+    on_disk = []
+    sync = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda file: (on_disk.append(Path(f"/proc/self/fd/{file}").readlink()), sync(file))
+    )
+    before = {path for path in where.rglob("*") if path.is_file()}
+    with Gallery.open(where) as gallery, gallery.writer() as writer:
+        writer.add_source(source_of(0))
+        writer.commit([SourceBatch(0, tuple(frame_people(0, at) for at in range(20, 40)))])
+    new = {path for path in where.rglob("*") if path.is_file() and path.suffix != ".lock"} - before
+    assert new <= set(on_disk)
+    assert {path.parent for path in new} <= set(on_disk)
+    tables = [path.relative_to(where).parts[0] for path in on_disk if path in new]
+    people, segments, visits = (
+        [at for at, name in enumerate(tables) if name == f"{table}.lance"] for table in ("people", "segments", "visits")
+    )
+    assert max(people) < min(segments) and max(segments) < min(visits)
+
+
+def test_after_a_failed_compaction_another_writer_goes_on(where, monkeypatch):
+    batch = SourceBatch(0, (frame_people(0, 30),))
+    with Gallery.open(where) as gallery:
+        with gallery.writer() as writer, monkeypatch.context() as patch:
+            writer.compact_every = 1
+            writer.add_source(source_of(0))
+            patch.setattr(maintenance, "compact", lambda store: (_ for _ in ()).throw(OSError("No space left")))
+            with pytest.raises(GalleryError, match="No space left"):
+                writer.commit([batch])
+            with pytest.raises(GalleryError, match="earlier commit failed; open another writer"):
+                writer.commit([SourceBatch(0)])
+        with gallery.writer() as writer:
+            assert writer.add_source(source_of(0)).last_frame == batch.frames[0].frame
+
+
+def test_a_closed_writer_writes_nothing(where):
+    with Gallery.open(where) as gallery:
+        writer = gallery.writer()
+        number = writer.add_source(source_of(0)).source
+        writer.close()
+        for step in (
+            lambda: writer.commit([SourceBatch(number)]),
+            lambda: writer.add_source(source_of(9)),
+            writer.compact,
+        ):
+            with pytest.raises(GalleryError, match="writer is closed; open another"):
+                step()
+        writer.close()
 
 
 def test_a_crash_before_people_are_forgotten_changes_nothing(tmp_path, monkeypatch):
