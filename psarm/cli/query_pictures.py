@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 Box = tuple[float, float, float, float]
 
+SMALL, FILLED = 600, 0.5
+"""Longer side in pixels, below which a picture was cut out if its person takes more than such a share of it."""
+
 
 @dataclass(frozen=True, eq=False)
 class Query:
@@ -69,8 +72,13 @@ def _parse_box(value: str) -> Box:
 def check_choice(paths: tuple[Path, ...], choice: Choice) -> None:
     """Raise `UsageError` unless there is one --box or one --person a picture, or none at all.
 
-    Also where the drawing of the people would take the place of a query.
+    Also where the drawing of the people would take the place of a query, or a query is a video.
     """
+    from psarm.runtime.video import VIDEO_SUFFIXES
+
+    for path in paths:
+        if path.suffix.lower() in VIDEO_SUFFIXES:
+            raise UsageError(f"The query {path} is a video; give a picture, such as one frame of it with the person.")
     if choice.boxes and choice.people:
         raise UsageError("--box and --person both choose the person; give one of them.")
     for name, values in (("--box", choice.boxes), ("--person", choice.people)):
@@ -94,6 +102,7 @@ def read_queries(engine: PersonSearch, paths: tuple[Path, ...], choice: Choice) 
             _check_box(path, image, box)
         else:
             box = _chosen(engine, path, image, choice, choice.people[index] if choice.people else None)
+        _advise_on_context(path, image, box)
         queries.append(Query(path, image, box))
     return queries
 
@@ -121,6 +130,21 @@ def _check_box(path: Path, image: Frame, box: Box) -> None:
     if min(x1, y1) < 0 or x2 > width or y2 > height:
         text = box_text([x1, y1, x2, y2])
         err.print(f"Note: the box {text} reaches outside the {width}x{height} picture {path}.", markup=False)
+
+
+def _advise_on_context(path: Path, image: Frame, box: Box) -> None:
+    """Tell of a picture that was cut out: it is enlarged as a whole, to a size that nobody has in a frame."""
+    from psarm.console import err
+
+    height, width = image.shape[:2]
+    x1, y1, x2, y2 = box
+    filled = (min(x2, width) - max(x1, 0)) * (min(y2, height) - max(y1, 0)) / (width * height)
+    if max(height, width) < SMALL and filled > FILLED:
+        err.print(
+            f"Note: the person fills {filled:.0%} of the {width}x{height} picture {path}; give the whole frame that it "
+            "was cut out of, with --box or --person, for better hits.",
+            markup=False,
+        )
 
 
 def _several_people(path: Path, image: Frame, people: Detections, choice: Choice) -> UsageError:
