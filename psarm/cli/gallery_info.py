@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from psarm.cli.gallery_options import AS_JSON, GALLERY
+from psarm.cli.gallery_search_notes import threshold_rate
 from psarm.cli.gallery_times import local, span, zone
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from psarm.runtime.gallery.calibration import Calibration
     from psarm.runtime.gallery.records import GalleryInfo, SourceInfo
 
 
@@ -32,11 +35,21 @@ def info(gallery: str, as_json: bool) -> None:
         "gallery": where,
         **_info_record(found),
         "calibrated": None if calibration is None else calibration.created,
+        "calibration": None if calibration is None else _calibration_record(calibration),
     }
     if as_json:
         click.echo(json.dumps(record))
     else:
-        _print_info(record, found)
+        _print_info(record, found, calibration)
+
+
+def _calibration_record(calibration: Calibration) -> dict[str, float]:
+    threshold = calibration.threshold
+    return {
+        "threshold": threshold,
+        "false_match_rate": calibration.false_match_rate(threshold),
+        "bound": calibration.bound(threshold),
+    }
 
 
 def _info_record(found: GalleryInfo) -> dict[str, Any]:
@@ -59,7 +72,16 @@ def _info_record(found: GalleryInfo) -> dict[str, Any]:
     }
 
 
-def _print_info(record: dict[str, Any], found: GalleryInfo) -> None:
+def _calibrated(calibration: Calibration | None) -> str:
+    if calibration is None:
+        return "no"
+    created = local(datetime.fromisoformat(calibration.created))
+    return (
+        f"{created}: from {calibration.threshold:.3f} on {threshold_rate(calibration)} of other people are as similar"
+    )
+
+
+def _print_info(record: dict[str, Any], found: GalleryInfo, calibration: Calibration | None) -> None:
     from rich.filesize import decimal
     from rich.table import Table
     from rich.text import Text
@@ -81,7 +103,7 @@ def _print_info(record: dict[str, Any], found: GalleryInfo) -> None:
         "seen": seen,
         "size": "–" if found.bytes is None else decimal(found.bytes),
         "index": ", ".join(found.indexed) or "none: searches are exact",
-        "calibrated": record["calibrated"] or "no",
+        "calibrated": _calibrated(calibration),
     }
     table = Table.grid(padding=(0, 2))
     for name, text in rows.items():

@@ -35,7 +35,7 @@ def calibrate(gallery: str, fmr: float, as_json: bool) -> None:
 
     It is kept in the gallery: searches then mark what is probably not a match. Calibrate again when much was added.
     """
-    from psarm.cli.gallery_search import judged
+    from psarm.cli.gallery_search_notes import judged
     from psarm.console import out
     from psarm.runtime.gallery.gallery import Gallery
 

@@ -14,6 +14,7 @@ import click
 
 from psarm.cli.engine_options import open_engine
 from psarm.cli.gallery_hits import GalleryHit, hit_length, hit_times, hit_visit, hit_when
+from psarm.cli.gallery_search_notes import UNLIKELY, exact_after_all, how_hits_are_judged, why_nobody
 from psarm.cli.gallery_sources import full_name
 from psarm.cli.gallery_times import local, zone
 from psarm.cli.query_pictures import Choice, Query, box_text, read_queries
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from psarm.runtime.gallery.gallery import Gallery
     from psarm.runtime.gallery.records import Where
 
-UNLIKELY = "probably not a match"
 UNLIKELY_NARROW = "probably\nnot a\nmatch"
 
 
@@ -79,13 +79,16 @@ def search_in_gallery(search: GallerySearch, engine_settings: dict[str, Any]) ->
     with Gallery.open(search.gallery, search.audit_log) as gallery:
         bundle = _bundle(gallery, search.bundle)
         where = _where(gallery, search)
+        exact = exact_after_all(gallery, search) if search.approximate else None
+        if exact:
+            err.print(exact, markup=False)
         with open_engine(bundle, **engine_settings) as engine:
             queries = read_queries(engine, search.query_paths, search.choice)
             hits = _search(gallery, engine, queries, where, search)
-            facts = _facts(gallery, engine, search)
-        calibration = None if search.cbgm else gallery.calibration()
+            facts = _facts(gallery, engine, search, search.approximate and not exact)
+        calibration = None if search.cbgm or search.frames else gallery.calibration()
         found = Found(search, gallery, queries, hits, calibration, facts)
-        _say_how_hits_are_judged(found)
+        err.print(how_hits_are_judged(found), markup=False)
         if search.choice.as_json:
             click.echo(json.dumps(_record(found)))
         else:
@@ -149,7 +152,7 @@ def _search(
     )
 
 
-def _facts(gallery: Gallery, engine: PersonSearch, search: GallerySearch) -> dict[str, Any]:
+def _facts(gallery: Gallery, engine: PersonSearch, search: GallerySearch, approximate: bool) -> dict[str, Any]:
     return {
         "gallery": gallery.where,
         "bundle": str(engine.bundle.path),
@@ -157,43 +160,16 @@ def _facts(gallery: Gallery, engine: PersonSearch, search: GallerySearch) -> dic
         "device": engine.device,
         "precision": engine.precision,
         "search": "frames" if search.frames else "visits",
-        "approximate": search.approximate,
+        "approximate": approximate,
         "cbgm": search.cbgm,
     }
-
-
-def _say_how_hits_are_judged(found: Found) -> None:
-    """One line on what the marks mean, or why there are none."""
-    from psarm.console import err
-
-    if found.search.cbgm:
-        text = "Similarities with --cbgm are not calibrated: no hit is marked."
-    elif found.calibration is None:
-        text = (
-            "Not calibrated, so no hit is marked as probably not a match; do it once with: "
-            f"psarm gallery calibrate {found.gallery.where}"
-        )
-    else:
-        text = judged(found.calibration)
-    err.print(text, markup=False)
-
-
-def judged(calibration: Calibration) -> str:
-    """What the threshold of a calibration means."""
-    visits = calibration.visits
-    others = calibration.expected_false_hits(calibration.threshold, visits)
-    at_most = "" if calibration.certain else "at most "
-    return (
-        f"Hits below {calibration.threshold:.3f} are marked as {UNLIKELY}. From there on "
-        f"{at_most}{calibration.target:.2%} of other people are as similar: {others:.1f} of {visits:,} visits."
-    )
 
 
 def _record(found: Found) -> dict[str, Any]:
     calibration = found.calibration
     judged_by = None
     if calibration is not None:
-        judged_by = {"threshold": calibration.threshold, "target": calibration.target, "certain": calibration.certain}
+        judged_by = {name: getattr(calibration, name) for name in ("threshold", "target", "certain")}
     return {
         "queries": [query.record for query in found.queries],
         **found.facts,
@@ -241,6 +217,7 @@ def _print(found: Found) -> None:
 
     if not found.hits:
         out.print("Nobody was found.")
+        err.print(why_nobody(found.gallery, found.search), markup=False)
         return
     print_fitting(partial(_table, found), out)
     times = [time for hit in found.hits if (time := hit_times(hit)[0]) is not None]

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from psarm.cli.gallery_hits import GalleryHit, hit_length, hit_seconds, hit_visit, hit_when
-from psarm.cli.gallery_search import UNLIKELY, Found, judged
+from psarm.cli.gallery_search import Found
+from psarm.cli.gallery_search_notes import UNLIKELY, how_hits_are_judged
 from psarm.cli.gallery_times import places
 from psarm.cli.query_pictures import box_text
 from psarm.errors import ImageError
@@ -74,7 +75,6 @@ def _moment(source: Source, hit: GalleryHit) -> Moment | None:
 
 
 def _notes(found: Found) -> list[str]:
-    facts = {**found.facts, "cbgm": "yes" if found.search.cbgm else "no"}
-    facts["approximate"] = "yes" if found.search.approximate else "no"
-    verdict = "not calibrated: no hit is marked" if found.calibration is None else judged(found.calibration)
-    return [*(f"{key}: {value}" for key, value in facts.items()), verdict]
+    words = {True: "yes", False: "no"}
+    facts = {**found.facts, **{name: words[found.facts[name]] for name in ("cbgm", "approximate")}}
+    return [*(f"{key}: {value}" for key, value in facts.items()), how_hits_are_judged(found)]

@@ -165,7 +165,12 @@ def test_calibrate(place, capfd):
     assert rates == sorted(rates, reverse=True)
     code, out, _ = psarm(capfd, "calibrate --fmr 0.5", place / "gallery")
     assert code == 0 and f"Hits below {found['threshold']:.3f} are marked as probably not a match" in out
-    assert json.loads(psarm(capfd, "info --json", place / "gallery")[1])["calibrated"] is not None
+    recorded = json.loads(psarm(capfd, "info --json", place / "gallery")[1])
+    assert recorded["calibrated"] is not None and recorded["calibration"]["threshold"] == found["threshold"]
+    rate, bound = (f"{recorded['calibration'][name]:.3%}" for name in ("false_match_rate", "bound"))
+    assert f"From there on {rate} (at most {bound}, 95 % sure) of other people" in " ".join(out.split())
+    text = " ".join(psarm(capfd, "info", place / "gallery")[1].split())
+    assert f": from {found['threshold']:.3f} on {rate} (at most {bound}, 95 % sure) of other people" in text
 
 
 def test_audit(place, capfd):

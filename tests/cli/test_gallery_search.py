@@ -122,6 +122,9 @@ def test_what_is_below_the_threshold_is_marked(place, tmp_path, capfd):
     assert page.read_text().count('<article class="unlikely">') == sum(marks)
     code, out, _ = psarm(capfd, "search", "--gallery", gallery, "--query", query, "--backend", "onnxruntime")
     assert code == 0 and out.count("probably not a match") == sum(marks)
+    code, found, err = search(capfd, gallery, "--query", query, "--frames")
+    assert code == 0 and {hit["probably_not_a_match"] for hit in found["hits"]} == {None}
+    assert "Calibrations are of visits, and not of people in single frames: no hit is marked." in err
 
 
 def test_cbgm_is_not_judged(place, tmp_path, capfd):
@@ -141,8 +144,32 @@ def test_a_table(place, tmp_path, capfd):
     where = {(row[2], row[3]) for row in rows}
     assert {("hall", "00:00"), ("stairs", "picture 1"), ("stairs", "picture 2")} <= where
     assert "Times are local (UTC+00:00)." in err
-    code, out, _ = psarm(capfd, "search", *options, "--query", query, "--min-score", 1)
+
+
+def test_nobody_was_found(place, tmp_path, capfd):
+    query = draw(tmp_path / "query.png", {5: RED})
+    options = ["--gallery", place / "gallery", "--backend", "onnxruntime", "--threads", 1, "--query", query]
+    code, out, err = psarm(capfd, "search", *options, "--to", "2020-01-01")
     assert code == 0 and out == "Nobody was found.\n"
+    assert "Without filters there are 5 visits, of door, hall, stairs, seen 2026-03-01 12:00:00" in err
+    assert "; 3 visits of unknown time are left out by --from, --to and --last." in err
+    code, out, err = psarm(capfd, "search", *options, "--min-score", 1)
+    assert out == "Nobody was found.\n" and "5 visits" in err and "left out" not in err
+
+
+def test_without_an_index_a_search_is_exact_and_says_so(place, tmp_path, capfd):
+    query = draw(tmp_path / "query.png", {5: RED})
+    for option, table in (("--top-k=9", "visits"), ("--frames", "people")):
+        code, found, err = search(capfd, place / "gallery", "--query", query, "--approximate", option)
+        assert code == 0 and not found["approximate"] and f"has no index of its {table}, so the search was exact" in err
+
+
+def test_a_query_that_was_cut_out(place, tmp_path, capfd):
+    query = draw(tmp_path / "query.png", {5: RED})
+    height, width = scene({5: RED}).shape[:2]
+    _, _, err = search(capfd, place / "gallery", "--query", query, "--box", f"0,0,{width},{0.9 * height}")
+    assert f"fills 90% of the {width}x{height} picture" in err and "with --box or --person" in err
+    assert "fills" not in search(capfd, place / "gallery", "--query", query)[2]
 
 
 def test_the_page_without_the_sources(place, tmp_path, capfd):
@@ -152,7 +179,7 @@ def test_the_page_without_the_sources(place, tmp_path, capfd):
     assert code == 0 and f"Wrote {page}." in err
     assert "door.mp4 is not there any more" in text and "ffplay" not in text
     assert text.count("data:image/jpeg;base64,") == 2 + 5 and text.count("no picture") == 1  # thumbnails of visits
-    assert "not calibrated" in text.partition("<footer>")[2]
+    assert "Not calibrated" in text.partition("<footer>")[2]
 
 
 def test_the_bundle_is_the_gallerys_or_one_of_its_space(place, tmp_path, capfd):
@@ -181,12 +208,16 @@ def test_the_bundle_is_the_gallerys_or_one_of_its_space(place, tmp_path, capfd):
         (["--last", "2 hours"], 2, "is not a length of time"),
         (["--last", "2h", "--from", "2026-03-01"], 2, "--last and --from both say where to begin"),
         (["--from", "2026-03-02", "--to", "2026-03-01"], 2, "before it"),
+        (["--html", "{query}/page.html"], 2, "query.png is not a directory; give another place"),
+        (["--save-people", "{query}/a/b.jpg"], 2, "b.jpg cannot be written"),
+        (["--query", "{query}.mp4"], 2, "is a video; give a picture, such as one frame"),
         (["--every", "2"], 2, "--every works with PATH only"),
         (["{query}", "{query}"], 2, "came beside --gallery"),
     ],
 )
 def test_bad_input_is_one_sentence(place, tmp_path, capfd, arguments, code, says):
     query = draw(tmp_path / "query.png", {5: RED})
+    (tmp_path / "query.png.mp4").touch()
     filled = [argument.format(query=query) for argument in arguments]
     got, found, err = search(capfd, place / "gallery", *filled, "--query", query)
     assert got == code and found is None and says in err.replace("\n", " ")

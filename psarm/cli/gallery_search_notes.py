@@ -1,0 +1,79 @@
+"""What `psarm search --gallery` says beside its hits: how they are judged, why there are none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from psarm.cli.gallery_times import span, zone
+
+if TYPE_CHECKING:
+    from psarm.cli.gallery_search import Found, GallerySearch
+    from psarm.runtime.gallery.calibration import Calibration
+    from psarm.runtime.gallery.gallery import Gallery
+    from psarm.runtime.gallery.store import Store
+
+UNLIKELY = "probably not a match"
+
+
+def how_hits_are_judged(found: Found) -> str:
+    """What the marks mean, or why there are none."""
+    if found.search.cbgm:
+        return "Similarities with --cbgm are not calibrated: no hit is marked."
+    if found.search.frames:
+        return "Calibrations are of visits, and not of people in single frames: no hit is marked."
+    if found.calibration is None:
+        return (
+            "Not calibrated, so no hit is marked as probably not a match; do it once with: "
+            f"psarm gallery calibrate {found.gallery.where}"
+        )
+    return judged(found.calibration)
+
+
+def judged(calibration: Calibration) -> str:
+    """What the threshold of a calibration means."""
+    visits = calibration.visits
+    others = calibration.expected_false_hits(calibration.threshold, visits)
+    return (
+        f"Hits below {calibration.threshold:.3f} are marked as {UNLIKELY}. From there on {threshold_rate(calibration)} "
+        f"of other people are as similar: {others:.1f} of {visits:,} visits."
+    )
+
+
+def threshold_rate(calibration: Calibration) -> str:
+    """`0.95% (at most 1.40%, 95 % sure)`: the false-match rate at the threshold."""
+    rate, bound = calibration.false_match_rate(calibration.threshold), calibration.bound(calibration.threshold)
+    return f"{rate:.3%} (at most {bound:.3%}, 95 % sure)"
+
+
+def why_nobody(gallery: Gallery, search: GallerySearch) -> str:
+    """What the gallery has, where nothing of it was a hit."""
+    info = gallery.info()
+    if not info.visits and not info.people:
+        return "The gallery is empty."
+    seen = "at times nobody knows"
+    if info.start is not None and info.end is not None:
+        seen = f"{span(info.start, info.end)} ({zone(info.start)})"
+    text = f"Without filters there are {info.visits:,} visits, of {', '.join(info.cameras)}, seen {seen}"
+    unknown = gallery.store.read(_visits_of_unknown_time)
+    if (search.begin or search.end) and unknown:
+        text += f"; {unknown:,} visits of unknown time are left out by --from, --to and --last"
+    return f"{text}."
+
+
+def _visits_of_unknown_time(store: Store) -> int:
+    count: int = store.visits.count_rows("start IS NULL")
+    return count
+
+
+def exact_after_all(gallery: Gallery, search: GallerySearch) -> str | None:
+    """Of --approximate where there is no index to go through."""
+    from psarm.runtime.gallery.maintenance import has_index
+
+    of_people = search.frames or search.cbgm
+    if gallery.store.read(lambda store: has_index(store.people if of_people else store.visits)):
+        return None
+    table = "people" if of_people else "visits"
+    return (
+        f"Note: the gallery has no index of its {table}, so the search was exact; psarm gallery index "
+        f"{gallery.where} builds one where it is worth it."
+    )
