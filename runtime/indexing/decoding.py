@@ -6,7 +6,8 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
-from itertools import chain
+from itertools import chain, takewhile
+from threading import Event
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,9 +33,11 @@ MOST_THREADS = 4
 class OpenVideo:
     """A file that is open, and its pictures' stream. Raises `ImageError`."""
 
-    def __init__(self, address: str, name: str) -> None:
+    def __init__(self, address: str, name: str, stop: Event | None = None) -> None:
+        """`stop` ends its packets."""
         self._address = address
         self._name = name
+        self._stop = stop or Event()
         self.container, self.stream = self._open()
 
     def close(self) -> None:
@@ -44,11 +47,14 @@ class OpenVideo:
     def _open(self) -> tuple[InputContainer, VideoStream]:
         import av
 
-        timeout = NETWORK_TIMEOUT_MS / 1000 if "://" in self._address else None
+        # FFmpeg takes an MPEG-TS clock that falls by a minute or more for one that wrapped after 26.5 hours.
+        options = {"correct_ts_overflow": "0"}
+        timeout = None
+        if "://" in self._address:
+            timeout = NETWORK_TIMEOUT_MS / 1000
+            options["rw_timeout"] = str(NETWORK_TIMEOUT_MS * 1000)  # PyAV has no time-out for seeking
         try:
-            # FFmpeg takes an MPEG-TS clock that falls by a minute or more for one that wrapped after 26.5 hours.
-            options = {"correct_ts_overflow": "0"}
-            container = av.open(self._address, options=options, timeout=timeout)
+            container = av.open(self._address, options=options, timeout=timeout, metadata_errors="replace")
         except (av.error.FFmpegError, OSError) as error:
             # Not str(error), which has the address with its password.
             raise ImageError(f"The video {self._name} cannot be opened: {error.strerror}.") from None
@@ -61,7 +67,7 @@ class OpenVideo:
         return container, stream
 
     def packets_from(self, key: int, seekable: bool) -> Iterator[Packet[VideoStream]]:
-        """Packets from the keyframe at time `key` (ticks) on."""
+        """Packets from the keyframe at time `key` (ticks) on; raises `ImageError` as `read_packets` does."""
         import av
 
         assert self.stream.time_base is not None
@@ -71,7 +77,7 @@ class OpenVideo:
                 self.container.seek(target, stream=self.stream)
             except av.error.FFmpegError:
                 continue  # some formats cannot seek: read from the beginning
-            packets = (packet for packet in read_packets(self.container, self.stream) if packet is not None)
+            packets = (packet for packet in self._packets() if packet is not None)
             for packet in packets:
                 if packet.is_keyframe and own_time(packet) >= key:
                     if own_time(packet) > key:
@@ -81,16 +87,22 @@ class OpenVideo:
 
     def _packets_counted(self, key: int) -> Iterator[Packet[VideoStream]]:
         """The same, found by reading from the beginning with the times that the plan has."""
+        if self._stop.is_set():
+            return
         self.close()
         self.container, self.stream = self._open()
         assert self.stream.time_base is not None
         clock = PacketClock(1 / self.stream.time_base)
         found = False
-        for packet in read_packets(self.container, self.stream):
+        for packet in self._packets():
             if packet is not None:
                 found |= clock.stamp(packet) == key
                 if found:
                     yield packet
+
+    def _packets(self) -> Iterator[Packet[VideoStream] | None]:
+        # Before failures are left out: they too may go on for long.
+        return takewhile(lambda _: not self._stop.is_set(), read_packets(self.container, self.stream, self._name))
 
 
 def decode(stream: VideoStream, packets: Iterable[Packet[VideoStream]], keyframes: bool) -> Iterator[VideoFrame]:

@@ -118,8 +118,11 @@ def to_id(ticks: Ticks, zero: int, time_base: Fraction) -> Ticks:
     return ((ticks - zero) * (2 * scale.numerator) + scale.denominator) // (2 * scale.denominator)
 
 
-def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream] | None]:
-    """The packets of the stream that hold anything; None for each failure to read on. Ends at the end of the file."""
+def read_packets(container: InputContainer, stream: VideoStream, name: str) -> Iterator[Packet[VideoStream] | None]:
+    """The packets of the stream that hold anything; None for each damaged place. Ends at the end of the file.
+
+    Raises `ImageError` where it is not the content that is wrong: the server or the disk does not go on.
+    """
     import av
 
     failures = 0
@@ -130,20 +133,27 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[Pac
                 if packet.size:
                     yield packet
             return
-        except av.error.FFmpegError:
+        except (av.error.InvalidDataError, av.error.MemoryError):  # the latter for lengths that damage made huge
             failures += 1
             yield None
+        except (av.error.ExitError, av.error.TimeoutError):
+            silent = "" if container.read_timeout is None else f" for {container.read_timeout:g} seconds"
+            text = f"The video {name} could not be read further: it was silent{silent}."
+            raise ImageError(text) from None
+        except av.error.FFmpegError as error:
+            # Not str(error), which has the address with its password.
+            raise ImageError(f"The video {name} could not be read further: {error.strerror}.") from None
 
 
-def make_plan(container: InputContainer, stream: VideoStream, sampling: Sampling) -> VideoPlan:
-    """Read all packets of a file that was just opened. Raises `ImageError` where there is none."""
+def make_plan(container: InputContainer, stream: VideoStream, name: str, sampling: Sampling) -> VideoPlan:
+    """Read all packets of a file that was just opened. Raises `ImageError` where there is none, or not all are read."""
     time_base = stream.time_base
     assert time_base is not None  # of a stream that is read
     clock = PacketClock(1 / time_base)
     shown, keys = array("q"), array("q")
     packets = failures = 0
     risen = True
-    for packet in read_packets(container, stream):
+    for packet in read_packets(container, stream, name):
         if packet is None:
             failures += 1
             continue
@@ -155,7 +165,7 @@ def make_plan(container: InputContainer, stream: VideoStream, sampling: Sampling
             risen &= not shown or time > shown[-1]
             shown.append(time)
     if not shown:
-        raise ImageError("it holds no frame")
+        raise ImageError(f"The video {name} cannot be used: it holds no frame.")
     ticks = np.unique(np.frombuffer(shown, np.int64))
     key_ticks = np.unique(np.frombuffer(keys, np.int64)) if keys else ticks[:1]
     rate = float(stream.average_rate) if stream.average_rate else None

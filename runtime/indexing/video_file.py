@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from functools import cached_property
-from itertools import takewhile
 from threading import Event
 from typing import TYPE_CHECKING
 
@@ -28,7 +27,8 @@ from psarm.runtime.indexing.reading import DAMAGED, Chunk, Note, OnNote, Skip, T
 from psarm.runtime.indexing.sampling import Sampling
 
 if TYPE_CHECKING:
-    from av import VideoFrame
+    from av import Packet, VideoFrame
+    from av.video.stream import VideoStream
 
 CUT_OFF = "cut off"
 """Reason: the file ends before it."""
@@ -71,10 +71,7 @@ class VideoReader:
     @cached_property
     def _plan(self) -> VideoPlan:
         with closing(OpenVideo(self._address, self._source.name)) as video:
-            try:
-                plan = make_plan(video.container, video.stream, self._sampling)
-            except ImageError as error:
-                raise ImageError(f"The video {self._source.name} cannot be used: {error}.") from error
+            plan = make_plan(video.container, video.stream, self._source.name, self._sampling)
             if self._source.start is None:
                 self._source = replace(self._source, start=_creation_time(video))
         for event, text in plan.warnings:
@@ -145,12 +142,13 @@ class VideoChunk:
             first = max(end, 1)
 
     def read(self, stop: Event | None = None) -> Iterator[TakenFrame | Skip]:
-        """Decode the frames; `stop` ends it."""
+        """Decode the frames; `stop` ends it. Raises `ImageError` where the file does not go on as it was planned."""
+        stop = stop or Event()
         if len(self.frames):
-            with closing(OpenVideo(self.address, self.source)) as video:
+            with closing(OpenVideo(self.address, self.source, stop)) as video:
                 for run in self._runs():
-                    yield from self._read_run(video, run, stop or Event())
-        if self.tail and not (stop and stop.is_set()):
+                    yield from self._read_run(video, run, stop)
+        if self.tail and not stop.is_set():
             yield self.tail
 
     def _runs(self) -> list[NDArray[np.int64]]:
@@ -160,8 +158,7 @@ class VideoChunk:
 
     def _read_run(self, video: OpenVideo, run: NDArray[np.int64], stop: Event) -> Iterator[TakenFrame | Skip]:
         due = deque(self.frames[run].tolist())
-        packets = video.packets_from(int(self.keys[self.begins[run[0]]]), self.seekable)
-        packets = takewhile(lambda _: not stop.is_set(), packets)
+        packets = _Seen(video.packets_from(int(self.keys[self.begins[run[0]]]), self.seekable))
         frames = timed(decode(video.stream, packets, self.keyframes))
         for time, frame in in_order(frames) if self.in_file_order else frames:
             while due and due[0] < time:
@@ -170,7 +167,12 @@ class VideoChunk:
                 yield self._take(due.popleft(), frame)
             if not due:
                 return
-        while due and not stop.is_set():
+        if stop.is_set():
+            return
+        if packets.latest is None or packets.latest < due[-1]:
+            # The plan knows of a packet there: it is not damage, and what is due is not skipped for it.
+            raise ImageError(f"The video {self.source} ended early: it holds less than when it was looked through.")
+        while due:
             yield self._skip(due.popleft())
 
     def _take(self, time: int, frame: VideoFrame) -> TakenFrame | Skip:
@@ -182,6 +184,21 @@ class VideoChunk:
 
     def _skip(self, time: int) -> Skip:
         return Skip(to_id(time, self.zero, self.time_base), DAMAGED)
+
+
+class _Seen:
+    """Packets, and the latest time of those that were taken, ticks."""
+
+    def __init__(self, packets: Iterator[Packet[VideoStream]]) -> None:
+        self._packets = packets
+        self.latest: int | None = None
+
+    def __iter__(self) -> Iterator[Packet[VideoStream]]:
+        for packet in self._packets:
+            time = packet.pts if packet.pts is not None else packet.dts
+            if time is not None:
+                self.latest = time if self.latest is None else max(self.latest, time)
+            yield packet
 
 
 def _creation_time(video: OpenVideo) -> datetime | None:

@@ -122,3 +122,28 @@ def rtsp_camera(transport_stream):
                 dying.wait(0.01)
 
     return handle
+
+
+class FileServer:
+    """HTTP of one file; `handle` for `server`. `left`: so many bytes it gives from then on (None: all), and then it
+    closes the connection and takes no other, or is `silent`."""
+
+    def __init__(self, data):
+        self.data, self.left, self.silent = data, None, False
+
+    def handle(self, connection, dying):
+        while request := connection.recv(65536):
+            ranges = [line for line in request.split(b"\r\n") if line.lower().startswith(b"range: bytes=")]
+            start = int(ranges[0].split(b"=")[1].split(b"-")[0]) if ranges else 0
+            body = self.data[start:]
+            if self.left != 0:
+                head = b"HTTP/1.1 206 Partial Content\r\nContent-Length: %d\r\n" % len(body)
+                place = b"Content-Range: bytes %d-%d/%d\r\n\r\n" % (start, len(self.data) - 1, len(self.data))
+                connection.sendall(head + place)
+            part = body[: self.left]
+            self.left = None if self.left is None else self.left - len(part)
+            connection.sendall(part)
+            if len(part) < len(body) or not body:
+                if self.silent:
+                    dying.wait()
+                return

@@ -3,17 +3,18 @@
 import pickle
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 import pytest
-from small_videos import shades, write_video
+from small_videos import FileServer, server, shades, write_video
 
 from psarm.errors import ImageError, UsageError
 from psarm.runtime.indexing.decoding import decode
+from psarm.runtime.indexing.plan import read_packets
 from psarm.runtime.indexing.reading import DAMAGED, Skip, TakenFrame
 from psarm.runtime.indexing.sampling import Sampling
 from psarm.runtime.indexing.sources import chunks, find_readers, read_chunk
@@ -73,7 +74,7 @@ def test_what_is_due_comes_out_with_its_picture_wherever_reading_begins(videos, 
     first = min(stamp for stamp, _ in stamps)
     places = sorted(stamp for stamp, _ in stamps)
     keys = {ids[places.index(stamp)] for stamp, key in stamps if key}
-    assert ids[0] == 0 and first is not None
+    assert ids[0] == 0 and first in {stamp for stamp, key in stamps if key}
 
     entries = read(videos[name], sampling)
     assert [one.frame for one in entries] == due_by_definition(ids, sampling, keys)
@@ -150,6 +151,66 @@ def test_damage_in_the_middle_is_skipped_and_counted(tmp_path, name):
     assert all(one.frame < other.frame for one, other in pairwise(entries))
     alike = [entry for part in chunks(reader(path), 12) for entry in read_chunk(part)]
     assert [(entry.frame, type(entry)) for entry in alike] == [(entry.frame, type(entry)) for entry in entries]
+
+
+@pytest.mark.parametrize("name", ["mp4", "mkv"])
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_server_that_dies_leaves_the_rest_to_do(tmp_path, monkeypatch, name, silent):
+    for module in ("decoding", "sources"):
+        monkeypatch.setattr(f"psarm.runtime.indexing.{module}.NETWORK_TIMEOUT_MS", 500)
+    path = write_video(tmp_path / f"a.{name}", 120, **({"movflags": "faststart"} if name == "mp4" else {}))
+    web = FileServer(path.read_bytes())
+    entries = []
+    with server(web.handle) as port:
+        address = f"http://user:secret@127.0.0.1:{port}/a.{name}?secret"
+        behind = reader(address)
+        assert behind.plan().planned == 120
+        web.left, web.silent = len(web.data) // 2, silent
+        with pytest.raises(
+            ImageError, match=r"could not be read further: (it was silent for 0\.5|Input)|cannot be opened"
+        ) as raised:
+            entries.extend(behind.read())
+        assert 10 < len(entries) < 110 and not any(isinstance(one, Skip) for one in entries)
+        assert "secret" not in str(raised.value)
+        web.left = None
+        behind = reader(address)
+        rest = list(behind.read(entries[-1].frame))
+        assert comparable(entries + rest) == comparable(read(path))
+        web.left = len(web.data) // 2
+        with pytest.raises(ImageError, match=r"further|opened|reached|ended"):
+            reader(address).plan()
+
+
+@pytest.mark.parametrize("name", ["mp4", "ts", "mpeg4.avi"])
+def test_a_file_that_becomes_shorter_while_it_is_read_leaves_the_rest_to_do(tmp_path, name):
+    path = write_video(tmp_path / f"a.{name}", 1200, codec="mpeg4" if "avi" in name else "libx264")
+    one = reader(path, Sampling(every=40))
+    one.plan()
+    entries = one.read()
+    taken = [next(entries)]
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size * 6 // 10)
+    with pytest.raises(ImageError, match=r"ended early|cannot be opened"):
+        taken.extend(entries)
+    assert len(taken) < 25 and not any(isinstance(entry, Skip) for entry in taken)
+
+
+def test_close_ends_a_reading_that_only_fails(tmp_path, monkeypatch):
+    failures = []
+
+    def failing(container, stream, name):
+        yield from islice(read_packets(container, stream, name), 40)
+        while True:
+            failures.append(None)
+            if len(failures) == 1000:
+                closed.close()
+            yield None
+
+    closed = reader(write_video(tmp_path / "a.mp4", 100))
+    closed.plan()
+    monkeypatch.setattr("psarm.runtime.indexing.decoding.read_packets", failing)
+    entries = list(closed.read())
+    assert len(failures) == 1000 and 10 < len(entries) <= 40 and not any(isinstance(one, Skip) for one in entries)
 
 
 @pytest.mark.parametrize(
