@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from psarm.errors import GalleryError, ImageError
 from psarm.files import uninterrupted
 from psarm.runtime.gallery.gallery import Gallery
-from psarm.runtime.gallery.writer import TRACK_MEMORY, GalleryWriter
+from psarm.runtime.gallery.repair import TRACK_MEMORY
+from psarm.runtime.gallery.writer import GalleryWriter
 from psarm.runtime.indexing.accounting import SourceAccount, SourceReport
 from psarm.runtime.indexing.events import Detect, Ended, Event, Failed, Found, Skipped
 from psarm.runtime.indexing.reading import GrowingReader, Note, SourceReader
