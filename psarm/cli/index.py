@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,6 +92,7 @@ def command(
     from psarm.cli.index_display import IndexProgress, print_reports, raise_failures
     from psarm.cli.termination import terminated_as_interrupted
     from psarm.console import err
+    from psarm.runtime.backends import check_options
     from psarm.runtime.bundle import Bundle
     from psarm.runtime.indexing.indexer import Indexer
     from psarm.runtime.indexing.retention import Retention
@@ -101,12 +102,16 @@ def command(
         raise UsageError("--workers is of a Ray job; give --ray ADDRESS or --ray local with it.")
     quiet_decoders()
     opened = Bundle.open(bundle)
+    check_options(opened, options["backend"], options["precision"], here=not address)
     display = IndexProgress(alone=len(sources) == 1)
     taken = _sampling(fps, every, keyframes)
     retention = Retention(keep, display.purged) if keep is not None else None
     readers = find_readers(sources, cameras, taken, starts, give_up_after, display.note)
     interrupted = False
-    with _open_gallery(where, opened, no_thumbnails, visits_only) as gallery:
+    with ExitStack() as stack:
+        if address:
+            stack.enter_context(_connected(address, readers, options["threads"]))
+        gallery = stack.enter_context(_open_gallery(where, opened, no_thumbnails, visits_only))
         detect = _detect_on_ray(bundle, gallery, address, workers, options) if address else _detect(bundle, **options)
         indexer = Indexer(gallery, detect, on_change=display.change, notes=display.notes, retention=retention)
         try:
@@ -172,6 +177,15 @@ def _detect(bundle: Path, batch: int, **options: Any) -> Detect:
             yield events
 
     return detect
+
+
+@contextmanager
+def _connected(address: str, readers: Sequence[SourceReader], threads: int | None) -> Iterator[None]:
+    from psarm.runtime.indexing.ray_job import check_in_parts, connected
+
+    check_in_parts(readers)
+    with connected(address, threads or 1):
+        yield
 
 
 def _detect_on_ray(

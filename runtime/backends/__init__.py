@@ -76,6 +76,27 @@ def runnable(bundle: Bundle, name: str) -> tuple[str, ...]:
     return tuple(precision for precision, missing in conditions(bundle, name).items() if missing is None)
 
 
+def check_options(bundle: Bundle, name: str, precision: str, here: bool = True) -> None:
+    """Raise `UsageError` for what `open_backend` would refuse, as far as that shows without loading graphs.
+
+    `here`: on this machine, and not on another one, of which only the names can be checked.
+    """
+    if name not in ("auto", *BACKENDS):
+        known = ", ".join(["auto", *BACKENDS])
+        raise UsageError(f"Backend {name!r}: there is no backend of that name; available: {known}.")
+    if precision not in ("auto", *PRECISIONS):
+        known = ", ".join(["auto", *PRECISIONS])
+        raise UsageError(f"Precision {precision!r}: there is no precision of that name; available: {known}.")
+    if name == "auto" or not here:
+        return
+    status = probe_backend(name)
+    if not status.loads:
+        raise UsageError(f"The backend {name} does not load: {status.detail}.")
+    runs = load_backend(name).precisions(bundle)
+    if runs and precision not in ("auto", *runs):
+        raise UsageError(f"The backend {name} runs {bundle.path} in {', '.join(runs)}, and not in {precision}.")
+
+
 def open_backend(
     bundle: Bundle, name: str = "auto", precision: str = "auto", threads: int | None = None
 ) -> tuple[Backend, str]:
@@ -88,12 +109,7 @@ def open_backend(
     """
     if threads is not None and threads < 1:
         raise UsageError(f"threads is {threads}; needed 1 or more.")
-    if name not in ("auto", *BACKENDS):
-        known = ", ".join(["auto", *BACKENDS])
-        raise UsageError(f"Backend {name!r}: there is no backend of that name; available: {known}.")
-    if precision not in ("auto", *PRECISIONS):
-        known = ", ".join(["auto", *PRECISIONS])
-        raise UsageError(f"Precision {precision!r}: there is no precision of that name; available: {known}.")
+    check_options(bundle, name, precision, here=False)
     compiled_cache.check_limit()  # here, where `auto` does not take it for a failure of the backends that keep graphs
     wanted = bundle.resolve_precision("auto") if precision == "auto" else precision
     if name == "auto":

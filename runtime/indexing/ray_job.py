@@ -10,17 +10,18 @@ import logging
 import os
 import pickle
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from psarm.errors import StreamError, UsageError
+from psarm.errors import PsarmError, StreamError, UsageError
 from psarm.extras import require
+from psarm.files import uninterrupted
 from psarm.runtime.backends.checks import first_line
 from psarm.runtime.engine import PersonSearch
 from psarm.runtime.gallery.records import Source
@@ -63,45 +64,74 @@ class EngineOptions:
 def detect_on_ray(engine: EngineOptions, options: RayOptions) -> Detect:
     """Detection on a cluster, of sources that can be read in parts: files and lists.
 
-    Raises `UsageError` for a camera, `StreamError` where the cluster cannot be reached or its workers fail.
+    Raises `UsageError` for a camera and for options that no engine of the cluster takes, `StreamError` where the
+    cluster cannot be reached or its workers fail.
     """
     require("ray", feature="psarm index --ray", extra="ray")
 
     @contextmanager
     def detect(readers: Sequence[tuple[SourceReader, int]]) -> Generator[Iterator[Event | None]]:
-        parts = [(reader.source.name, _chunks(reader, options.frames_per_chunk, after)) for reader, after in readers]
-        with _connected(options.address), closing(_events(parts, engine, options)) as events:
+        check_in_parts([reader for reader, _ in readers])
+        parts = [
+            (reader.source.name, reader.chunks(options.frames_per_chunk, after))
+            for reader, after in readers
+            if isinstance(reader, ChunkedReader)
+        ]
+        with connected(options.address, engine.threads), closing(_events(parts, engine, options)) as events:
             yield events
 
     return detect
 
 
-def _chunks(reader: SourceReader, frames_per_chunk: int, after: int) -> list[Chunk]:
-    if not isinstance(reader, ChunkedReader):
-        raise UsageError(f"{reader.source.name} is a camera, which only one process reads; index it without --ray.")
-    return reader.chunks(frames_per_chunk, after)
+def check_in_parts(readers: Sequence[SourceReader]) -> None:
+    """Raise `UsageError` for a camera."""
+    for reader in readers:
+        if not isinstance(reader, ChunkedReader):
+            raise UsageError(f"{reader.source.name} is a camera, which only one process reads; index it without --ray.")
 
 
 @contextmanager
-def _connected(address: str) -> Iterator[None]:
-    """A connection of the caller's own is used and left open."""
+def connected(address: str, threads: int = 1) -> Iterator[None]:
+    """A connection to a cluster for engines of so many threads; one that is open already is used and left open.
+
+    To be made before a gallery is opened: Ray starts processes, and Lance does not like to be forked. Raises
+    `UsageError` where no node has so many CPUs, `StreamError` where the cluster cannot be reached.
+    """
+    require("ray", feature="psarm index --ray", extra="ray")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray Data's own actors are warned about, in every run
     import ray
 
     if ray.is_initialized():
+        _check_threads(threads, ray.nodes())  # type: ignore[no-untyped-call]
         yield
         return
+    dashboard = False if address == LOCAL else None  # a cluster has its own
     try:
-        if address == LOCAL:
-            ray.init(address=LOCAL, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-        else:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        with _silence():
+            ray.init(address=address, include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise StreamError(f"The Ray cluster {address} cannot be reached: {first_line(error)}.") from error
     try:
+        _check_threads(threads, ray.nodes())  # type: ignore[no-untyped-call]
         yield
     finally:
-        ray.shutdown()
+        with uninterrupted():  # in the middle of it, Ctrl-C is a segmentation fault
+            ray.shutdown()
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Standard error to nowhere: Ray says there that it was told to be quiet. What fails is raised all the same."""
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(nowhere)
+        os.close(kept)
 
 
 def _events(
@@ -116,18 +146,33 @@ def _events(
     if not everything:
         return
     try:
-        for row in _dataset(everything, engine, options).iter_rows():
-            name, events = pickle.loads(row["events"])
-            for event in events:
-                if name not in failed:  # else its later parts wait for the next run
-                    yield event
-                if isinstance(event, Failed):
-                    failed.add(name)
-            left[name] -= 1
-            if not left[name] and name not in failed:
-                yield Ended(name)
+        with _rows(_dataset(everything, engine, options)) as rows:
+            for row in rows:
+                made = pickle.loads(row["events"])
+                if isinstance(made, WorkerError):
+                    raise made.error()
+                name, events = made
+                for event in events:
+                    if name not in failed:  # else its later parts wait for the next run
+                        yield event
+                    if isinstance(event, Failed):
+                        failed.add(name)
+                left[name] -= 1
+                if not left[name] and name not in failed:
+                    yield Ended(name)
     except RayError as error:
         raise StreamError(f"The Ray job stopped: {first_line(error)}.") from error
+
+
+@contextmanager
+def _rows(dataset: Dataset) -> Iterator[Iterator[dict[str, Any]]]:
+    """Rows as they are made; the job is ended with the body, before the connection may be."""
+    rows = iter(dataset.iter_rows())
+    try:
+        yield rows
+    finally:
+        with uninterrupted():
+            rows.close()  # type: ignore[attr-defined]
 
 
 def _dataset(chunks: Sequence[Chunk], engine: EngineOptions, options: RayOptions) -> Dataset:
@@ -136,7 +181,7 @@ def _dataset(chunks: Sequence[Chunk], engine: EngineOptions, options: RayOptions
     cluster: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     gpus = 0 if engine.backend in NOT_ON_GPU else int(cluster.get("GPU", 0))
     workers = options.workers or gpus or max(1, int(cluster.get("CPU", 1)) // engine.threads)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it tells its plans
+    _quiet(ray.data.__name__)
     context = ray.data.DataContext.get_current().copy()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
@@ -152,22 +197,66 @@ def _dataset(chunks: Sequence[Chunk], engine: EngineOptions, options: RayOptions
         )
 
 
+def _check_threads(threads: int, nodes: Sequence[Mapping[str, Any]]) -> None:
+    """Raise `UsageError` where no node has so many CPUs: Ray would wait for one that has, without end."""
+    largest = max((int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]), default=0)
+    if threads > largest:
+        raise UsageError(
+            f"An engine of {threads} threads needs a node with as many CPUs, and the largest of the Ray cluster has "
+            f"{largest}; give fewer --threads."
+        )
+
+
+def _quiet(name: str) -> None:
+    """Take a logger's lines off the terminal: it tells its plans, and what we say better. Its files keep them."""
+    for handler in logging.getLogger(name).handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setLevel(logging.CRITICAL + 1)
+
+
+@dataclass(frozen=True)
+class WorkerError:
+    """What an engine of a worker's could not do, as a value: Ray would print its traceback, and try again."""
+
+    text: str
+    usage: bool
+
+    @classmethod
+    def of(cls, error: PsarmError) -> Self:
+        """For the way to the one who asked."""
+        return cls(str(error), isinstance(error, UsageError))
+
+    def error(self) -> PsarmError:
+        """To be raised there."""
+        return UsageError(self.text) if self.usage else StreamError(f"The Ray job stopped: {self.text}")
+
+
 class Worker:
     """Of a part, makes its events; one process of the pool."""
 
     def __init__(self, engine: EngineOptions, batch: int, thumbnails: bool) -> None:
-        opened = PersonSearch(engine.bundle, engine.backend, engine.precision, engine.threads, engine.score_thresh)
-        self._detect = detect_with(opened, batch, requests=1)
         self._thumbnails = thumbnails
+        self._failed: WorkerError | None = None
+        try:
+            opened = PersonSearch(engine.bundle, engine.backend, engine.precision, engine.threads, engine.score_thresh)
+        except PsarmError as error:
+            self._failed = WorkerError.of(error)
+        else:
+            self._detect = detect_with(opened, batch, requests=1)
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """`chunk` [n], pickled → `events` [n], each a pickled name of a source and list of its events."""
+        """`chunk` [n], pickled → `events` [n], each a pickled name of a source and list of its events, or an error."""
         made = np.empty(len(batch["chunk"]), object)
         for row, chunk in enumerate(batch["chunk"]):
-            reader = ChunkReader(pickle.loads(chunk))
-            with self._detect([(reader, -1)]) as events:
-                made[row] = pickle.dumps((reader.source.name, list(self._sent(events))))
+            made[row] = pickle.dumps(self._failed or self._make(ChunkReader(pickle.loads(chunk))))
         return {"events": made}
+
+    def _make(self, reader: ChunkReader) -> tuple[str, list[Event]] | WorkerError:
+        try:
+            with self._detect([(reader, -1)]) as events:
+                return reader.source.name, list(self._sent(events))
+        except PsarmError as error:
+            return WorkerError.of(error)
 
     def _sent(self, events: Iterable[Event | None]) -> Iterator[Event]:
         """With pictures for all people: only who tracks knows which will be wanted."""

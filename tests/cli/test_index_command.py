@@ -162,11 +162,21 @@ def test_who_was_seen_longer_ago_than_is_kept_is_purged(bundle, videos, tmp_path
         (("--every", 2, "--fps", 3), "give one of the three"),
         (("--workers", 2), "--ray"),
         (("--start", "yesterday"), "2026-03-01T14:30"),
+        (("--backend", "foo"), "no backend of that name"),
+        (("--precision", "int8"), "runs "),
+        (("--backend", "foo", "--ray", "local"), "no backend of that name"),
     ],
 )
 def test_bad_options_make_no_gallery(bundle, videos, tmp_path, capfd, arguments, said):
-    code, _, err = index(capfd, bundle, videos[0], "--gallery", tmp_path / "gallery", "--camera", "c", *arguments)
+    arguments = ("--gallery", tmp_path / "gallery", "--camera", "c", "--backend", "onnxruntime", *arguments)
+    code, _, err = psarm(capfd, "index", bundle, videos[0], *arguments)
     assert code == 2 and said in err and not (tmp_path / "gallery").exists()
+
+
+def test_a_camera_is_refused_by_a_cluster_before_all(bundle, tmp_path, capfd):
+    pytest.importorskip("ray")
+    code, _, err = index(capfd, bundle, "rtsp://127.0.0.1:1/door", "--gallery", tmp_path / "gallery", "--ray", "local")
+    assert code == 2 and "index it without --ray" in err and not (tmp_path / "gallery").exists()
 
 
 def test_a_folder_that_is_no_gallery_is_left_alone(bundle, videos, tmp_path, capfd):

@@ -2,7 +2,10 @@
 
 import os
 import signal
+from contextlib import nullcontext
+from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -11,7 +14,7 @@ import pytest
 import toy_bundle as toy
 from made_up_readers import MadeUp, scene
 
-from psarm.errors import UsageError
+from psarm.errors import StreamError, UsageError
 from psarm.runtime import PersonSearch
 from psarm.runtime.gallery.gallery import Gallery
 from psarm.runtime.gallery.records import Source
@@ -54,10 +57,10 @@ def here(bundle, monkeypatch):
     def dataset(chunks, engine, options):
         worker = Worker(engine, options.batch, options.thumbnails)
         rows = [worker({"chunk": np.array([ray_job.pickle.dumps(chunk)], object)}) for chunk in chunks]
-        return SimpleNamespace(iter_rows=lambda: [{"events": row["events"][0]} for row in rows])
+        return SimpleNamespace(iter_rows=lambda: ({"events": row["events"][0]} for row in rows))
 
     monkeypatch.setattr(ray_job, "_dataset", dataset)
-    monkeypatch.setattr(ray_job, "_connected", lambda address: ray_job.closing(SimpleNamespace(close=lambda: None)))
+    monkeypatch.setattr(ray_job, "connected", lambda address, threads: nullcontext())
     return EngineOptions(bundle, "onnxruntime")
 
 
@@ -113,6 +116,36 @@ def test_after_a_failure_the_rest_of_the_source_waits(here):
 def test_a_camera_has_no_parts(here):
     with pytest.raises(UsageError, match="camera"), detect_on_ray(here, RayOptions())([(MadeUp("a", kind="live"), -1)]):
         pass
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "said"),
+    [
+        ({"backend": "foo"}, UsageError, "^Backend 'foo': there is no backend of that name"),
+        ({"bundle": Path("/nowhere")}, StreamError, "^The Ray job stopped: There is no bundle at /nowhere"),
+    ],
+)
+def test_what_a_worker_cannot_do_is_said_in_its_own_words(here, options, kind, said):
+    readers = [(Parts("a", 9), -1)]
+    with pytest.raises(kind, match=said), detect_on_ray(replace(here, **options), RayOptions())(readers) as events:
+        list(events)
+
+
+def test_a_worker_that_fails_later_says_why(here, monkeypatch):
+    def broken(readers):
+        raise StreamError("no memory.")
+
+    monkeypatch.setattr(ray_job, "detect_with", lambda *arguments, **options: broken)
+    detect, readers = detect_on_ray(here, RayOptions()), [(Parts("a", 9), -1)]
+    with pytest.raises(StreamError, match=r"^The Ray job stopped: no memory\.$"), detect(readers) as events:
+        list(events)
+
+
+def test_more_threads_than_any_node_has_are_refused():
+    nodes = [{"Alive": True, "Resources": {"CPU": cpus}} for cpus in (2.0, 4.0)] + [{"Alive": False, "Resources": {}}]
+    ray_job._check_threads(4, nodes)
+    with pytest.raises(UsageError, match=r"An engine of 5 threads .* has 4; give fewer --threads"):
+        ray_job._check_threads(5, nodes)
 
 
 @pytest.fixture
