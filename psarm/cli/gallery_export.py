@@ -27,17 +27,19 @@ from psarm.errors import UsageError
     type=click.FloatRange(0, min_open=True),
     help="With mot: frames a second of sources that do not say it themselves, such as cameras.",
 )
+@click.option("--overwrite", is_flag=True, help="With parquet and coco: replace the file that is at OUT.")
 @AS_JSON
-def export(gallery: str, out: Path, layout: str, rate: float | None, as_json: bool) -> None:
-    """Write the people of a gallery to OUT, for other tools."""
+def export(gallery: str, out: Path, layout: str, rate: float | None, overwrite: bool, as_json: bool) -> None:
+    """Write the people of a gallery to OUT, for other tools.
+
+    Visits are named as searches show them, such as 3-17, in the column visit_name (parquet) and as visit (coco); mot
+    numbers them from 1 in each source's file, so that 3-17 is 18 in that of source 3.
+    """
     from psarm import console
     from psarm.runtime.gallery import export as exporting
     from psarm.runtime.gallery.gallery import Gallery
 
-    if rate is not None and layout != "mot":
-        raise UsageError(f"--rate is of mot files; leave it out with --format {layout}.")
-    if layout != "mot" and out.is_dir():
-        raise UsageError(f"{out} is a directory; {layout} is one file.")
+    _check(out, layout, rate, overwrite)
     facts: dict[str, Any]
     with Gallery.open(gallery) as opened:
         if layout == "mot":
@@ -52,3 +54,17 @@ def export(gallery: str, out: Path, layout: str, rate: float | None, as_json: bo
         click.echo(json.dumps({"out": str(out), **facts}))
     else:
         console.out.print(f"Wrote {out}: {text}.", markup=False)
+
+
+def _check(out: Path, layout: str, rate: float | None, overwrite: bool) -> None:
+    """Raise `UsageError` for options of another layout, and where OUT would take the place of something."""
+    if layout == "mot":
+        if overwrite:
+            raise UsageError("--overwrite replaces one file, and mot is a new directory; leave it out.")
+        return  # a directory with files in it is refused by what writes them
+    if rate is not None:
+        raise UsageError(f"--rate is of mot files; leave it out with --format {layout}.")
+    if out.is_dir():
+        raise UsageError(f"{out} is a directory; {layout} is one file.")
+    if out.exists() and not overwrite:
+        raise UsageError(f"{out} exists already; replace it with --overwrite or give another name.")

@@ -17,7 +17,7 @@ from psarm.errors import GalleryError, UsageError
 from psarm.files import atomic_directory, atomic_path, is_taken
 from psarm.runtime.gallery.ledger import read_sources
 from psarm.runtime.gallery.records import Source, SourceInfo
-from psarm.runtime.gallery.schema import VISIT_BITS
+from psarm.runtime.gallery.schema import VISIT_BITS, visit_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,15 +34,17 @@ PERSON = {"id": 1, "name": "person", "supercategory": "person"}
 def write_parquet(gallery: Gallery, target: Path) -> int:
     """A row a person in a frame, with its embedding; returns how many.
 
-    The columns are those of the table `people` (`psarm.runtime.gallery.schema`), with the source's name for its number.
+    The columns are those of the table `people` (`psarm.runtime.gallery.schema`), with the source's name for its number,
+    and `visit_name`, the visit as searches show it.
     """
     _check_people(gallery)
     return gallery.store.read(lambda store: _write_parquet(store, target))
 
 
 def write_coco(gallery: Gallery, target: Path) -> int:
-    """Frames with people as images, people as annotations with box, score and visit (`track_id`); returns how many.
+    """Frames with people as images, people as annotations with box and score; returns how many.
 
+    An annotation's `track_id` is the number of its visit, `visit` the same as searches show it.
     `file_name` is the source's name and the frame's id behind a #. `width` and `height` are null where unknown.
     """
     _check_people(gallery)
@@ -75,13 +77,15 @@ def _write_parquet(store: Store, target: Path) -> int:
 
     schema = store.people.schema
     schema = schema.set(schema.get_field_index("source"), pa.field("source", pa.string()))
+    written = schema.append(pa.field("visit_name", pa.string()))
     count = 0
-    with atomic_path(target) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+    with atomic_path(target) as temporary, pq.ParquetWriter(temporary, written) as writer:
         for info in read_sources(store):
             for batch in _committed(store, info, schema.names):
                 named = [info.source.name] * batch.num_rows
                 columns = [pa.array(named) if name == "source" else batch.column(name) for name in schema.names]
-                writer.write_table(pa.table(columns, schema=schema))
+                columns.append(pa.array(map(_visit_name, batch.column("visit").to_pylist()), pa.string()))
+                writer.write_table(pa.table(columns, schema=written))
                 count += batch.num_rows
     return count
 
@@ -141,6 +145,7 @@ def _coco_annotations(store: Store, infos: list[SourceInfo]) -> Iterator[Row]:
                     "iscrowd": 0,
                     "score": row["score"],
                     "track_id": row["visit"],
+                    "visit": _visit_name(row["visit"]),
                 }
 
 
@@ -200,6 +205,10 @@ def _schema(store: Store, columns: list[str]) -> pa.Schema:
     import pyarrow as pa
 
     return pa.schema([store.people.schema.field(name) for name in columns])
+
+
+def _visit_name(visit: int | None) -> str | None:
+    return None if visit is None else visit_name(visit)
 
 
 def _xywh(row: Row) -> tuple[float, float, float, float]:

@@ -153,6 +153,12 @@ def test_exports(place, capfd):
     assert code == 2 and "is a directory; coco is one file" in err
     code, _, err = psarm(capfd, "export --format coco --rate 5", place / "gallery", place / "c.json")
     assert code == 2 and "--rate is of mot files" in err
+    code, _, err = psarm(capfd, "export --format coco", place / "gallery", place / "a.parquet")
+    assert code == 2 and "a.parquet exists already; replace it with --overwrite" in err
+    assert psarm(capfd, "export --format coco --overwrite", place / "gallery", place / "a.parquet")[0] == 0
+    assert json.loads((place / "a.parquet").read_text())["categories"]
+    code, _, err = psarm(capfd, "export --format mot --overwrite", place / "gallery", place / "c")
+    assert code == 2 and "mot is a new directory" in err
 
 
 def test_calibrate(place, capfd):

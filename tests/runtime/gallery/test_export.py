@@ -30,6 +30,7 @@ def test_parquet(filled, tmp_path):
     ]
     assert rows[0]["time"] == made.START and rows[3]["time"] is None
     assert (rows[0]["camera"], rows[0]["visit"] is None, rows[5]["visit"]) == ("door", False, None)
+    assert [row["visit_name"] for row in rows] == ["0-0", "0-0", "0-1", "1-0", "1-1", None, "2-0"]
     np.testing.assert_array_equal(rows[2]["embedding"], made.VECTORS[1] * np.float32(0.8))
     np.testing.assert_allclose(rows[2]["box"], [100, 20, 140, 80])
 
@@ -51,6 +52,7 @@ def test_coco(filled, tmp_path):
     assert annotations[2]["score"] == pytest.approx(0.8)
     tracks = [item["track_id"] for item in annotations]
     assert tracks[0] == tracks[1] and tracks[5] is None and len(set(tracks)) == 6
+    assert [item["visit"] for item in annotations] == ["0-0", "0-0", "0-1", "1-0", "1-1", None, "2-0"]
 
 
 def test_mot(filled, tmp_path):
