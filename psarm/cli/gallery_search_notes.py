@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from psarm.cli.gallery_times import span, zone
+from psarm.cli.gallery_times import local, span, zone
 
 if TYPE_CHECKING:
     from psarm.cli.gallery_search import Found, GallerySearch
@@ -43,6 +43,15 @@ def threshold_rate(calibration: Calibration) -> str:
     """`0.95% (at most 1.40%, 95 % sure)`: the false-match rate at the threshold."""
     rate, bound = calibration.false_match_rate(calibration.threshold), calibration.bound(calibration.threshold)
     return f"{rate:.3%} (at most {bound:.3%}, 95 % sure)"
+
+
+def filters(search: GallerySearch) -> list[str]:
+    """What is searched only, `camera door`, `from 2026-03-01 14:30:00`, …; empty for all of the gallery."""
+    texts = [f"{name} {', '.join(of)}" for name, of in (("camera", search.cameras), ("source", search.sources)) if of]
+    texts += [f"{name} {local(time)}" for name, time in (("from", search.begin), ("to", search.end)) if time]
+    if search.min_score is not None:
+        texts.append(f"detection score from {search.min_score:g}")
+    return texts
 
 
 def why_nobody(gallery: Gallery, search: GallerySearch) -> str:

@@ -7,10 +7,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from psarm.cli.gallery_hits import GalleryHit, hit_length, hit_seconds, hit_visit, hit_when
+from psarm.cli.gallery_hits import GalleryHit, hit_length, hit_seconds, hit_times, hit_visit, hit_when
 from psarm.cli.gallery_search import Found
-from psarm.cli.gallery_search_notes import UNLIKELY, how_hits_are_judged
-from psarm.cli.gallery_times import places
+from psarm.cli.gallery_search_notes import UNLIKELY, filters, how_hits_are_judged
+from psarm.cli.gallery_times import places, zone
 from psarm.cli.query_pictures import box_text
 from psarm.errors import ImageError
 from psarm.runtime.gallery.records import FrameHit, Source
@@ -30,7 +30,9 @@ def write_page(target: Path, found: Found) -> None:
 
     with closing(FramesAgain()) as again, progress() as bar:
         cards = bar.track(_cards(found, again), total=len(found.hits), description="Reading frames again")
-        page = gallery_page([query.picture for query in found.queries], cards, _notes(found))
+        pictures = [query.picture for query in found.queries]
+        name = found.gallery.where.rstrip("/").rpartition("/")[2]
+        page = gallery_page(name, pictures, cards, _head(found), _notes(found))
     write_text(target, page)
 
 
@@ -74,7 +76,16 @@ def _moment(source: Source, hit: GalleryHit) -> Moment | None:
     return None if seconds is None else Moment(Path(source.name), *seconds, places(*seconds))
 
 
+def _head(found: Found) -> list[str]:
+    """What was searched, by which clock, and how the hits are judged."""
+    facts = [f"Searched: {', '.join(filters(found.search)) or 'all of it'}."]
+    times = [time for hit in found.hits if (time := hit_times(hit)[0]) is not None]
+    if times:
+        facts.append(f"Times are local ({zone(times[0])}).")
+    return [*facts, how_hits_are_judged(found)]
+
+
 def _notes(found: Found) -> list[str]:
     words = {True: "yes", False: "no"}
     facts = {**found.facts, **{name: words[found.facts[name]] for name in ("cbgm", "approximate")}}
-    return [*(f"{key}: {value}" for key, value in facts.items()), how_hits_are_judged(found)]
+    return [f"{key}: {value}" for key, value in facts.items()]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psarm.runtime.drawing import GREEN, ORANGE, WHITE
-from psarm.runtime.gallery.page_template import CARD, NOBODY, NOTHING, PAGE, PLAY, QUERY, STYLE, VERDICT
+from psarm.runtime.gallery.page_template import CARD, FACT, NOBODY, NOTHING, PAGE, PLAY, QUERY, STYLE, VERDICT
 from psarm.runtime.report import Picture, crop_html, frame_html, jpeg_html
 
 MARGIN_S = 2.0
@@ -66,14 +66,27 @@ class Card:
     """Why it is probably not a match; such hits are greyed."""
 
 
-def gallery_page(queries: Sequence[Picture], cards: Iterable[Card], notes: Sequence[str] = ()) -> str:
+def gallery_page(
+    gallery: str,
+    queries: Sequence[Picture],
+    cards: Iterable[Card],
+    facts: Sequence[str] = (),
+    notes: Sequence[str] = (),
+) -> str:
     """The page as text: HTML with its style and pictures inside, nothing is loaded from elsewhere.
 
-    Cards come best first and are taken one at a time; `notes` are short facts for the foot of the page.
+    Args:
+        gallery: its name.
+        queries: pictures of the person searched for.
+        cards: best first; they are taken one at a time.
+        facts: sentences for the head of the page, on what was searched and what the hits mean.
+        notes: short ones for its foot.
     """
     shown = [_card(rank, card) for rank, card in enumerate(cards, start=1)]
     return PAGE.format(
         style=STYLE,
+        gallery=html.escape(gallery),
+        facts="".join(FACT.format(text=html.escape(fact)) for fact in facts),
         title=html.escape(", ".join(Path(query.name).name for query in queries)),
         count=f"{len(shown)} {'hit' if len(shown) == 1 else 'hits'}",
         queries="\n".join(map(_query, queries)),

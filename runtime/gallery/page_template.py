@@ -5,6 +5,9 @@ from psarm.runtime.report_template import STYLE as SEARCH_STYLE
 STYLE = (
     SEARCH_STYLE
     + """
+header p { margin: 4px 0 0; color: var(--soft); font-size: 13px; overflow-wrap: anywhere; }
+.hits { grid-template-columns: repeat(auto-fill, minmax(min(560px, 100%), 1fr)); }
+.hits .views { height: clamp(210px, 30vw, 380px); }
 .views .none { flex: 1; display: grid; place-items: center; padding: 12px; border: 1px dashed var(--line);
                border-radius: 6px; color: var(--soft); font-size: 13px; text-align: center; }
 .views .none.crop { flex: none; padding: 4px; }
@@ -30,11 +33,12 @@ PAGE = """<!DOCTYPE html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Person search: {title}</title>
+<title>Person search in {gallery}: {title}</title>
 <style>{style}</style>
 </head>
 <body>
-<header><h1>Person search: {count}</h1></header>
+<header><h1>Person search in {gallery}: {count}</h1>
+{facts}</header>
 <main>
 <aside>
 <h2>Query</h2>
@@ -50,6 +54,9 @@ PAGE = """<!DOCTYPE html>
 <footer>{notes}</footer>
 </body>
 </html>
+"""
+
+FACT = """<p>{text}</p>
 """
 
 QUERY = """{crop}

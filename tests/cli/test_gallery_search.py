@@ -179,7 +179,12 @@ def test_the_page_without_the_sources(place, tmp_path, capfd):
     assert code == 0 and f"Wrote {page}." in err
     assert "door.mp4 is not there any more" in text and "ffplay" not in text
     assert text.count("data:image/jpeg;base64,") == 2 + 5 and text.count("no picture") == 1  # thumbnails of visits
-    assert "Not calibrated" in text.partition("<footer>")[2]
+    head = text.partition("<header>")[2].partition("</header>")[0]
+    assert "Person search in gallery: 6 hits" in head and "Searched: all of it." in head
+    assert "Times are local (UTC+00:00)." in head and "Not calibrated" in head
+    filters = ["--camera", "door", "--from", "2026-03-01T12:00", "--min-score", "0.5"]
+    search(capfd, place / "gallery", "--query", query, "--html", page, *filters)
+    assert "Searched: camera door, from 2026-03-01 12:00:00, detection score from 0.5." in page.read_text()
 
 
 def test_the_bundle_is_the_gallerys_or_one_of_its_space(place, tmp_path, capfd):
