@@ -54,7 +54,7 @@ def parse_times(context: click.Context, parameter: click.Parameter, value: tuple
     "--keep",
     callback=parse_age,
     metavar="AGE",
-    help="Purge the whole gallery of who was seen longer ago, such as 30d: now, every hour and at the end.",
+    help="Purge the whole gallery, by whole days, of who was seen longer ago, such as 30d: now and as the days pass.",
 )
 @click.option("--ray", "address", metavar="ADDRESS", help="Detect on a Ray cluster; local: on this machine's.")
 @click.option("--workers", type=click.IntRange(min=1), help="With --ray, how many engines.")
@@ -123,7 +123,7 @@ def command(
     print_reports(reports, where, display.purges, as_json)
     if interrupted:
         raise KeyboardInterrupt("What was found so far is in the gallery; the same command goes on after it.")
-    if all(report.finished and not report.new for report in reports):
+    if not indexer.started and all(report.finished for report in reports):
         err.print("Nothing was left to do: everything is indexed.")
     raise_failures(reports)
 

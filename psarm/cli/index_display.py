@@ -34,7 +34,9 @@ class IndexProgress:
 
     def __init__(self, alone: bool) -> None:
         """`alone`: there is one source only, whose failure ends the command and is told by that."""
-        self.notes: list[Note] = []
+        from psarm.runtime.indexing.accounting import Notes
+
+        self.notes = Notes()
         self.purges: list[str] = []
         """A sentence each."""
         self._alone = alone
@@ -53,7 +55,7 @@ class IndexProgress:
 
     def note(self, note: Note) -> None:
         """Of a reader, from its thread."""
-        self.notes.append(note)
+        self.notes.add(note)
         err.print(note.text, markup=False)
 
     def purged(self, older_than: datetime, removed: Removed) -> None:

@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from psarm.runtime.gallery.records import IndexedPeople, Source, SourceBatch, SourceProgress
 from psarm.runtime.indexing.events import Found
-from psarm.runtime.indexing.reading import Skip
+from psarm.runtime.indexing.reading import Note, Skip
 from psarm.runtime.indexing.visits import Visits
+
+NOTES_KEPT = 100
+"""Of a source, the last: a camera that comes and goes for months has no end of them."""
+
+
+class Notes:
+    """What readers noted, from their threads."""
+
+    def __init__(self) -> None:
+        self._gone: Counter[str] = Counter()
+        self._texts: dict[str, deque[str]] = {}
+        self._lock = threading.Lock()
+
+    def add(self, note: Note) -> None:
+        """Take one."""
+        with self._lock:
+            self._gone[note.source] += note.event == "gone"
+            self._texts.setdefault(note.source, deque(maxlen=NOTES_KEPT)).append(note.text)
+
+    def of(self, source: str) -> tuple[int, tuple[str, ...]]:
+        """How often it went away, and its last notes."""
+        with self._lock:
+            return self._gone[source], tuple(self._texts.get(source, ()))
 
 
 @dataclass(frozen=True)
@@ -36,7 +60,7 @@ class SourceReport:
     gone: int = 0
     """How often the camera went away."""
     notes: tuple[str, ...] = ()
-    """What the reader noted, a sentence each."""
+    """What the reader noted, a sentence each: the last `NOTES_KEPT`."""
 
     @property
     def to_do(self) -> int | None:

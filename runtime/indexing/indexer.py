@@ -11,9 +11,9 @@ from psarm.files import uninterrupted
 from psarm.runtime.gallery.gallery import Gallery
 from psarm.runtime.gallery.repair import TRACK_MEMORY
 from psarm.runtime.gallery.writer import GalleryWriter
-from psarm.runtime.indexing.accounting import SourceAccount, SourceReport
+from psarm.runtime.indexing.accounting import Notes, SourceAccount, SourceReport
 from psarm.runtime.indexing.events import Detect, Ended, Event, Failed, Found, Skipped
-from psarm.runtime.indexing.reading import GrowingReader, Note, SourceReader
+from psarm.runtime.indexing.reading import GrowingReader, SourceReader
 from psarm.runtime.indexing.retention import Retention
 from psarm.runtime.indexing.visits import find_visits
 
@@ -41,16 +41,18 @@ class Indexer:
         detect: Detect,
         commit_every: CommitEvery = CommitEvery(),
         on_change: Callable[[SourceReport], None] | None = None,
-        notes: Sequence[Note] = (),
+        notes: Notes | None = None,
         retention: Retention | None = None,
     ) -> None:
-        """`on_change`: called with a source's report as it goes on; `notes`: of the readers, grows as they read."""
+        """`on_change`: called with a source's report as it goes on; `notes`: of the readers, taken as they read."""
         self._gallery, self._detect, self._every = gallery, detect, commit_every
         self._on_change = on_change
         self._accounts: dict[str, SourceAccount] = {}
         self._unread: dict[str, SourceReport] = {}
         self._names: list[str] = []
-        self._notes = notes
+        self._notes = notes or Notes()
+        self.started = False
+        """Whether a source was to be gone on with, once all were planned."""
         self._retention = retention
         self._last_commit = time.monotonic()
 
@@ -77,6 +79,7 @@ class Indexer:
         todo = [(reader, self._accounts[reader.source.name].done) for reader in readers if self._open(reader, writer)]
         self._purge(writer)
         if todo:
+            self.started = True
             self._index(todo, writer)
             self._purge(writer)
 
@@ -146,9 +149,7 @@ class Indexer:
     def _report(self, name: str) -> SourceReport:
         if name in self._unread:
             return self._unread[name]
-        notes = [note for note in self._notes if note.source == name]
-        gone = sum(note.event == "gone" for note in notes)
-        return self._accounts[name].report(gone, tuple(note.text for note in notes))
+        return self._accounts[name].report(*self._notes.of(name))
 
     def _changed(self, name: str) -> None:
         if self._on_change:

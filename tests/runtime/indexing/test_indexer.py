@@ -14,8 +14,10 @@ from psarm.runtime import PersonSearch
 from psarm.runtime.gallery.gallery import Gallery
 from psarm.runtime.gallery.writer import GalleryWriter
 from psarm.runtime.indexing import detecting
+from psarm.runtime.indexing.accounting import NOTES_KEPT, Notes
 from psarm.runtime.indexing.detecting import detect_with
 from psarm.runtime.indexing.indexer import CommitEvery, Indexer
+from psarm.runtime.indexing.reading import Note
 
 EVERY_FRAME, SELDOM = CommitEvery(people=1), CommitEvery(600)
 
@@ -251,6 +253,26 @@ def test_reports_as_it_goes(gallery, engine):
     seen = []
     index(gallery, engine, MadeUp("a"), on_change=seen.append)
     assert [report.indexed for report in seen] == [*range(11), 10] and seen[-1].finished
+
+
+def test_notes_are_counted_and_the_last_kept(gallery, engine):
+    notes = Notes()
+    for number in range(NOTES_KEPT + 5):
+        notes.add(Note("a", "gone", f"gone {number}"))
+        notes.add(Note("a", "back", f"back {number}"))
+    notes.add(Note("b", "clock", "leap"))
+    a, b = index(gallery, engine, MadeUp("a", frames=2), MadeUp("b", frames=2), notes=notes)
+    assert a.gone == NOTES_KEPT + 5 and len(a.notes) == NOTES_KEPT and a.notes[-1] == f"back {NOTES_KEPT + 4}"
+    assert (b.gone, b.notes) == (0, ("leap",))
+
+
+def test_whether_anything_was_left_to_do(gallery, engine):
+    started = []
+    for reader in (MadeUp("a", frames=3, breaks=2), MadeUp("a", frames=3, damaged=(2,)), MadeUp("a", frames=3)):
+        indexer = Indexer(gallery, detect_with(engine, requests=1), EVERY_FRAME)
+        [report] = indexer.run([reader])
+        started.append((indexer.started, report.new))
+    assert started == [(True, 2), (True, 0), (False, 0)]
 
 
 def test_interrupted_while_planning(gallery, engine, monkeypatch):
