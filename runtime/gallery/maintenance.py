@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from psarm.errors import GalleryError, UsageError
 from psarm.runtime.gallery.columns import frames_of
 from psarm.runtime.gallery.filters import is_in
-from psarm.runtime.gallery.ledger import read_segments, read_sources, summed_up
+from psarm.runtime.gallery.ledger import empty_segment, read_segments, read_sources, summed_up
 from psarm.runtime.gallery.lookup import index_columns
 from psarm.runtime.gallery.records import GalleryInfo, Removed
-from psarm.runtime.gallery.schema import visit_name
+from psarm.runtime.gallery.schema import CALIBRATION, visit_name
 from psarm.runtime.gallery.store import Store
 from psarm.runtime.gallery.visits import Visit, fold, read_visits, write_visits
 
@@ -36,7 +36,7 @@ def info(store: Store) -> GalleryInfo:
     spans = [*_times(store.visits, "start", "end"), *_times(store.people, "time", "time")]
     return GalleryInfo(
         facts=store.facts,
-        people=store.people.count_rows(),
+        people=store.people.count_rows() if store.facts.people else 0,  # without, those that trackers need are there
         visits=store.visits.count_rows(),
         sources=len(sources),
         cameras=tuple(sorted({info.source.camera for info in sources})),
@@ -74,6 +74,8 @@ def compact(store: Store) -> None:
     store.segments.add(pa.Table.from_pylist(segments, schema=store.segments.schema), mode="overwrite")
     for table in (store.sources, store.people, store.visits, store.segments):
         table.optimize(cleanup_older_than=KEPT)
+    if CALIBRATION in store.database.list_tables().tables:
+        store.database.open_table(CALIBRATION).optimize(cleanup_older_than=KEPT)
     index_columns(store)
 
 
@@ -98,6 +100,14 @@ def to_be_purged(store: Store, older_than: datetime) -> Removed:
     return Removed(store.people.count_rows(people_gone), store.visits.count_rows(visits_gone))
 
 
+def is_purge_due(store: Store, older_than: datetime) -> bool:
+    """Whether `purge` would erase somebody, or what one that was broken off has left."""
+    removed = to_be_purged(store, older_than)
+    if removed.people or removed.visits or not store.facts.people:
+        return bool(removed.people or removed.visits)
+    return _has_deleted_rows(store.people) or bool(store.visits.count_rows(f"start < {_moment(older_than)}"))
+
+
 def _seen_before(store: Store, older_than: datetime) -> tuple[str, str]:
     """SQL of the people and of the visits that `purge` erases; `UsageError` for a time without zone."""
     if older_than.tzinfo is None:
@@ -106,7 +116,7 @@ def _seen_before(store: Store, older_than: datetime) -> tuple[str, str]:
     old = [str(info.progress.source) for info in read_sources(store) if info.added < older_than]
     of_unknown = f" AND source IN ({', '.join(old)})" if old else " AND FALSE"
     people = f"time < {moment} OR (time IS NULL{of_unknown})"
-    return people, f"`end` < {moment} OR (`end` IS NULL{of_unknown})"
+    return people, f'"end" < {moment} OR ("end" IS NULL{of_unknown})'
 
 
 def _moment(time: datetime) -> str:
@@ -115,22 +125,39 @@ def _moment(time: datetime) -> str:
 
 
 def delete_source(store: Store, name: str) -> Removed:
-    """Erase a source. Its segments go first: without, a writer knows that what is left of it has to go too."""
-    numbers = [info.progress.source for info in read_sources(store) if info.source.name == name]
+    """Erase a source; what a crash leaves of it is erased by the same call, as its own row goes last.
+
+    Its segments go first: without, a writer knows that what is left of it has to go too.
+    """
+    infos = read_sources(store)
+    numbers = [info.progress.source for info in infos if info.source.name == name]
     if not numbers:
-        raise GalleryError(f"{store.where} has no source {name}; psarm gallery info lists them.")
+        raise GalleryError(f"{store.where} has no source {name}; psarm gallery sources lists them.")
     predicate = f"source = {numbers[0]}"
     indexed = _indexed(store)
     _delete(store.segments, predicate)
     people, visits = _delete(store.people, predicate), _delete(store.visits, predicate)
+    erase(store)
+    if numbers[0] == infos[-1].progress.source:
+        _keep_number(store, numbers[0])
     _delete(store.sources, predicate)
     erase(store)
     return Removed(people, visits, _dropped(store, indexed))
 
 
+def _keep_number(store: Store, source: int) -> None:
+    """The next source gets a higher number: visits are known by it, in notes and in pages of hits too."""
+    import pyarrow as pa
+
+    store.segments.add(pa.Table.from_pylist([empty_segment(source)], schema=store.segments.schema))
+
+
 def delete_visits(store: Store, ids: Collection[int]) -> Removed:
     """Erase visits with their people; people first: a visit is never folded from people that are to go."""
-    _check_visits(store, ids)
+    there = _visits_there(store, ids)
+    if not there:
+        erase(store)  # what was deleted by a call that a crash broke off
+    _check_visits(store, ids, there)
     predicate = is_in("visit", ids)
     indexed = _indexed(store)
     people, visits = _delete(store.people, predicate), _delete(store.visits, predicate)
@@ -140,16 +167,21 @@ def delete_visits(store: Store, ids: Collection[int]) -> Removed:
 
 def visits_to_be_deleted(store: Store, ids: Collection[int]) -> Removed:
     """What `delete_visits` would erase."""
-    _check_visits(store, ids)
+    _check_visits(store, ids, _visits_there(store, ids))
     predicate = is_in("visit", ids)
     return Removed(store.people.count_rows(predicate), store.visits.count_rows(predicate))
 
 
-def _check_visits(store: Store, ids: Collection[int]) -> None:
-    """Raise `GalleryError` for a visit that nobody is of."""
+def _visits_there(store: Store, ids: Collection[int]) -> set[int]:
+    """Which visits somebody is of."""
     there: set[int] = set()
     for table in (store.visits, store.people):  # a broken-off deletion or commit leaves one without the other
         there.update(table.search().where(is_in("visit", ids)).select(["visit"]).to_arrow()["visit"].to_pylist())
+    return there
+
+
+def _check_visits(store: Store, ids: Collection[int], there: Collection[int]) -> None:
+    """Raise `GalleryError` for a visit that is not `there`."""
     if unknown := [visit_name(visit) for visit in ids if visit not in there]:
         raise GalleryError(
             f"{store.where} has no visit {', '.join(unknown)}; psarm search --gallery says which it has."

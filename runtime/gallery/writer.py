@@ -140,11 +140,15 @@ class GalleryWriter:
         self._failed = False
 
     def purge(self, older_than: datetime) -> Removed:
-        """Erase the people seen before `older_than`, as `Gallery.purge`; the sources go on where they are."""
+        """Erase the people seen before `older_than`, as `Gallery.purge`; the sources go on where they are.
+
+        Where there are none nothing is done: a purge writes whole tables anew, and takes their indexes.
+        """
         self._begin()
         with self._store.said():
             self._check_alone()
-            removed = maintenance.purge(self._store, older_than)
+            due = maintenance.is_purge_due(self._store, older_than)
+            removed = maintenance.purge(self._store, older_than) if due else Removed(0, 0)
             self._version = self._store.segments.version
             self._store.bring_to_disk(*TABLES)
         self._failed = False

@@ -138,8 +138,64 @@ def test_a_source_is_deleted_with_all_that_is_of_it(gallery):
     assert b"jpeg <1 " not in on_disk(gallery) and b"camera 1" not in on_disk(gallery)
     written.check_people(gallery, 0, people_of(0))
     written.check_visits(gallery, 0, people_of(0))
-    with pytest.raises(GalleryError, match=r"no source /videos/1\.mp4; psarm gallery info lists"):
+    with pytest.raises(GalleryError, match=r"no source /videos/1\.mp4; psarm gallery sources lists"):
         gallery.delete_source(source_of(1).name)
+
+
+def test_a_deleted_sources_number_is_not_given_again(gallery):
+    for _ in range(2):
+        gallery.delete_source(source_of(1).name)
+        gallery.compact()
+        with gallery.writer() as writer:
+            number = writer.add_source(source_of(1)).source
+            writer.commit([SourceBatch(number, (frame_people(1, 0),))])
+    assert number == 3 and [info.progress.source for info in gallery.sources()] == [0, 3]
+
+
+@pytest.mark.parametrize("erased", range(2))
+def test_a_broken_off_deletion_is_finished_by_the_same_call(gallery, monkeypatch, erased):
+    calls = []
+
+    def doomed(store):
+        calls.append(store)
+        if len(calls) > erased:
+            raise GalleryError("killed")
+        erase(store)
+
+    erase = maintenance.erase
+    with monkeypatch.context() as patch:
+        patch.setattr(maintenance, "erase", doomed)
+        with pytest.raises(GalleryError, match="killed"):
+            gallery.delete_source(source_of(1).name)
+    if not erased:
+        assert b"jpeg <1 " in on_disk(gallery)
+        gallery.delete_source(source_of(1).name)
+    assert b"jpeg <1 " not in on_disk(gallery) and len(gallery.sources()) == 1
+
+    (row,) = gallery.store.visits.search().limit(1).to_list()
+    with monkeypatch.context() as patch:
+        patch.setattr(maintenance, "erase", lambda store: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            gallery.delete_visits([row["visit"]])
+    assert row["thumbnail"] in on_disk(gallery)
+    with pytest.raises(GalleryError, match="has no visit"):
+        gallery.delete_visits([row["visit"]])
+    assert row["thumbnail"] not in on_disk(gallery)
+
+
+def test_a_writer_purges_only_where_somebody_is_to_go(gallery, monkeypatch):
+    moment = START + timedelta(microseconds=12 * STEP)
+    with gallery.writer() as writer:
+        writer.purge(START)  # nobody was seen before
+        assert len(gallery.store.visits.list_versions()) > 1
+        with monkeypatch.context() as patch:
+            patch.setattr(maintenance, "_begin_later", lambda *args: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                writer.purge(moment)
+    with gallery.writer() as writer:
+        writer.purge(moment)  # finishes the one before
+        written.check_visits(gallery, 0, people_of(0, 12))
+        assert not maintenance.is_purge_due(gallery.store, moment)
 
 
 def test_visits_are_erased_with_their_people_and_not_indexed_again(gallery):

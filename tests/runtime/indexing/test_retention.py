@@ -49,6 +49,9 @@ class Until(Retention):
         self._keep = datetime.now(UTC) - self.moment
         super().purge(writer)
 
+    def _begin_of(self, moment):
+        return self.moment
+
 
 def index(gallery, engine, reader, kept):
     def on_change(report):
@@ -127,3 +130,20 @@ def test_every_hour(monkeypatch):
     assert kept.due
     with pytest.raises(UsageError, match="at least 1h"):
         Retention(timedelta(minutes=59))
+
+
+@pytest.mark.parametrize(
+    ("keep", "unit"), [(timedelta(days=2), timedelta(days=1)), (timedelta(hours=5), timedelta(hours=1))]
+)
+def test_whole_days_or_hours_are_purged(monkeypatch, keep, unit):
+    moments = []
+
+    class Writer:
+        def purge(self, older_than):
+            moments.append(older_than)
+            return maintenance.Removed(0, 0)
+
+    before = datetime.now(UTC)
+    Retention(keep).purge(Writer())
+    ((moment,), begin) = moments, datetime(2026, 1, 1, tzinfo=UTC)
+    assert (moment - begin) % unit == timedelta(0) and before - keep - unit < moment <= datetime.now(UTC) - keep
