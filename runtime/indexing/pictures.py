@@ -26,7 +26,10 @@ def find_pictures(path: Path) -> list[Path]:
     """
     if path.suffix.lower() == ".txt":
         return _listed(path)
-    pictures = [file for file in find_files([path]) if file.suffix.lower() in IMAGE_SUFFIXES]
+    try:
+        pictures = [file for file in find_files([path]) if file.suffix.lower() in IMAGE_SUFFIXES]
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read: {error.strerror}.") from error
     if not pictures:
         raise ImageError(f"The folder {path} holds no picture; name the videos in it one by one.")
     return pictures
@@ -89,7 +92,9 @@ class PicturesReader:
         numbers = range(0, len(self._pictures), self._every)[max(0, after // self._every + 1) :]
         for first in range(0, len(numbers), frames_per_chunk):
             part = numbers[first : first + frames_per_chunk]
-            yield PicturesChunk(self._source.name, tuple((number, self._pictures[number]) for number in part))
+            yield PicturesChunk(
+                self._source.name, self._path, tuple((number, self._pictures[number]) for number in part)
+            )
 
 
 @dataclass(frozen=True)
@@ -97,22 +102,29 @@ class PicturesChunk:
     """Some of the pictures, with their numbers."""
 
     source: str
+    path: Path
+    """What the source is: a picture, a folder or a list."""
     pictures: tuple[tuple[int, Path], ...]
 
-    @property
-    def due(self) -> int:
-        """How many come out, counting skips."""
-        return len(self.pictures)
-
     def read(self) -> Iterator[TakenFrame | Skip]:
-        """Read the pictures."""
+        """Read the pictures. Raises `ImageError` where the whole source has gone away."""
         for number, path in self.pictures:
             try:
                 image = read_image(path)
-            except ImageError:
+            except (ImageError, ValueError):  # the latter for names with a NUL
+                self._check_there()
                 yield Skip(number, UNREADABLE)
             else:
                 yield TakenFrame(number, None, image)
+
+    def _check_there(self) -> None:
+        """A folder that was unmounted is gone, or empty."""
+        try:
+            there = any(self.path.iterdir()) if self.path.is_dir() else self.path.exists()
+        except OSError:
+            there = False
+        if not there:
+            raise ImageError(f"{self.path} went away while it was read.")
 
 
 def _listed(path: Path) -> list[Path]:

@@ -95,10 +95,6 @@ class Chunk(Protocol):
     def source(self) -> str:
         """Name of the source."""
 
-    @property
-    def due(self) -> int:
-        """How many frames come out, counting skips."""
-
     def read(self) -> Iterator[TakenFrame | Skip]:
         """What `SourceReader.read` gives for this part."""
 

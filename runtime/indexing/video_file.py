@@ -1,4 +1,4 @@
-"""A video file, or one behind HTTP, read with PyAV.
+"""A video file, or one behind HTTP, read with PyAV; its signature too.
 
 What is due is known before anything is decoded (`plan`). Reading goes from keyframe to keyframe in runs that hold due
 frames, so that a sparse rate decodes little; a resumed reading and a chunk are runs that begin later.
@@ -6,6 +6,7 @@ frames, so that a sparse rate decodes little; a resumed reading and a chunk are 
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from functools import cached_property
+from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
@@ -32,7 +34,9 @@ if TYPE_CHECKING:
 
 CUT_OFF = "cut off"
 """Reason: the file ends before it."""
-UNSET_YEAR = 1970
+UNSET_YEAR, LAST_YEAR = 1970, 9998
+SAMPLE_BYTES = 1 << 20
+"""Of the beginning, middle and end of a file make up its signature, however large it is."""
 
 
 class VideoReader:
@@ -70,12 +74,16 @@ class VideoReader:
 
     @cached_property
     def _plan(self) -> VideoPlan:
-        with closing(OpenVideo(self._address, self._source.name)) as video:
-            plan = make_plan(video.container, video.stream, self._source.name, self._sampling)
+        name = self._source.name
+        signature = "" if "://" in self._address else _signature(Path(self._address))
+        with closing(OpenVideo(self._address, name)) as video:
+            signature = signature or f"{video.container.size} bytes, {video.container.duration} us"
+            self._source = replace(self._source, signature=signature)
+            plan = make_plan(video.container, video.stream, name, self._sampling)
             if self._source.start is None:
                 self._source = replace(self._source, start=_creation_time(video))
         for event, text in plan.warnings:
-            self._on_note(Note(self._source.name, event, f"{self._source.name}: {text}."))
+            self._on_note(Note(name, event, f"{name}: {text}."))
         return plan
 
     def _whole(self, after: int) -> VideoChunk:
@@ -118,11 +126,6 @@ class VideoChunk:
     """Whether only keyframes are due, so that each is decoded alone."""
     tail: Skip | None
     """What the file says it has beyond its end."""
-
-    @property
-    def due(self) -> int:
-        """How many come out, counting skips."""
-        return len(self.frames) + (self.tail.count if self.tail else 0)
 
     def split(self, frames_per_chunk: int) -> Iterator[VideoChunk]:
         """Parts of at least so many frames that begin at different keyframes; nothing where nothing is due."""
@@ -201,12 +204,29 @@ class _Seen:
             yield packet
 
 
+def _signature(path: Path) -> str:
+    """Of a file: its size and parts of its content."""
+    digest = hashlib.sha256()
+    try:
+        size = path.stat().st_size
+        digest.update(str(size).encode())
+        with path.open("rb") as file:
+            for place in sorted({0, max(0, size // 2), max(0, size - SAMPLE_BYTES)}):
+                file.seek(place)
+                digest.update(file.read(SAMPLE_BYTES))
+    except OSError as error:
+        raise ImageError(f"The video {path} cannot be read: {error.strerror}.") from error
+    return digest.hexdigest()
+
+
 def _creation_time(video: OpenVideo) -> datetime | None:
     """When the recording began, as the file says; cameras whose clock was never set say 1904 or 1970."""
     text = video.container.metadata.get("creation_time") or video.stream.metadata.get("creation_time")
     try:
         time = datetime.fromisoformat(text or "")
     except ValueError:
+        return None
+    if not UNSET_YEAR <= time.year <= LAST_YEAR:
         return None
     time = time.replace(tzinfo=time.tzinfo or UTC).astimezone(UTC)
     return time if time.year > UNSET_YEAR else None

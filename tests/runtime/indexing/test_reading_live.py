@@ -16,9 +16,9 @@ from psarm.errors import ImageError, UsageError
 from psarm.runtime.gallery.records import Source
 from psarm.runtime.indexing import live
 from psarm.runtime.indexing.live import TOO_SLOW, LiveReader
-from psarm.runtime.indexing.reading import DAMAGED, Skip
+from psarm.runtime.indexing.reading import DAMAGED, ChunkedReader, Skip
 from psarm.runtime.indexing.sampling import Sampling
-from psarm.runtime.indexing.sources import chunks, find_readers
+from psarm.runtime.indexing.sources import find_readers
 
 PICTURES = [cv2.imencode(".jpg", np.full((48, 64, 3), 20 + 10 * number, np.uint8))[1].tobytes() for number in range(20)]
 
@@ -121,10 +121,25 @@ def test_nobody_there_is_given_up_after_a_while():
     with server(lambda connection, dying: None) as port:
         pass
     notes = []
-    camera = reader(f"http://user:secret@127.0.0.1:{port}/", give_up_after=0.3, on_note=notes.append)
+    camera = reader(f"rtsp://user:secret@127.0.0.1:{port}/", give_up_after=0.3, on_note=notes.append)
     with pytest.raises(ImageError, match=r"away for 0\.3 s \(Connection refused\)") as raised:
         list(camera.read())
     assert [note.event for note in notes] == ["gone"] and "secret" not in str(raised.value) + notes[0].text
+
+
+def test_what_does_not_answer_over_http_is_taken_for_neither_file_nor_camera():
+    with server(lambda connection, dying: None) as port:
+        pass
+    camera = reader(f"http://user:secret@127.0.0.1:{port}/video", give_up_after=1)
+    with pytest.raises(ImageError, match="cannot be read: Connection refused") as raised:
+        camera.plan()
+    assert "secret" not in str(raised.value)
+    with server(mjpeg_camera(PICTURES), port):
+        assert camera.plan().kind == "live"
+        with pytest.raises(UsageError, match="is a camera"):
+            camera.chunks(10)
+        with pytest.raises(ImageError, match="no start"):
+            reader(f"http://127.0.0.1:{port}/video", starts=[datetime.now(UTC)]).plan()
 
 
 def test_a_file_over_http_is_read_as_a_file(tmp_path):
@@ -134,11 +149,11 @@ def test_a_file_over_http_is_read_as_a_file(tmp_path):
         threading.Thread(target=web.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{web.server_port}"
         behind = reader(f"{address}/a.mp4?token=secret", cameras=["door"], sampling=Sampling(every=5))
-        assert (behind.source.name, behind.source.kind) == (f"{address}/a.mp4 [door]", "video")
+        assert (behind.plan().name, behind.source.kind) == (f"{address}/a.mp4 [door]", "video")
         frames = [(one.frame, one.image.tobytes()) for one in behind.read()]
-        assert behind.source.planned == 10 and "secret" not in repr(chunks(behind, 5))
+        assert behind.source.planned == 10 and "secret" not in repr(behind.chunks(5))
         with pytest.raises(ImageError, match="Not Found"):
-            reader(f"{address}/gone.mp4")
+            reader(f"{address}/gone.mp4").plan()
         web.shutdown()
     assert frames == [(one.frame, one.image.tobytes()) for one in reader(str(path), sampling=Sampling(every=5)).read()]
 
@@ -246,8 +261,7 @@ def test_a_camera_of_this_machine(monkeypatch):
     assert [one.image[0, 0, 0] for one in taken(seven.read(), 6)] == [2, 1, 0, 2, 1, 0]
     with pytest.raises(ImageError, match="cannot be opened"):
         list(reader("3", give_up_after=0.01).read())
-    with pytest.raises(UsageError, match="cannot be read in parts"):
-        chunks(seven, 10)
+    assert not isinstance(seven, ChunkedReader)
 
 
 def test_addresses_that_differ_in_what_is_left_out_need_cameras():

@@ -11,7 +11,7 @@ from psarm.errors import ImageError, UsageError
 from psarm.runtime.indexing.pictures import UNREADABLE
 from psarm.runtime.indexing.reading import Skip
 from psarm.runtime.indexing.sampling import Sampling
-from psarm.runtime.indexing.sources import chunks, find_readers, read_chunk
+from psarm.runtime.indexing.sources import find_readers
 
 
 @pytest.fixture
@@ -43,15 +43,15 @@ def test_a_folder(folder):
         assert summary(reader(folder, sampling).read()) == due
         for after in range(9):
             assert summary(reader(folder, sampling).read(after)) == [one for one in due if one[0] > after]
-        parts = pickle.loads(pickle.dumps(chunks(reader(folder, sampling), 2)))
-        assert summary(entry for part in parts for entry in read_chunk(part)) == due
-        assert [part.due for part in parts][:-1] == [2] * (len(parts) - 1)
+        parts = pickle.loads(pickle.dumps(reader(folder, sampling).chunks(2)))
+        assert summary(entry for part in parts for entry in part.read()) == due
+        assert [len(list(part.read())) for part in parts][:-1] == [2] * (len(parts) - 1)
     assert all(one.time is None for one in reader(folder).read() if not isinstance(one, Skip))
 
 
 def test_a_list_and_a_single_picture(folder, tmp_path_factory):
     lists = tmp_path_factory.mktemp("lists")
-    (lists / "some.txt").write_text(f"\ufeff{folder}/7.png\n\n  {folder}/gone.png\n../{folder.name}/2.png\n", "utf-8")
+    (lists / "some.txt").write_text(f"\ufeff{folder}/7.png\n\n  {folder}/gone\0.png\n../{folder.name}/2.png\n", "utf-8")
     assert summary(reader(lists / "some.txt").read()) == [(0, 140), (1, UNREADABLE), (2, 40)]
     assert summary(reader(folder / "3.png").read()) == [(0, 60)]
     (lists / "empty.txt").write_text("\n")
@@ -88,6 +88,29 @@ def test_what_continues_a_list(folder, tmp_path_factory):
     assert not reader(folder).continues("") and not reader(folder).continues("f" * 64)
 
 
+@pytest.mark.parametrize("what", ["unmounted", "removed", "list removed"])
+def test_what_goes_away_is_not_skipped(folder, tmp_path_factory, what):
+    listed = tmp_path_factory.mktemp("lists") / "some.txt"
+    listed.write_text("".join(f"{folder}/{number}.png\n" for number in range(9)))
+    one = reader(listed if what == "list removed" else folder)
+    entries = one.read()
+    next(entries)
+    for file in [*folder.iterdir(), listed]:
+        file.unlink()
+    if what == "removed":
+        folder.rmdir()
+    with pytest.raises(ImageError, match="went away while it was read"):
+        next(entries)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.png", "a.txt"])
+def test_what_cannot_be_looked_at_fails_alone(tmp_path, name):
+    (tmp_path / name).symlink_to(tmp_path / name)
+    one = reader(tmp_path / name)
+    with pytest.raises(ImageError, match=name):
+        one.plan()
+
+
 def test_close_ends_reading(folder):
     one = reader(folder)
     entries = one.read()
@@ -110,6 +133,16 @@ def test_what_is_no_source(folder):
         find_readers([str(folder / f"{number}.png") for number in range(3)], cameras=["a", "b"])
     with pytest.raises(UsageError, match="2 starts"):
         find_readers([str(folder)], starts=[datetime.now(UTC)] * 2)
+    for source in (str(folder), "rtsp://host/live", "3"):
+        with pytest.raises(UsageError, match="given no start"):
+            find_readers([source], starts=[datetime.now(UTC)])
+    for address in ("rtsp://[abc", "http://user:secret@[abc?secret"):
+        with pytest.raises(UsageError, match=r"://\[abc is no address") as raised:
+            find_readers([address])
+        assert "secret" not in str(raised.value)
+    (folder / "a\udcff.mp4").touch()
+    with pytest.raises(UsageError, match=r"a\\udcff\.mp4 is not UTF-8"):
+        find_readers([str(folder / "a\udcff.mp4")])
 
 
 def test_cameras_are_one_for_all_or_one_each(folder):

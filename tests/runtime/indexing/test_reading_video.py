@@ -1,7 +1,7 @@
 """Video files: what is due, what comes out, at which times, from wherever reading begins."""
 
 import pickle
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from fractions import Fraction
 from itertools import islice, pairwise
 from pathlib import Path
@@ -17,7 +17,7 @@ from psarm.runtime.indexing.decoding import decode
 from psarm.runtime.indexing.plan import read_packets
 from psarm.runtime.indexing.reading import DAMAGED, Skip, TakenFrame
 from psarm.runtime.indexing.sampling import Sampling
-from psarm.runtime.indexing.sources import chunks, find_readers, read_chunk
+from psarm.runtime.indexing.sources import find_readers
 from psarm.runtime.indexing.video_file import CUT_OFF
 
 SAMPLINGS = [Sampling(), Sampling(fps=5), Sampling(fps=0.9), Sampling(every=7), Sampling(keyframes=True)]
@@ -84,9 +84,9 @@ def test_what_is_due_comes_out_with_its_picture_wherever_reading_begins(videos, 
     assert shades(one.image for one in entries) == [pictures[one.frame] % 20 for one in entries]
     for place in (0, len(entries) // 2, len(entries) - 1):
         assert comparable(read(videos[name], sampling, after=entries[place].frame)) == whole[place + 1 :]
-    parts = pickle.loads(pickle.dumps(chunks(reader(videos[name], sampling), 3)))
-    assert [entry for part in parts for entry in comparable(read_chunk(part))] == whole
-    assert all(part.due >= 3 for part in parts[:-1]) and sum(part.due for part in parts) == len(whole)
+    parts = pickle.loads(pickle.dumps(reader(videos[name], sampling).chunks(3)))
+    assert [entry for part in parts for entry in comparable(part.read())] == whole
+    assert all(len(list(part.read())) >= 3 for part in parts[:-1])
 
 
 def test_variable_frame_rate(tmp_path):
@@ -132,6 +132,11 @@ def test_the_time_is_the_given_start_or_what_the_file_says_or_unknown(tmp_path):
     assert dated.plan().start == datetime(2024, 2, 3, 4, 5, 6, tzinfo=UTC)
     with pytest.raises(UsageError, match="time zone"):
         find_readers([str(path)], starts=[datetime(2025, 6, 1)])
+    for far in (datetime.max, datetime.min):
+        with pytest.raises(UsageError, match="1900 to 9998"):
+            find_readers([str(path)], starts=[far.replace(tzinfo=UTC)])
+    with pytest.raises(UsageError, match="for cameras"):
+        find_readers([str(path)], give_up_after=3)
 
 
 @pytest.mark.parametrize("name", ["mp4", "mkv", "ts"])
@@ -149,14 +154,14 @@ def test_damage_in_the_middle_is_skipped_and_counted(tmp_path, name):
     taken = [entry for entry in entries if isinstance(entry, TakenFrame)]
     assert len(taken) > 50 and {one.frame for one in taken} <= whole
     assert all(one.frame < other.frame for one, other in pairwise(entries))
-    alike = [entry for part in chunks(reader(path), 12) for entry in read_chunk(part)]
+    alike = [entry for part in reader(path).chunks(12) for entry in part.read()]
     assert [(entry.frame, type(entry)) for entry in alike] == [(entry.frame, type(entry)) for entry in entries]
 
 
 @pytest.mark.parametrize("name", ["mp4", "mkv"])
 @pytest.mark.parametrize("silent", [False, True])
 def test_a_server_that_dies_leaves_the_rest_to_do(tmp_path, monkeypatch, name, silent):
-    for module in ("decoding", "sources"):
+    for module in ("decoding", "web"):
         monkeypatch.setattr(f"psarm.runtime.indexing.{module}.NETWORK_TIMEOUT_MS", 500)
     path = write_video(tmp_path / f"a.{name}", 120, **({"movflags": "faststart"} if name == "mp4" else {}))
     web = FileServer(path.read_bytes())
@@ -227,7 +232,7 @@ def test_a_file_cut_short_counts_what_it_says_it_has(tmp_path, sampling, beyond)
     assert entries[-1].reason == CUT_OFF and entries[-1].count > 20 / beyond
     assert [note.event for note in notes] == ["cut short"] and "of the 120 frames" in notes[0].text
     assert read(path, sampling, after=entries[-1].frame) == []
-    assert sum(part.due for part in chunks(reader(path, sampling), 12)) == cut.source.planned
+    assert [one for part in reader(path, sampling).chunks(12) for one in comparable(part.read())] == comparable(entries)
 
 
 def test_a_clock_that_begins_again_goes_on(tmp_path):
@@ -241,8 +246,8 @@ def test_a_clock_that_begins_again_goes_on(tmp_path):
     assert all(30_000 < other - one < 130_000 for one, other in pairwise(ids))
     assert [note.event for note in notes] == ["clock"]
     assert comparable(read(path, after=ids[40])) == comparable(entries)[41:]
-    parts = chunks(reader(path), 20)
-    assert [entry for part in parts for entry in comparable(read_chunk(part))] == comparable(entries)
+    parts = reader(path).chunks(20)
+    assert [entry for part in parts for entry in comparable(part.read())] == comparable(entries)
 
 
 def test_a_sparse_rate_decodes_only_what_it_needs(tmp_path, monkeypatch):
@@ -259,14 +264,16 @@ def test_a_sparse_rate_decodes_only_what_it_needs(tmp_path, monkeypatch):
 
 def test_signature_and_settings(tmp_path):
     path = write_video(tmp_path / "a.mp4", 5)
-    one = reader(path, Sampling(fps=2), starts=[START], cameras=["door"]).source
+    one = reader(
+        path, Sampling(fps=2), starts=[START.astimezone(timezone(timedelta(hours=5)))], cameras=["door"]
+    ).plan()
     assert (one.name, one.camera, one.kind) == (str(path), "door", "video")
     assert one.settings == {"fps": 2, "start": START.isoformat()}
-    assert reader(path).source.signature == one.signature and reader(path).source.settings == {"every": 1}
+    assert reader(path).plan().signature == one.signature and reader(path).source.settings == {"every": 1}
     data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
+    data[-1] ^= 1
     path.write_bytes(data)
-    assert reader(path).source.signature != one.signature
+    assert reader(path).plan().signature != one.signature
 
 
 def test_what_is_no_video(tmp_path):

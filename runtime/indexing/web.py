@@ -1,0 +1,72 @@
+"""http://…: a file or a camera, which only the server's answer tells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+
+from psarm.errors import ImageError, UsageError
+from psarm.runtime.gallery.records import Source
+from psarm.runtime.indexing.live import LiveReader
+from psarm.runtime.indexing.reading import Chunk, Skip, TakenFrame
+from psarm.runtime.indexing.video_file import VideoReader
+from psarm.runtime.video import NETWORK_TIMEOUT_MS
+
+
+class WebReader:
+    """Reads what is behind an HTTP address, as what it turns out to be when it is planned."""
+
+    def __init__(self, address: str, video: VideoReader, live: LiveReader) -> None:
+        """Of the same name and camera."""
+        self._address = address
+        self._video = video
+        self._live = live
+
+    @property
+    def source(self) -> Source:
+        """A video file until it is known for a camera."""
+        return self._reader.source if "_reader" in self.__dict__ else self._video.source
+
+    def plan(self) -> Source:
+        """Ask the server; raises `ImageError` where it does not answer, so that nothing is taken for what it is not."""
+        return self._reader.plan()
+
+    def read(self, after: int = -1) -> Iterator[TakenFrame | Skip]:
+        """As the reader of a video file or of a camera."""
+        return self._reader.read(after)
+
+    def chunks(self, frames_per_chunk: int, after: int = -1) -> list[Chunk]:
+        """Parts of a file; raises `UsageError` for a camera."""
+        if isinstance(self._reader, LiveReader):
+            raise UsageError(f"{self.source.name} is a camera, which only one process reads; index it without --ray.")
+        return self._reader.chunks(frames_per_chunk, after)
+
+    def close(self) -> None:
+        """End `read`."""
+        self._video.close()
+        self._live.close()
+
+    @cached_property
+    def _reader(self) -> VideoReader | LiveReader:
+        if self._is_file():
+            return self._video
+        if self._video.source.start is not None:
+            raise ImageError(f"{self._video.source.name} is a camera, so it can be given no start.")
+        return self._live
+
+    def _is_file(self) -> bool:
+        """Whether it has an end."""
+        import av
+
+        name = self._video.source.name
+        try:
+            with av.open(self._address, timeout=NETWORK_TIMEOUT_MS / 1000, metadata_errors="replace") as container:
+                return bool(container.duration)
+        except av.error.HTTPError as error:
+            raise ImageError(f"{name} cannot be read: the server says {error.strerror}.") from None
+        except (av.error.ExitError, av.error.TimeoutError):
+            text = f"{name} cannot be read: it was silent for {NETWORK_TIMEOUT_MS / 1000:g} seconds."
+            raise ImageError(text) from None
+        except av.error.FFmpegError as error:
+            # Not str(error), which has the address with its password.
+            raise ImageError(f"{name} cannot be read: {error.strerror}.") from None
