@@ -62,11 +62,16 @@ def _read(path: Path) -> list[Entry]:
     if not path.exists():
         return []
     entries = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"), start=1):
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
-            entries.append(json.loads(line))
-        except ValueError as error:
-            raise GalleryError(f"Line {number} of {path} is no JSON ({error}): it was changed or cut short.") from error
+            entry = json.loads(line)
+            _cells(entry)
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            raise GalleryError(
+                f"Line {number} of {path} is not that of a query: it was changed or cut short; take it out to read the "
+                "others."
+            ) from error
+        entries.append(entry)
     return entries
 
 
@@ -76,11 +81,16 @@ def _table(entries: list[Entry]) -> Table:
 
     table = Table("time", "user", "what", "query pictures", "filters", "hits")
     for entry in entries:
-        filters = ", ".join(f"{name} {_text(value)}" for name, value in entry["filters"].items())
-        hits = "failed" if entry["hits"] is None else str(entry["hits"])
-        time = local(datetime.fromisoformat(entry["time"]))
-        table.add_row(time, *map(Text, (entry["user"], entry["what"], _text(entry["query"]), filters, hits)))
+        table.add_row(*map(Text, _cells(entry)))
     return table
+
+
+def _cells(entry: Entry) -> tuple[str, ...]:
+    """A line of the table; raises some error or other for what is not of the log."""
+    filters = ", ".join(f"{name} {_text(value)}" for name, value in entry["filters"].items())
+    hits = "failed" if entry["hits"] is None else str(entry["hits"])
+    time = local(datetime.fromisoformat(entry["time"]))
+    return time, _text(entry["user"]), _text(entry["what"]), _text(entry["query"]), filters, hits
 
 
 def _text(value: Any) -> str:

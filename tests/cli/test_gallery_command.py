@@ -194,6 +194,16 @@ def test_audit(place, capfd):
     assert code == 1 and "Line 2 of" in err
 
 
+@pytest.mark.parametrize(
+    "line", [b"5", b"\xff", b"", b"[]", b"{}", b'{"time": 1, "user": "u", "what": "w", "query": [], "filters": {}}']
+)
+def test_a_damaged_line_of_the_audit_log_is_named(place, tmp_path, capfd, line):
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(line + b"\n")
+    code, out, err = psarm(capfd, "audit", place / "gallery", "--audit-log", log)
+    assert code == 1 and out == "" and err.startswith(f"Error: Line 1 of {log} is not that of a query")
+
+
 @pytest.mark.parametrize("command", ["info", "sources", "compact", "calibrate", "index", "audit"])
 def test_no_gallery(tmp_path, capfd, command):
     code, out, err = psarm(capfd, command, tmp_path / "none")
