@@ -193,6 +193,8 @@ def erase(store: Store) -> None:
 
     A compaction leaves the deleted rows of a file that has few of them, so that such a table is written anew.
     """
+    if not store.facts.people:  # people go with every commit, which leaves an index as it is
+        _drop_indexes(store.people)
     alone = store.directory is not None  # holding the lock: files of no version are of no writer at work
     for table in (store.sources, store.segments, store.visits, store.people):
         _keep_newest(table, alone)

@@ -280,3 +280,15 @@ def test_an_index_goes_with_a_file_that_is_deleted_as_a_whole(gallery):
     assert gallery.info().people == 600 and gallery.info().indexed == ()
     gone = frame_people(0, next(at for at in range(FRAMES) if len(frame_people(0, at).scores))).embeddings[0].tobytes()
     assert gone not in on_disk(gallery) and not list(gallery.store.directory.rglob("*.idx"))
+
+
+def test_an_index_of_people_that_are_not_kept_goes(tmp_path):
+    with Gallery.create(tmp_path / "visits only", "fingerprint", DIM, "/bundle", people=False) as gallery:
+        crowd = crowded(gallery)
+        with gallery.writer() as writer:
+            writer.add_source(source_of(0))
+            writer.commit([SourceBatch(0, finished=True)])  # forgets them
+        assert gallery.info().people == 0
+        assert gallery.purge(START).index_dropped == ("people",)
+        assert not list(gallery.store.directory.rglob("*.idx"))
+        assert crowd.embeddings[17].tobytes() not in on_disk(gallery)
