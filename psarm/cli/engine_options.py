@@ -1,4 +1,4 @@
-"""Options and behaviour that `psarm detect` and `psarm search` share."""
+"""Options and behaviour that `psarm detect`, `psarm search` and `psarm index` share."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def check_bundle_first(bundle: Path, paths: tuple[Path, ...]) -> None:
 
 
 def open_engine(bundle: Path, backend: str, precision: str, threads: int | None, conf: float | None) -> PersonSearch:
-    """Open the bundle and say on stderr what runs it, and why where that was left to psarm or is not what was meant."""
+    """Open the bundle and say on stderr, in a line, what runs it, and why where that is not what was meant."""
     from psarm.console import err
     from psarm.machine import default_threads
     from psarm.runtime import PersonSearch
@@ -135,7 +135,7 @@ def open_engine(bundle: Path, backend: str, precision: str, threads: int | None,
     engine = PersonSearch(bundle, backend, precision, threads or default_threads(), conf)
     why = ""
     if backend == "auto":
-        why = f": {engine.why}"
+        why = ": the fastest that loads here; psarm doctor BUNDLE says more"
     elif backend == "onnxruntime" and (obstacle := cuda_obstacle()):
         why = f": {obstacle}"
     err.print(f"Running on {engine.summary}{why}.", markup=False, soft_wrap=True)

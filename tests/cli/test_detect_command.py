@@ -57,9 +57,8 @@ def test_one_picture_has_no_rate(bundle, frames, capfd):
 def test_what_auto_takes_and_why(bundle, frames, capfd):
     _, _, err = psarm(capfd, "detect", bundle, frames / "a.png", "--threads", 1)
     title = "OpenVINO, CPU, 1 thread, fp32"
-    assert err.startswith(f"Running on {title}: the fastest that loads for this bundle and precision, openvino 20")
-    assert "; passed over: tensorrt: " in err
-    assert err.count("\n") == 1 and err.endswith(".\n")
+    assert err == f"Running on {title}: the fastest that loads here; psarm doctor BUNDLE says more.\n"
+    assert len(err) < 105
 
 
 def test_the_options_name_every_backend_and_precision(capfd):
