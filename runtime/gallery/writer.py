@@ -75,7 +75,7 @@ class GalleryWriter:
         self._lock.close()
 
     def add_source(self, source: Source, continues: Callable[[str], bool] | None = None) -> SourceProgress:
-        """Add a source, or go on with it.
+        """Add a source, or go on with it; one of which nothing was committed makes way for what is given now.
 
         Args:
             source: it.
@@ -90,7 +90,11 @@ class GalleryWriter:
             raise UsageError(f"{source.name} starts at {source.start}, without a time zone; give an aware datetime.")
         known = [number for number, other in self._sources.items() if other.name == source.name]
         with self._store.said():
-            if known:
+            if known and not self._numbers.get(known[0]):
+                number, grown = known[0], False
+                self._store.sources.delete(f"source = {number}")
+                self._add_source(number, source)
+            elif known:
                 number = known[0]
                 before = self._sources[number].signature
                 grown = before != source.signature and continues is not None and continues(before)
@@ -98,13 +102,17 @@ class GalleryWriter:
                 check_same(self._store.where, self._sources[number], same)
             else:
                 number = max([*self._sources, *self._before], default=-1) + 1
-                self._store.sources.add(source_rows(number, source, self._store.sources.schema))
-                self._sources[number], grown = source, False
+                grown = False
+                self._add_source(number, source)
             if number not in self._progress:
                 self._progress[number] = self._before.get(number) or progress(number, [])
             if grown:
                 self._grow(number, source)
         return self._progress[number]
+
+    def _add_source(self, number: int, source: Source) -> None:
+        self._store.sources.add(source_rows(number, source, self._store.sources.schema))
+        self._sources[number] = source
 
     def progress(self, source: int) -> SourceProgress:
         """How far a source that was added is: what is committed of it."""

@@ -107,6 +107,21 @@ def test_other_settings_fail_that_source_alone(gallery, engine):
     assert "delete-source" in a.error and b.finished
 
 
+def test_settings_of_which_nothing_is_indexed_bind_nobody(gallery, engine):
+    for number, fps in enumerate((1.0, 5.0)):
+        indexer = Indexer(gallery, interrupt_after(detect_with(engine), 0, KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            indexer.run([MadeUp("a", settings={"fps": fps}), MadeUp("b", settings={"fps": fps})][: 1 + number])
+    a, b = index(gallery, engine, MadeUp("a"), MadeUp("b"))
+    assert (a.error, b.error, a.indexed, b.indexed) == (None, None, 10, 10)
+    infos = gallery.sources()
+    assert [(info.source.name, info.progress.source, info.source.settings) for info in infos] == [
+        ("a", 0, {"fps": 2.0}),
+        ("b", 1, {"fps": 2.0}),
+    ]
+    assert "delete-source" in index(gallery, engine, MadeUp("a", settings={"fps": 5.0}))[0].error
+
+
 def test_nothing_is_read_twice(gallery, engine):
     index(gallery, engine, MadeUp("a"))
     before = people(gallery), visits(gallery)
