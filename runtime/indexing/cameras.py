@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from psarm.errors import ImageError
-from psarm.runtime.indexing.decoding import decode, picture, video_stream
+from psarm.runtime.indexing.decoding import MOST_REORDERED, decode, picture, video_stream
 from psarm.runtime.video import NETWORK_TIMEOUT_MS, Frame
 
 if TYPE_CHECKING:
@@ -25,9 +25,10 @@ SILENT_PART = 0.9
 class Camera(Protocol):
     """Something that gives frames for as long as it is there."""
 
-    def frames(self, keyframes: bool) -> Iterator[Callable[[], Frame | None]]:
+    def frames(self, keyframes: bool) -> Iterator[Callable[[], Frame | None] | None]:
         """Opens it; for each frame what makes a picture of it, None where it is damaged. `keyframes`: only those.
 
+        None for what came and could not even be decoded; where nothing else comes for long, that is an error.
         Ends where the camera does; raises `ImageError` that says why, with no address in it.
         """
 
@@ -38,7 +39,7 @@ class AddressCamera:
     def __init__(self, address: str) -> None:
         self._address = address
 
-    def frames(self, keyframes: bool) -> Iterator[Callable[[], Frame | None]]:
+    def frames(self, keyframes: bool) -> Iterator[Callable[[], Frame | None] | None]:
         """See `Camera`."""
         import av
 
@@ -47,8 +48,16 @@ class AddressCamera:
         since = time.monotonic()
         try:
             with av.open(self._address, options=options, timeout=timeout) as container:
-                for frame in decode(*_packets(container), keyframes):
-                    yield lambda frame=frame: None if frame.is_corrupt else picture(frame)  # type: ignore[misc]
+                stream = video_stream(container)
+                if stream is None:
+                    raise ImageError("it sends no video that can be decoded")
+                packets = _Watched(container, stream, keyframes)
+                for frame in decode(stream, packets, keyframes):
+                    if frame is None:
+                        yield None
+                    else:
+                        packets.answered()
+                        yield lambda frame=frame: None if frame.is_corrupt else picture(frame)  # type: ignore[misc]
                     since = time.monotonic()
         except (av.error.FFmpegError, OSError) as error:
             if time.monotonic() - since > SILENT_PART * timeout:  # FFmpeg has several errors for it
@@ -75,11 +84,32 @@ class LocalCamera:
             capture.release()
 
 
-def _packets(container: InputContainer) -> tuple[VideoStream, Iterator[Packet[VideoStream]]]:
-    stream = video_stream(container)
-    if stream is None:
-        raise ImageError("it sends no video that can be decoded")
-    return stream, (packet for packet in container.demux(stream) if packet.size)
+class _Watched:
+    """A camera's packets; raises `ImageError` where a decoder makes no frame of them for as long as the time-out."""
+
+    def __init__(self, container: InputContainer, stream: VideoStream, keyframes: bool) -> None:
+        self._container = container
+        self._stream = stream
+        self._keyframes = keyframes
+        self._most = 1 if keyframes else MOST_REORDERED  # a decoder may hold so many back
+        self._since = 0.0
+        self._unanswered = 0
+
+    def answered(self) -> None:
+        """A frame came out."""
+        self._unanswered = 0
+
+    def __iter__(self) -> Iterator[Packet[VideoStream]]:
+        for packet in self._container.demux(self._stream):
+            if not packet.size or (self._keyframes and not packet.is_keyframe):
+                continue
+            if not self._unanswered:
+                self._since = time.monotonic()
+            timeout = NETWORK_TIMEOUT_MS / 1000
+            if self._unanswered >= self._most and time.monotonic() - self._since > timeout:
+                raise ImageError(f"no frame of it can be decoded for {timeout:g} seconds")
+            self._unanswered += 1
+            yield packet
 
 
 def _retrieve(capture: cv2.VideoCapture) -> Frame | None:

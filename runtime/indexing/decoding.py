@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from heapq import heappop, heappush
 from itertools import chain, takewhile
 from threading import Event
@@ -105,21 +105,24 @@ class OpenVideo:
         return takewhile(lambda _: not self._stop.is_set(), read_packets(self.container, self.stream, self._name))
 
 
-def decode(stream: VideoStream, packets: Iterable[Packet[VideoStream]], keyframes: bool) -> Iterator[VideoFrame]:
-    """Frames in the order in which they are shown; what cannot be decoded is left out. `keyframes`: only those."""
+def decode(stream: VideoStream, packets: Iterable[Packet[VideoStream]], keyframes: bool) -> Iterator[VideoFrame | None]:
+    """Frames in the order in which they are shown; None where decoding fails. `keyframes`: only those."""
     context = stream.codec_context
     for packet in packets:
         if not keyframes:
             yield from _decode(context, packet)
         elif packet.is_keyframe:
-            yield from _decode(context, packet) + _decode(context, None)
+            yield from _decode(context, packet)
+            yield from _decode(context, None)
             context.flush_buffers()
     yield from _decode(context, None)
 
 
-def timed(frames: Iterable[VideoFrame]) -> Iterator[tuple[int, VideoFrame]]:
-    """With their times in ticks, as far as these are known."""
+def timed(frames: Iterable[VideoFrame | None]) -> Iterator[tuple[int, VideoFrame]]:
+    """With their times in ticks, as far as these are known; the frames that are missed are skipped by their times."""
     for frame in frames:
+        if frame is None:
+            continue
         time = frame.pts if frame.pts is not None else frame.dts
         if time is not None:
             yield time, frame
@@ -156,10 +159,10 @@ def picture(frame: VideoFrame) -> Frame:
     return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
 
 
-def _decode(context: VideoCodecContext, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
+def _decode(context: VideoCodecContext, packet: Packet[VideoStream] | None) -> Sequence[VideoFrame | None]:
     import av
 
     try:
         return context.decode(packet)
     except av.error.FFmpegError:
-        return []  # the frames that are missed for it are skipped by their times
+        return [None]

@@ -20,9 +20,11 @@ from psarm.runtime.indexing.reading import DAMAGED, Event, Note, OnNote, Skip, T
 from psarm.runtime.indexing.sampling import Sampling
 from psarm.runtime.video import Frame
 
-FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
+FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0
 """Before a camera is tried again; doubled each time, and a random part of up to a half taken off, so that many cameras
 behind one switch do not come back all at once."""
+STAYED_S = 10.0
+"""For so long a camera must give frames before it is again tried as soon as one that never went."""
 LEAP_US = 1_000_000
 """A clock that is off by less is only being set right."""
 WAITING = 8
@@ -108,16 +110,21 @@ class LiveReader:
         wait = FIRST_WAIT_S
         while not self._stop.is_set():
             cause = "it ended"
+            came: float | None = None
             try:
                 for take in self._camera.frames(self._sampling.keyframes):
-                    if gone is not None:
-                        self._note("back", f"it is back after {time.monotonic() - gone:.0f} s")
-                    gone, wait = None, FIRST_WAIT_S
+                    if take is not None and came is None:
+                        came = time.monotonic()
+                        if gone is not None:
+                            self._note("back", f"it is back after {came - gone:.0f} s")
+                        gone = None
                     self._put(clock.now(), take)
                     if self._stop.is_set():
                         return
             except ImageError as error:
                 cause = str(error)
+            if came is not None and time.monotonic() - came >= STAYED_S:
+                wait = FIRST_WAIT_S
             if gone is None:
                 gone = time.monotonic()
                 self._note("gone", f"it is gone ({cause}) and will be tried again")
@@ -134,11 +141,11 @@ class LiveReader:
             raise ImageError(f"The camera {self._source.name} was away for {self._give_up_after:g} s ({cause}).")
         return left
 
-    def _put(self, number: int, take: Callable[[], Frame | None]) -> None:
-        """`take`: gives the picture, None where it is damaged."""
+    def _put(self, number: int, take: Callable[[], Frame | None] | None) -> None:
+        """`take`: gives the picture, None where it is damaged; itself None where it could not be decoded."""
         if not self._is_due(number):
             return
-        image = take()
+        image = take() if take else None
         if image is None:
             self._entries.put(Skip(number, DAMAGED))
         else:
