@@ -32,6 +32,9 @@ MOST_ROUNDING_S = 0.0005
 LEAP_S = 10
 """A clock that leaps ahead by more may be coming back from a leap backwards; by less, frames were only far apart."""
 
+FEWEST_STEPS, EVEN_SHARE = 20, 0.95
+"""From one frame to the next, and which part of them must be alike for others to be gaps."""
+
 
 @dataclass(frozen=True, eq=False)
 class VideoPlan:
@@ -170,7 +173,11 @@ def make_plan(container: InputContainer, stream: VideoStream, name: str, samplin
     key_ticks = np.unique(np.frombuffer(keys, np.int64)) if keys else ticks[:1]
     rate = float(stream.average_rate) if stream.average_rate else None
     lost = _lost(container, stream, packets, failures)
-    warnings = [*_clock_warnings(clock), *_end_warnings(container, lost, failures, ticks, time_base)]
+    warnings = [
+        *_clock_warnings(clock),
+        *(() if lost else _gap_warnings(ticks, time_base)),  # gaps before the end are of the end
+        *_end_warnings(container, lost, failures, ticks, time_base),
+    ]
     return VideoPlan(
         due=_due(ticks, key_ticks, time_base, sampling),
         keys=key_ticks,
@@ -224,6 +231,20 @@ def _clock_warnings(clock: PacketClock) -> Iterator[tuple[Event, str]]:
         yield "clock", f"its clock goes backwards {times}; what follows is taken to go on right after the frames before"
     if clock.unstamped:
         yield "clock", f"{clock.unstamped} of its frames have no time; they are taken to follow each other evenly"
+
+
+def _gap_warnings(ticks: NDArray[np.int64], time_base: Fraction) -> Iterator[tuple[Event, str]]:
+    """Where frames that come evenly do not: damage may leave nothing else behind."""
+    steps = np.diff(ticks)
+    usual = float(np.median(steps)) if len(steps) else 0.0
+    wide = np.flatnonzero(steps > 1.5 * usual + 1)
+    even = np.abs(steps - usual) <= 1  # times are rounded
+    if len(steps) < FEWEST_STEPS or not len(wide) or even.mean() < EVEN_SHARE:
+        return
+    count = int(np.rint(steps[wide] / usual - 1).sum())
+    seconds = float((int(ticks[wide[0]]) - int(ticks[0])) * time_base)
+    more = "" if len(wide) == 1 else f" and {len(wide) - 1} more places"
+    yield "gap", f"about {count} frames are missing at {seconds:.1f} s{more}"
 
 
 def _end_warnings(

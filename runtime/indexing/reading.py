@@ -39,8 +39,8 @@ class Skip:
     count: int = 1
 
 
-Event = Literal["gone", "back", "clock", "cut short"]
-"""A camera went, it came back, a clock went wrong, a file is shorter than it says."""
+Event = Literal["gone", "back", "clock", "cut short", "gap"]
+"""A camera went, it came back, a clock went wrong, a file is shorter than it says, or lacks frames in its middle."""
 
 
 class Note(NamedTuple):

@@ -99,6 +99,17 @@ def test_variable_frame_rate(tmp_path):
     )
 
 
+@pytest.mark.parametrize("name", ["mkv", "mp4", "ts"])
+def test_a_gap_in_even_times_is_noted(tmp_path, name):
+    times = [time for time in range(100) if not 40 <= time < 52 and time != 90]
+    notes = []
+    reader(write_video(tmp_path / f"a.{name}", len(times), times=times), on_note=notes.append).plan()
+    assert [note.event for note in notes] == ["gap"]
+    assert "about 13 frames are missing at 1.6 s and 1 more places." in notes[0].text
+    reader(write_video(tmp_path / f"b.{name}", 100), on_note=notes.append).plan()
+    assert len(notes) == 1
+
+
 @pytest.mark.parametrize("rate", [Fraction(30), Fraction(30000, 1001), Fraction(25)])
 def test_a_rate_equal_to_the_videos_takes_every_frame_of_times_rounded_to_milliseconds(tmp_path, rate):
     path = write_video(tmp_path / "a.mkv", 60, fps=rate)
