@@ -51,6 +51,7 @@ def test_the_tree_of_errors():
         "CheckpointError": 1,
         "BundleError": 1,
         "StreamError": 1,
+        "GalleryError": 1,
         "ExportError": 1,
         "TrainingError": 1,
     }

@@ -23,8 +23,10 @@ def test_session_and_python(tmp_path, monkeypatch, capfd):
 
     (tmp_path / "release").symlink_to(ROOT / "release")
     monkeypatch.chdir(tmp_path)
-    assert [words[0] for words, _ in console_commands(README)] == ["data", "export", "detect", "search"]
-    for words, shown in console_commands(README):
+    session, gallery = console_commands(README)[:4], console_commands(README)[4:]
+    assert [words[0] for words, _ in session] == ["data", "export", "detect", "search"]
+    assert [words[0] for words, _ in gallery] == ["index", "search"]  # tests/test_docs_gallery.py runs such
+    for words, shown in session:
         code = run(words)
         out, err = capfd.readouterr()
         assert code == 0, err

@@ -26,7 +26,7 @@ def test_the_graph_is_the_chain_it_says(tmp_path):
 @pytest.mark.parametrize(("backend", "precision"), [("onnxruntime", "int8"), ("openvino", "bf16"), ("torch", "fp32")])
 def test_a_ceiling_is_measured(backend, precision, monkeypatch, tmp_path):
     monkeypatch.setenv("PSARM_CACHE", str(tmp_path))
-    monkeypatch.setattr(ceilings, "ROUNDS", 2)
+    monkeypatch.setattr(ceilings, "ROUNDS", 8)
     monkeypatch.setattr(ceilings, "COPIED_BYTES", 1 << 20)
     ceilings.copy_rate.cache_clear()
     ceiling = measure_ceiling.__wrapped__(backend, precision, True, 1)
