@@ -11,9 +11,11 @@ from psarm.runtime import Bundle, PersonSearch
 
 # Largest errors in units of the limits that `psarm export` checks: what float32 gives on these small models.
 TIGHT = {"boxes": 1e-3, "scores": 1e-5, "embeddings": 1e-5}
+ALIKE = ("cascaded_psarm_resnet101", "nae_arm_convnext")
+"""A deeper ResNet, and heads and a backbone that others have too: their slow export adds little."""
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", [name for name in EVERY if name not in ALIKE])
 def test_bundle(name, tmp_path_factory):
     model, bundle = exported_once(tmp_path_factory, name)
     comparisons = verify_bundle(model, bundle)
