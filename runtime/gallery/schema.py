@@ -40,75 +40,109 @@ def schemas(embedding_dim: int) -> dict[str, pa.Schema]:
     """Name of a table → its columns, for embeddings of D = `embedding_dim`."""
     import pyarrow as pa
 
-    embedding, box = pa.list_(pa.float32(), embedding_dim), pa.list_(pa.float32(), 4)
-    time = pa.timestamp("us", tz="UTC")
     return {
         # One row: what the gallery is. JSON, of `records.GalleryFacts`.
         FACTS: pa.schema([("json", pa.string())]),
-        # A row a source.
-        SOURCES: pa.schema(
-            [
-                ("source", pa.int32()),
-                ("name", pa.string()),
-                ("camera", pa.string()),
-                ("kind", pa.string()),  # video, pictures, live
-                ("signature", pa.string()),  # of the content, so that another file of the same name is noticed
-                ("settings", pa.string()),  # JSON: which frames are taken (fps, every, keyframes), start
-                ("start", time),
-                ("rate", pa.float64()),  # nominal frames a second; null for pictures and where unknown
-                ("planned", pa.int64()),  # frames to be indexed; null where nobody knows (a camera)
-                ("added", time),
-            ]
-        ),
-        # A row a person in a frame, in the order of the detector; written before the segment that commits it.
-        PEOPLE: pa.schema(
-            [
-                ("source", pa.int32()),
-                ("frame", pa.int64()),
-                ("person", pa.int16()),
-                ("camera", pa.string()),
-                ("time", time),
-                ("visit", pa.int64()),  # null where the tracker gave it to none
-                ("score", pa.float32()),
-                ("box", box),
-                ("embedding", embedding),
-                ("width", pa.int32()),  # of the frame, pixels; null where unknown
-                ("height", pa.int32()),
-            ]
-        ),
-        # A row a visit: one person, one source, one stay. `embedding` is the representative.
-        VISITS: pa.schema(
-            [
-                ("visit", pa.int64()),
-                ("source", pa.int32()),
-                ("camera", pa.string()),
-                ("first_frame", pa.int64()),
-                ("last_frame", pa.int64()),
-                ("start", time),
-                ("end", time),
-                ("frames", pa.int32()),  # how many rows it joins
-                ("embedding", embedding),  # mean of its rows' unit embeddings by score, of length `score`
-                ("total", pa.float64()),  # length of the sum of its rows' embeddings: with `embedding`, the sum
-                ("score", pa.float32()),  # the best of its rows
-                ("best_frame", pa.int64()),
-                ("box", box),  # in the best frame
-                ("thumbnail", pa.large_binary()),  # JPEG of the best row's box; null without thumbnails
-            ]
-        ),
-        # A row a commit of a source: the frames after the segment before, up to and with `last_frame`.
-        SEGMENTS: pa.schema(
-            [
-                ("source", pa.int32()),
-                ("number", pa.int32()),  # from 0
-                ("last_frame", pa.int64()),  # -1 where no frame came yet
-                ("frames", pa.int64()),  # indexed
-                ("skipped", pa.int64()),
-                ("reasons", pa.string()),  # JSON: reason → frames skipped
-                ("people", pa.int64()),
-                ("next_visit", pa.int64()),  # number of the next new visit
-                ("state", pa.string()),  # JSON: what the reader needs to go on
-                ("finished", pa.bool_()),  # nothing of the source is left to do
-                ("committed", time),
-            ]
-        ),
+        SOURCES: _sources(),
+        PEOPLE: _people(embedding_dim),
+        VISITS: _visits(embedding_dim),
+        SEGMENTS: _segments(),
     }
+
+
+def _sources() -> pa.Schema:
+    """A row a source."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("source", pa.int32()),
+            ("name", pa.string()),
+            ("camera", pa.string()),
+            ("kind", pa.string()),  # video, pictures, live
+            ("signature", pa.string()),  # of the content, so that another file of the same name is noticed
+            ("settings", pa.string()),  # JSON: which frames are taken (fps, every, keyframes), start
+            ("start", _time()),
+            ("rate", pa.float64()),  # nominal frames a second; null for pictures and where unknown
+            ("planned", pa.int64()),  # frames to be indexed; null where nobody knows (a camera)
+            ("added", _time()),
+        ]
+    )
+
+
+def _people(embedding_dim: int) -> pa.Schema:
+    """A row a person in a frame, in the order of the detector; written before the segment that commits it."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("source", pa.int32()),
+            ("frame", pa.int64()),
+            ("person", pa.int16()),
+            ("camera", pa.string()),
+            ("time", _time()),
+            ("visit", pa.int64()),  # null where the tracker gave it to none
+            ("score", pa.float32()),
+            ("box", _vector(4)),
+            ("embedding", _vector(embedding_dim)),
+            ("width", pa.int32()),  # of the frame, pixels; null where unknown
+            ("height", pa.int32()),
+        ]
+    )
+
+
+def _visits(embedding_dim: int) -> pa.Schema:
+    """A row a visit: one person, one source, one stay. `embedding` is the representative."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("visit", pa.int64()),
+            ("source", pa.int32()),
+            ("camera", pa.string()),
+            ("first_frame", pa.int64()),
+            ("last_frame", pa.int64()),
+            ("start", _time()),
+            ("end", _time()),
+            ("frames", pa.int32()),  # how many rows it joins
+            ("embedding", _vector(embedding_dim)),  # mean of its rows' unit embeddings by score, of length `score`
+            ("total", pa.float64()),  # length of the sum of its rows' embeddings: with `embedding`, the sum
+            ("score", pa.float32()),  # the best of its rows
+            ("best_frame", pa.int64()),
+            ("box", _vector(4)),  # in the best frame
+            ("thumbnail", pa.large_binary()),  # JPEG of the best row's box; null without thumbnails
+        ]
+    )
+
+
+def _segments() -> pa.Schema:
+    """A row a commit of a source: the frames after the segment before, up to and with `last_frame`."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("source", pa.int32()),
+            ("number", pa.int32()),  # from 0
+            ("last_frame", pa.int64()),  # -1 where no frame came yet
+            ("frames", pa.int64()),  # indexed
+            ("skipped", pa.int64()),
+            ("reasons", pa.string()),  # JSON: reason → frames skipped
+            ("people", pa.int64()),
+            ("next_visit", pa.int64()),  # number of the next new visit
+            ("state", pa.string()),  # JSON: what the reader needs to go on
+            ("finished", pa.bool_()),  # nothing of the source is left to do
+            ("committed", _time()),
+        ]
+    )
+
+
+def _vector(size: int) -> pa.DataType:
+    import pyarrow as pa
+
+    return pa.list_(pa.float32(), size)
+
+
+def _time() -> pa.DataType:
+    import pyarrow as pa
+
+    return pa.timestamp("us", tz="UTC")
