@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from psarm.runtime.gallery.calibration import Calibration
 
 Result = TypeVar("Result")
+Hit = TypeVar("Hit")
 __all__ = ["Gallery"]
 
 
@@ -171,12 +172,11 @@ class Gallery:
         """
         request = SearchRequest(query, top_k, where, context, k1, k2, approximate)
         self._check_context(request)
-        with self._audit.query("search", request, query_names) as line:
-            found = self._read(
-                lambda store: search_visits(store, request, calibration.load_calibration(store.database))
-            )
-            line.hits = len(found)
-        return found
+
+        def visits(store: Store) -> list[VisitHit]:
+            return search_visits(store, request, calibration.load_calibration(store.database))
+
+        return self._search("search", visits, request, query_names)
 
     def search_frames(
         self,
@@ -197,10 +197,7 @@ class Gallery:
         request = SearchRequest(query, top_k, where, context, k1, k2, approximate)
         if not self.facts.people:
             raise GalleryError(f"{self.where} keeps visits only, and no people of single frames; search for visits.")
-        with self._audit.query("search_frames", request, query_names) as line:
-            found = self._read(lambda store: search_frames(store, request))
-            line.hits = len(found)
-        return found
+        return self._search("search_frames", lambda store: search_frames(store, request), request, query_names)
 
     def build_index(self, kind: IndexKind = "IVF_SQ", k: int = 10, queries: int = 100) -> list[IndexReport]:
         """Index the embeddings for `approximate` searches, and measure what share of the exact `k` best they find."""
@@ -257,6 +254,15 @@ class Gallery:
         with self.store.writing():
             repair(self.store)
             yield
+
+    def _search(
+        self, what: str, find: Callable[[Store], list[Hit]], request: SearchRequest, names: Sequence[str]
+    ) -> list[Hit]:
+        """What `find` finds, with a line in the audit log."""
+        with self._audit.query(what, request, names) as line:
+            found = self._read(find)
+            line.hits = len(found)
+        return found
 
     def _read(self, read: Callable[[Store], Result]) -> Result:
         return self.store.read(read)
