@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psarm.runtime.drawing import GREEN, ORANGE, crop, draw_boxes, encode_jpeg, shrink
-from psarm.runtime.report_template import CARD, NOBODY, PAGE, STYLE
+from psarm.runtime.report_template import CARD, NOBODY, PAGE, QUERY, STYLE
 
 FRAME_SIDE, CROP_SIDE = 960, 320  # longest sides in the page, pixels
 
@@ -42,12 +42,26 @@ def search_page(query: Picture, hits: Iterable[RankedPicture], notes: Sequence[s
     cards = [_card(rank, hit) for rank, hit in enumerate(hits, start=1)]
     return PAGE.format(
         style=STYLE,
-        name=html.escape(query.name),
-        count=f"{len(cards)} {'hit' if len(cards) == 1 else 'hits'}",
-        crop=crop_html(query, "the person searched for"),
-        frame=frame_html(query, "the query picture", "query", ORANGE),
+        title=f"Person search: {html.escape(query.name)}",
+        heading=f"Person search: {count_words(len(cards))}",
+        facts="",
+        queries=query_html(query, "the query picture"),
         cards="\n".join(cards) or NOBODY,
         notes=" · ".join(html.escape(note) for note in notes),
+    )
+
+
+def count_words(hits: int) -> str:
+    """`1 hit`, `2 hits`."""
+    return f"{hits} {'hit' if hits == 1 else 'hits'}"
+
+
+def query_html(picture: Picture, alt: str) -> str:
+    """The person searched for, and the picture they are in."""
+    return QUERY.format(
+        crop=crop_html(picture, "the person searched for"),
+        frame=frame_html(picture, alt, "query", ORANGE),
+        name=html.escape(picture.name),
     )
 
 

@@ -1,4 +1,7 @@
-"""HTML and CSS of the search page (`psarm.runtime.report`); fields in braces are filled with `str.format`."""
+"""HTML and CSS of search pages (`psarm.runtime.report` and, with more of its own, `psarm.runtime.gallery.page`).
+
+Fields in braces are filled with `str.format`.
+"""
 
 STYLE = """
 :root { color-scheme: light dark; --back: #f4f5f7; --card: #ffffff; --ink: #1c2330; --soft: #68717f; --line: #dfe3e8;
@@ -41,17 +44,16 @@ PAGE = """<!DOCTYPE html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Person search: {name}</title>
+<title>{title}</title>
 <style>{style}</style>
 </head>
 <body>
-<header><h1>Person search: {count}</h1></header>
+<header><h1>{heading}</h1>
+{facts}</header>
 <main>
 <aside>
 <h2>Query</h2>
-{crop}
-{frame}
-<div class="caption"><span class="name">{name}</span></div>
+{queries}
 </aside>
 <section>
 <h2>Most similar first</h2>
@@ -64,6 +66,10 @@ PAGE = """<!DOCTYPE html>
 </body>
 </html>
 """
+
+QUERY = """{crop}
+{frame}
+<div class="caption"><span class="name">{name}</span></div>"""
 
 CARD = """<article>
 <div class="views">{crop}{frame}</div>

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from psarm.runtime.drawing import GREEN, ORANGE, WHITE
-from psarm.runtime.gallery.page_template import CARD, FACT, NOBODY, NOTHING, PAGE, PLAY, QUERY, STYLE, VERDICT
-from psarm.runtime.report import Picture, crop_html, frame_html, jpeg_html
+from psarm.runtime import report_template
+from psarm.runtime.drawing import GREEN, WHITE
+from psarm.runtime.gallery.page_template import CARD, FACT, NOBODY, NOTHING, PLAY, STYLE, VERDICT
+from psarm.runtime.report import Picture, count_words, crop_html, frame_html, jpeg_html, query_html
 
 MARGIN_S = 2.0
 """So much of the video is played before and after a visit."""
@@ -83,23 +84,15 @@ def gallery_page(
         notes: short ones for its foot.
     """
     shown = [_card(rank, card) for rank, card in enumerate(cards, start=1)]
-    return PAGE.format(
-        style=STYLE,
-        gallery=html.escape(gallery),
+    name = f"Person search in {html.escape(gallery)}"
+    return report_template.PAGE.format(
+        style=report_template.STYLE + STYLE,
+        title=f"{name}: {html.escape(', '.join(Path(query.name).name for query in queries))}",
+        heading=f"{name}: {count_words(len(shown))}",
         facts="".join(FACT.format(text=html.escape(fact)) for fact in facts),
-        title=html.escape(", ".join(Path(query.name).name for query in queries)),
-        count=f"{len(shown)} {'hit' if len(shown) == 1 else 'hits'}",
-        queries="\n".join(map(_query, queries)),
+        queries="\n".join(query_html(query, "a query picture") for query in queries),
         cards="\n".join(shown) or NOBODY,
         notes=" · ".join(html.escape(note) for note in notes),
-    )
-
-
-def _query(picture: Picture) -> str:
-    return QUERY.format(
-        crop=crop_html(picture, "the person searched for"),
-        frame=frame_html(picture, "a query picture", "query", ORANGE),
-        name=html.escape(picture.name),
     )
 
 

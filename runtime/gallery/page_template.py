@@ -1,10 +1,6 @@
-"""HTML and CSS of the gallery's page (`psarm.runtime.gallery.page`); fields in braces are filled with `str.format`."""
+"""What the gallery's page (`psarm.runtime.gallery.page`) has that other search pages do not; fields as there."""
 
-from psarm.runtime.report_template import STYLE as SEARCH_STYLE
-
-STYLE = (
-    SEARCH_STYLE
-    + """
+STYLE = """
 header p { margin: 4px 0 0; color: var(--soft); font-size: 13px; overflow-wrap: anywhere; }
 .hits { grid-template-columns: repeat(auto-fill, minmax(min(560px, 100%), 1fr)); }
 .hits .views { height: clamp(210px, 30vw, 380px); }
@@ -26,42 +22,10 @@ aside .caption:last-child { margin-bottom: 0; }
 .unlikely .play a { color: var(--soft); }
 .verdict { grid-column: 1 / -1; color: var(--soft); font-size: 13px; font-style: italic; }
 """
-)
-
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Person search in {gallery}: {title}</title>
-<style>{style}</style>
-</head>
-<body>
-<header><h1>Person search in {gallery}: {count}</h1>
-{facts}</header>
-<main>
-<aside>
-<h2>Query</h2>
-{queries}
-</aside>
-<section>
-<h2>Most similar first</h2>
-<div class="hits">
-{cards}
-</div>
-</section>
-</main>
-<footer>{notes}</footer>
-</body>
-</html>
-"""
+"""Behind the style of all search pages."""
 
 FACT = """<p>{text}</p>
 """
-
-QUERY = """{crop}
-{frame}
-<div class="caption"><span class="name">{name}</span></div>"""
 
 CARD = """<article{kind}>
 <div class="views">{crop}{frame}</div>
