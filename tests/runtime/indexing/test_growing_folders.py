@@ -4,7 +4,6 @@ import cv2
 import pytest
 import toy_bundle as toy
 
-from psarm.runtime import PersonSearch
 from psarm.runtime.gallery.gallery import Gallery
 from psarm.runtime.gallery.writer import GalleryWriter
 from psarm.runtime.indexing.again import FramesAgain
@@ -14,19 +13,6 @@ from psarm.runtime.indexing.sampling import Sampling
 from psarm.runtime.indexing.sources import find_readers
 
 RED = (255, 0, 0)
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory):
-    bundle = toy.make_toy_bundle(tmp_path_factory.mktemp("bundle") / "toy.psarm")
-    with PersonSearch(bundle, "onnxruntime", threads=1) as engine:
-        yield engine
-
-
-@pytest.fixture
-def gallery(tmp_path):
-    with Gallery.create(tmp_path / "gallery", "0" * 64, toy.DIM, "toy.psarm") as gallery:
-        yield gallery
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from made_up_readers import STEP, MadeUp, scene
 
 from psarm.cli.termination import terminated_as_interrupted
 from psarm.errors import GalleryError, StreamError
-from psarm.runtime import PersonSearch
 from psarm.runtime.gallery.gallery import Gallery
 from psarm.runtime.gallery.writer import GalleryWriter
 from psarm.runtime.indexing import detecting
@@ -20,19 +19,6 @@ from psarm.runtime.indexing.indexer import CommitEvery, Indexer
 from psarm.runtime.indexing.reading import Note
 
 EVERY_FRAME, SELDOM = CommitEvery(people=1), CommitEvery(600)
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory):
-    bundle = toy.make_toy_bundle(tmp_path_factory.mktemp("bundle") / "toy.psarm")
-    with PersonSearch(bundle, "onnxruntime", threads=1) as engine:
-        yield engine
-
-
-@pytest.fixture
-def gallery(tmp_path):
-    with Gallery.create(tmp_path / "gallery", "0" * 64, toy.DIM, "toy.psarm") as gallery:
-        yield gallery
 
 
 def index(gallery, engine, *readers, every=SELDOM, batch=2, **options):

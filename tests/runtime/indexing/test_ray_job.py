@@ -15,7 +15,6 @@ import toy_bundle as toy
 from made_up_readers import MadeUp, scene
 
 from psarm.errors import StreamError, UsageError
-from psarm.runtime import PersonSearch
 from psarm.runtime.gallery.gallery import Gallery
 from psarm.runtime.gallery.records import Source
 from psarm.runtime.indexing import ray_job
@@ -29,11 +28,6 @@ from psarm.runtime.indexing.video_file import VideoReader
 
 FRAMES = 200
 STOP = 30
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    return toy.make_toy_bundle(tmp_path_factory.mktemp("bundle") / "toy.psarm")
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +78,8 @@ class Part:
         return (one for one in whole.read() if one.frame >= start * 500_000)
 
 
-def test_what_comes_back_is_what_one_process_gives(here, bundle):
-    with (
-        PersonSearch(bundle, "onnxruntime", threads=1) as engine,
-        detect_with(engine)([(MadeUp("a", 10), -1)]) as events,
-    ):
+def test_what_comes_back_is_what_one_process_gives(here, engine):
+    with detect_with(engine)([(MadeUp("a", 10), -1)]) as events:
         whole = list(filter(None, events))
     with detect_on_ray(here, RayOptions(frames_per_chunk=3))([(Parts("a", 10), -1)]) as events:
         parts = list(events)
@@ -168,7 +159,7 @@ def kill_a_worker():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Ray's own
-def test_a_worker_is_killed_and_every_frame_is_indexed_once(bundle, video, tmp_path, ray):
+def test_a_worker_is_killed_and_every_frame_is_indexed_once(bundle, engine, video, tmp_path, ray):
     def index(gallery, detect, on_change=None):
         [report] = Indexer(gallery, detect, CommitEvery(people=20), on_change).run([reader(video)])
         return report
@@ -190,7 +181,6 @@ def test_a_worker_is_killed_and_every_frame_is_indexed_once(bundle, video, tmp_p
     with (
         Gallery.create(tmp_path / "whole", "0" * 64, toy.DIM, "toy.psarm") as whole,
         Gallery.create(tmp_path / "parts", "0" * 64, toy.DIM, "toy.psarm") as parts,
-        PersonSearch(bundle, "onnxruntime", threads=1) as engine,
     ):
         index(whole, detect_with(engine))
         with pytest.raises(KeyboardInterrupt):

@@ -3,30 +3,14 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-import toy_bundle as toy
 from made_up_readers import START, STEP, MadeUp
 
 from psarm.errors import GalleryError, UsageError
-from psarm.runtime import PersonSearch
 from psarm.runtime.gallery import maintenance
-from psarm.runtime.gallery.gallery import Gallery
 from psarm.runtime.indexing import retention
 from psarm.runtime.indexing.detecting import detect_with
 from psarm.runtime.indexing.indexer import CommitEvery, Indexer
 from psarm.runtime.indexing.retention import Retention
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory):
-    bundle = toy.make_toy_bundle(tmp_path_factory.mktemp("bundle") / "toy.psarm")
-    with PersonSearch(bundle, "onnxruntime", threads=1) as engine:
-        yield engine
-
-
-@pytest.fixture
-def gallery(tmp_path):
-    with Gallery.create(tmp_path / "gallery", "0" * 64, toy.DIM, "toy.psarm") as gallery:
-        yield gallery
 
 
 class Until(Retention):
