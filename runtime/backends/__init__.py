@@ -6,7 +6,9 @@ A backend's module is imported only when that backend is tried, and its library 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from psarm.errors import PsarmError, UsageError
 from psarm.runtime.backends import compiled_cache, ort_providers
@@ -87,7 +89,11 @@ def check_options(bundle: Bundle, name: str, precision: str, here: bool = True) 
     if precision not in ("auto", *PRECISIONS):
         known = ", ".join(["auto", *PRECISIONS])
         raise UsageError(f"Precision {precision!r}: there is no precision of that name; available: {known}.")
-    if name == "auto" or not here:
+    if not here:
+        return
+    if name == "auto":
+        if precision != "auto":
+            _check_some_runs(bundle, precision)
         return
     status = probe_backend(name)
     if not status.loads:
@@ -126,17 +132,12 @@ def _open_fastest(bundle: Bundle, precision: str, threads: int | None) -> tuple[
         passed_over.append(BackendStatus("onnxruntime on a GPU", False, why))
     failures: list[PsarmError] = []
     for name in _fastest_first():
-        status = probe_backend(name)
-        if not status.loads:
+        status, fits = _judge(bundle, name, precision)
+        if not fits:
             passed_over.append(status)
             continue
-        kind = load_backend(name)
-        if precision not in (runs := kind.precisions(bundle)):
-            why = f"runs this bundle in {', '.join(runs)} only" if runs else "the bundle holds nothing for it"
-            passed_over.append(BackendStatus(name, True, why))
-            continue
         try:
-            backend = kind(bundle, precision, threads)
+            backend = load_backend(name)(bundle, precision, threads)
         except PsarmError as error:
             failures.append(error)
             passed_over.append(BackendStatus(name, True, str(error).rstrip(".")))
@@ -146,6 +147,33 @@ def _open_fastest(bundle: Bundle, precision: str, threads: int | None) -> tuple[
         return backend, why + (f"; passed over: {others}" if others else "")
     if failures:
         raise failures[0]
+    _refuse(bundle, precision, passed_over)
+
+
+def _check_some_runs(bundle: Bundle, precision: str) -> None:
+    passed_over: list[BackendStatus] = []
+    for name in _fastest_first():
+        status, fits = _judge(bundle, name, precision)
+        if fits:
+            return
+        passed_over.append(status)
+    _refuse(bundle, precision, passed_over)
+
+
+def _judge(bundle: Bundle, name: str, precision: str) -> tuple[BackendStatus, bool]:
+    """A backend as `auto` sees it, and whether it takes it, as far as that shows without loading graphs."""
+    status = probe_backend(name)
+    if not status.loads:
+        return status, False
+    runs = load_backend(name).precisions(bundle)
+    if precision in runs:
+        return status, True
+    why = f"runs this bundle in {', '.join(runs)} only" if runs else "the bundle holds nothing for it"
+    return BackendStatus(name, True, why), False
+
+
+def _refuse(bundle: Bundle, precision: str, passed_over: Sequence[BackendStatus]) -> NoReturn:
+    """Raise `UsageError`: none of the backends, which are all `passed_over`, runs the bundle in this precision."""
     if any(status.loads for status in passed_over) and precision != "bf16":
         bundle.resolve_precision(precision)  # raises where the bundle holds no such graphs
     reasons = "; ".join(f"{one.name}: {one.detail}" for one in passed_over)

@@ -164,6 +164,7 @@ def test_who_was_seen_longer_ago_than_is_kept_is_purged(bundle, videos, tmp_path
         (("--start", "yesterday"), "2026-03-01T14:30"),
         (("--backend", "foo"), "no backend of that name"),
         (("--precision", "int8"), "runs "),
+        (("--precision", "int8", "--backend", "auto"), "holds no int8 graphs"),
         (("--backend", "foo", "--ray", "local"), "no backend of that name"),
     ],
 )

@@ -9,6 +9,7 @@ from psarm.runtime import Bundle
 from psarm.runtime.backends import (
     BACKENDS,
     _fastest_first,
+    check_options,
     conditions,
     open_backend,
     ort_providers,
@@ -113,6 +114,23 @@ def test_auto_goes_by_precision_too(bundle, put):
     put(Useless)
     with pytest.raises(UsageError, match="holds no int8 graphs, only fp32; export it with"):
         open_backend(bundle, precision="int8")
+
+
+def test_what_auto_would_refuse_shows_without_loading_graphs(bundle, put):
+    put(Absent, Failing, Other)
+    check_options(bundle, "auto", "bf16")
+    check_options(bundle, "auto", "int8")
+    put(Absent, Useless, Absent, Other)
+    for precision, said in (("bf16", "No backend runs the bundle .* in bf16 here"), ("fp32", "in fp32 here")):
+        with pytest.raises(UsageError, match=said) as refused:
+            check_options(bundle, "auto", precision)
+        with pytest.raises(UsageError) as opened:
+            open_backend(bundle, precision=precision)
+        assert str(refused.value) == str(opened.value)
+    put(Useless)
+    with pytest.raises(UsageError, match="holds no int8 graphs"):
+        check_options(bundle, "auto", "int8")
+    check_options(bundle, "auto", "int8", here=False)
 
 
 def test_nothing_that_opens_or_loads(bundle, put):
