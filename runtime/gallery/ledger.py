@@ -20,7 +20,7 @@ Segment = dict[str, Any]
 NOTHING_DONE = -1
 """Last frame of a source without a segment."""
 
-_BEFORE_FIRST: Segment = {"last_frame": NOTHING_DONE, "finished": False, "state": "{}", "next_visit": 0}
+_BEFORE_FIRST: Segment = {"last_frame": NOTHING_DONE, "finished": False, "next_visit": 0}
 
 
 def read_sources(store: Store, segments: Mapping[int, list[Segment]] | None = None) -> list[SourceInfo]:
@@ -123,7 +123,6 @@ def progress(source: int, segments: list[Segment]) -> SourceProgress:
         people=sum(segment["people"] for segment in segments),
         reasons=reasons,
         finished=last["finished"],
-        state=json.loads(last["state"]),
         next_visit=last["next_visit"],
     )
 

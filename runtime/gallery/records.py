@@ -82,8 +82,6 @@ class SourceBatch:
     """Reason → frames skipped for it."""
     last_frame: int | None = None
     """Everything up to and with this frame is done, also what was skipped; None: up to the last of `frames`."""
-    state: Mapping[str, Any] = field(default_factory=dict)
-    """What the reader needs to go on after `last_frame`."""
     finished: bool = False
 
 
@@ -100,7 +98,6 @@ class SourceProgress:
     people: int
     reasons: Mapping[str, int]
     finished: bool
-    state: Mapping[str, Any]
     next_visit: int
     """Number of the next new visit."""
 

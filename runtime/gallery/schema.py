@@ -129,7 +129,6 @@ def _segments() -> pa.Schema:
             ("reasons", pa.string()),  # JSON: reason → frames skipped
             ("people", pa.int64()),
             ("next_visit", pa.int64()),  # number of the next new visit
-            ("state", pa.string()),  # JSON: what the reader needs to go on
             ("finished", pa.bool_()),  # nothing of the source is left to do
             ("committed", _time()),
         ]

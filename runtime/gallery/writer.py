@@ -231,7 +231,6 @@ class GalleryWriter:
             "reasons": json.dumps(dict(batch.skips)),
             "people": sum(len(people.scores) for people in batch.frames),
             "next_visit": max([done.next_visit, *(number + 1 for number in numbers)]),
-            "state": json.dumps(dict(batch.state)),
             "finished": batch.finished,
             "committed": committed,
         }

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import writing_process as written
 from writing_process import DIM, START, STEP, frame_people, source_of
@@ -56,18 +57,33 @@ def test_what_was_written_is_there(where):
     assert written.check(where) == 10 * written.FRAMES * written.SOURCES
 
 
+def test_a_gallery_whose_segments_had_a_state_goes_on(where):
+    """It was a column, which nobody set."""
+    written.write(where, 3)
+    with Gallery.open(where) as gallery:
+        rows = gallery.store.segments.to_arrow()
+        rows = rows.append_column("state", pa.array(["{}"] * len(rows)))
+        gallery.store.database.create_table("segments", rows, mode="overwrite")
+    written.write(where, 7)  # over a compaction
+    assert written.check(where) == 10 * written.FRAMES * written.SOURCES
+    with Gallery.open(where) as gallery:
+        assert "state" in gallery.store.segments.schema.names
+        gallery.delete_source(source_of(2).name)
+        assert gallery.info().sources == 2
+
+
 def test_adding_a_source_again_goes_on_or_says_what_differs(where):
     with Gallery.open(where) as gallery, gallery.writer() as writer:
         new = writer.add_source(source_of(0))
         assert (new.source, new.last_frame, new.next_visit, new.finished) == (0, -1, 0, False)
-        writer.commit([SourceBatch(0, frames(0, 0, 12), {"late": 2}, 12 * STEP, {"a": 1}, finished=True)])
+        writer.commit([SourceBatch(0, frames(0, 0, 12), {"late": 2}, 12 * STEP, finished=True)])
         for again in (writer, None):
             if again is None:
                 writer.close()
                 writer = gallery.writer()
             done = writer.add_source(source_of(0))
             assert (done.source, done.last_frame, done.frames, done.skipped) == (0, 12 * STEP, 12, 2)
-            assert done.finished and done.state == {"a": 1} and done.reasons == {"late": 2}
+            assert done.finished and done.reasons == {"late": 2}
             assert done.next_visit == 1 + max(people.visits.max(initial=-1) for people in frames(0, 0, 12))
         for what, value in (("camera", "x"), ("signature", "x"), ("settings", {"fps": 1}), ("kind", "live")):
             named = {"signature": "content"}.get(what, what)

@@ -98,7 +98,7 @@ def test_a_crash_between_any_two_steps_of_a_commit_is_repaired(where, monkeypatc
     for number in range(SOURCES):
         doomed.add_source(source_of(number))
         frames = tuple(frame_people(number, at) for at in range(nexts, nexts + FRAMES))
-        batches.append(SourceBatch(number, frames, {"corrupt": 1}, state={"next": nexts + FRAMES}))
+        batches.append(SourceBatch(number, frames, {"corrupt": 1}))
     with monkeypatch.context() as patch:
         _kill_before(patch, step)(gallery.store)
         with pytest.raises(Killed):
