@@ -95,6 +95,7 @@ def command(
     from psarm.runtime.backends import check_options
     from psarm.runtime.bundle import Bundle
     from psarm.runtime.indexing.indexer import Indexer
+    from psarm.runtime.indexing.ray_job import check_in_parts, connected
     from psarm.runtime.indexing.retention import Retention
     from psarm.runtime.indexing.sources import find_readers
 
@@ -107,11 +108,18 @@ def command(
     taken = _sampling(fps, every, keyframes)
     retention = Retention(keep, display.purged) if keep is not None else None
     readers = find_readers(sources, cameras, taken, starts, give_up_after, display.note)
+    if address:
+        check_in_parts(readers)
     interrupted = False
     with ExitStack() as stack:
-        if address:
-            stack.enter_context(_connected(address, readers, options["threads"]))
-        gallery = stack.enter_context(_open_gallery(where, opened, no_thumbnails, visits_only))
+        gallery = _find_gallery(where)
+        if gallery is None:
+            if address:  # before it is made, not after: a cluster may be out of reach
+                stack.enter_context(connected(address, options["threads"] or 1))
+            gallery = _make_gallery(where, opened, no_thumbnails, visits_only)
+        else:
+            _check_gallery(gallery, where, opened, no_thumbnails, visits_only)
+        stack.enter_context(gallery)
         detect = _detect_on_ray(bundle, gallery, address, workers, options) if address else _detect(bundle, **options)
         indexer = Indexer(gallery, detect, on_change=display.change, notes=display.notes, retention=retention)
         try:
@@ -136,30 +144,39 @@ def _sampling(fps: float | None, every: int | None, keyframes: bool) -> Sampling
     return Sampling(fps, every, keyframes)
 
 
-def _open_gallery(where: str, bundle: Bundle, no_thumbnails: bool, visits_only: bool) -> Gallery:
-    """The gallery there, or a new one; raises `GalleryError` for one of another embedding space or kind."""
-    from psarm.console import err
+def _find_gallery(where: str) -> Gallery | None:
+    """The gallery there; None where one can be made. Raises `GalleryError`."""
     from psarm.runtime.gallery.gallery import Gallery
 
-    embedding = bundle.manifest.embedding
     try:
-        gallery = Gallery.open(where)
+        return Gallery.open(where)
     except GalleryError:
         if "://" not in where and Path(where).exists() and (not Path(where).is_dir() or any(Path(where).iterdir())):
             raise
-        path = str(bundle.path.absolute())
-        gallery = Gallery.create(
-            where, embedding.fingerprint, embedding.size, path, thumbnails=not no_thumbnails, people=not visits_only
-        )
-        err.print(f"Made the gallery {where}.", markup=False)
-    gallery.check(embedding.fingerprint)
+    return None
+
+
+def _make_gallery(where: str, bundle: Bundle, no_thumbnails: bool, visits_only: bool) -> Gallery:
+    from psarm.console import err
+    from psarm.runtime.gallery.gallery import Gallery
+
+    embedding, path = bundle.manifest.embedding, str(bundle.path.absolute())
+    gallery = Gallery.create(
+        where, embedding.fingerprint, embedding.size, path, thumbnails=not no_thumbnails, people=not visits_only
+    )
+    err.print(f"Made the gallery {where}.", markup=False)
+    return gallery
+
+
+def _check_gallery(gallery: Gallery, where: str, bundle: Bundle, no_thumbnails: bool, visits_only: bool) -> None:
+    """Raise `GalleryError` for a gallery of another embedding space, `UsageError` for one that keeps something else."""
+    gallery.check(bundle.manifest.embedding.fingerprint)
     for option, asked, kept, what in (
         ("--no-thumbnails", no_thumbnails, gallery.thumbnails, "thumbnails"),
         ("--visits-only", visits_only, gallery.facts.people, "the people of every frame"),
     ):
         if asked and kept:
             raise UsageError(f"{where} keeps {what} since it was made; leave {option} out, or make another gallery.")
-    return gallery
 
 
 def _detect(bundle: Path, batch: int, **options: Any) -> Detect:
@@ -177,15 +194,6 @@ def _detect(bundle: Path, batch: int, **options: Any) -> Detect:
             yield events
 
     return detect
-
-
-@contextmanager
-def _connected(address: str, readers: Sequence[SourceReader], threads: int | None) -> Iterator[None]:
-    from psarm.runtime.indexing.ray_job import check_in_parts, connected
-
-    check_in_parts(readers)
-    with connected(address, threads or 1):
-        yield
 
 
 def _detect_on_ray(

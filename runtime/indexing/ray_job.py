@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import warnings
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -94,8 +95,8 @@ def check_in_parts(readers: Sequence[SourceReader]) -> None:
 def connected(address: str, threads: int = 1) -> Iterator[None]:
     """A connection to a cluster for engines of so many threads; one that is open already is used and left open.
 
-    To be made before a gallery is opened: Ray starts processes, and Lance does not like to be forked. Raises
-    `UsageError` where no node has so many CPUs, `StreamError` where the cluster cannot be reached.
+    Not to be made while a gallery is read or written: Ray forks, and what Lance is in the middle of does not go on in
+    a fork. Raises `UsageError` where no node has so many CPUs, `StreamError` where the cluster cannot be reached.
     """
     require("ray", feature="psarm index --ray", extra="ray")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -108,7 +109,8 @@ def connected(address: str, threads: int = 1) -> Iterator[None]:
         return
     dashboard = False if address == LOCAL else None  # a cluster has its own
     try:
-        with _silence():
+        with _silence(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Lance's in the fork, where a lock of our progress bars may be held
             ray.init(address=address, include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise StreamError(f"The Ray cluster {address} cannot be reached: {first_line(error)}.") from error

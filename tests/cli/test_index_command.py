@@ -12,6 +12,7 @@ import pytest
 import toy_bundle as toy
 
 from psarm.cli import run
+from psarm.errors import StreamError
 from psarm.runtime.gallery.gallery import Gallery
 from psarm.runtime.gallery.lock import LOCK_FILE
 from psarm.runtime.gallery.writer import GalleryWriter
@@ -178,6 +179,24 @@ def test_a_camera_is_refused_by_a_cluster_before_all(bundle, tmp_path, capfd):
     pytest.importorskip("ray")
     code, _, err = index(capfd, bundle, "rtsp://127.0.0.1:1/door", "--gallery", tmp_path / "gallery", "--ray", "local")
     assert code == 2 and "index it without --ray" in err and not (tmp_path / "gallery").exists()
+
+
+def test_ray_is_started_only_where_something_is_left_to_do(bundle, videos, tmp_path, capfd, monkeypatch):
+    pytest.importorskip("ray")
+
+    def unreachable(address, threads=1):
+        raise StreamError(f"The Ray cluster {address} cannot be reached.")
+
+    monkeypatch.setattr("psarm.runtime.indexing.ray_job.connected", unreachable)
+    arguments = (videos[0], "--gallery", tmp_path / "gallery", "--camera", "door")
+    code, _, err = index(capfd, bundle, *arguments, "--ray", "local")
+    assert code == 1 and err == "Error: The Ray cluster local cannot be reached.\n"
+    assert not (tmp_path / "gallery").exists()
+    assert index(capfd, bundle, *arguments)[0] == 0
+    code, out, err = index(capfd, bundle, *arguments, "--ray", "local")
+    assert code == 0 and cells(out)[0][2:4] == ["4", "4"]
+    assert err == "Nothing was left to do: everything is indexed.\n"
+    assert index(capfd, bundle, videos[1], *arguments[1:], "--ray", "local")[0] == 1
 
 
 def test_a_folder_that_is_no_gallery_is_left_alone(bundle, videos, tmp_path, capfd):
