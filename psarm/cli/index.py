@@ -45,7 +45,8 @@ def parse_times(context: click.Context, parameter: click.Parameter, value: tuple
     multiple=True,
     callback=parse_times,
     metavar="TIME",
-    help="When a video began, such as 2026-03-01T14:30; one for all, or one a source  [default: as the file says].",
+    help="When a video began, such as 2026-03-01T14:30; one for all videos, or one a source  "
+    "[default: as the file says].",
 )
 @click.option("--no-thumbnails", is_flag=True, help="A new gallery keeps no pictures of people.")
 @click.option("--visits-only", is_flag=True, help="A new gallery keeps visits, and not the people of every frame.")

@@ -37,19 +37,23 @@ def find_readers(
     """A reader for each of `sources`: a video, picture, folder of pictures, list of them (.txt, a path a line), address
     (rtsp://…, http://…) or camera's number.
 
-    `cameras` and `starts` (aware; of videos): none, one for all, or one a source. A camera that is away for
+    `cameras`: none, one for all, or one a source. `starts` (aware): none, one for all videos, or one a source, all of
+    them videos then; cameras have the times at which frames come, pictures none. A camera that is away for
     `give_up_after` seconds (None: however long) ends its `read` with `ImageError`. `on_note` is called in threads of
     the readers. An address that holds a password or query is named without and with its camera: `http://host [door]`.
-    Raises `UsageError` for what is no source, two of one name, a start of what is no video file, and `give_up_after`
-    without a camera; `MissingExtraError`. Nothing is opened: what cannot be read fails in its reader's `plan`.
+    Raises `UsageError` for what is no source, two of one name, a start without a video, and `give_up_after` without a
+    camera; `MissingExtraError`. Nothing is opened: what cannot be read fails in its reader's `plan`.
     """
     if not sources:
         raise UsageError("The list of sources is empty; give at least one video, folder, list or camera.")
     given_cameras = _one_each(cameras, len(sources), "cameras")
     given_starts = _one_each(starts, len(sources), "starts")
     _check_starts(given_starts)
-    finder = _Finder(sampling or Sampling(), give_up_after, on_note or (lambda note: None))
+    shared_start = len(starts) == 1 and len(sources) > 1
+    finder = _Finder(sampling or Sampling(), shared_start, give_up_after, on_note or (lambda note: None))
     readers = [finder.find(*one) for one in zip(sources, given_cameras, given_starts, strict=True)]
+    if shared_start and not any(isinstance(reader, VideoReader | WebReader) for reader in readers):
+        raise UsageError("A start is for videos, and none of the sources is one; leave it out.")
     if give_up_after is not None and not any(isinstance(reader, LiveReader | WebReader) for reader in readers):
         raise UsageError("To give up after a while is for cameras, and none of the sources is one; leave it out.")
     names = [reader.source.name for reader in readers]
@@ -59,8 +63,10 @@ def find_readers(
 
 
 class _Finder:
-    def __init__(self, sampling: Sampling, give_up_after: float | None, on_note: OnNote) -> None:
+    def __init__(self, sampling: Sampling, shared_start: bool, give_up_after: float | None, on_note: OnNote) -> None:
+        """`shared_start`: what `find` gets is for all videos among the sources, and not for this one by itself."""
         self._sampling = sampling
+        self._shared_start = shared_start
         self._give_up_after = give_up_after
         self._on_note = on_note
 
@@ -70,11 +76,11 @@ class _Finder:
             return self._address(source, camera, start)
         if source.isdecimal():
             name = f"camera {int(source)}"
-            _check_no_start(name, start)
+            self._check_no_start(name, start)
             return self._live(LocalCamera(int(source)), name, camera or name)
         path = Path(source).absolute()
         if _is_folder(path) or path.suffix.lower() in IMAGE_SUFFIXES | {".txt"}:
-            _check_no_start(str(path), start)
+            self._check_no_start(str(path), start)
             every = self._sampling.every or 1
             pictures = Source(str(path), camera or path.stem, "pictures", settings={"every": every})
             return PicturesReader(path, pictures, every)
@@ -92,8 +98,9 @@ class _Finder:
             name += f" [{camera}]"  # what was left out may be all that tells two apart
         if address.lower().startswith(("http://", "https://")):
             video = self._video(address, name, own_camera, start)
-            return WebReader(address, video, self._live(AddressCamera(address), name, own_camera))
-        _check_no_start(name, start)
+            live = self._live(AddressCamera(address), name, own_camera)
+            return WebReader(address, video, live, surely_video=start is not None and not self._shared_start)
+        self._check_no_start(name, start)
         return self._live(AddressCamera(address), name, own_camera)
 
     def _video(self, address: str, name: str, camera: str, start: datetime | None) -> VideoReader:
@@ -106,6 +113,12 @@ class _Finder:
         source = Source(name, camera, "live", settings=self._sampling.settings())
         return LiveReader(way, source, self._sampling, self._give_up_after, self._on_note)
 
+    def _check_no_start(self, name: str, start: datetime | None) -> None:
+        if start is not None and not self._shared_start:
+            raise UsageError(
+                f"{name} is no video file, so it can be given no start; leave it out or give one for all."
+            )
+
 
 def _check_starts(starts: Sequence[datetime | None]) -> None:
     for start in starts:
@@ -115,11 +128,6 @@ def _check_starts(starts: Sequence[datetime | None]) -> None:
             raise UsageError("A start needs a time zone: 2025-06-01T08:00:00+02:00.")
         if not FIRST_START <= start < LAST_START:
             raise UsageError(f"A start is {start.isoformat()}; one from the years 1900 to 9998 is needed.")
-
-
-def _check_no_start(name: str, start: datetime | None) -> None:
-    if start is not None:
-        raise UsageError(f"{name} is no video file, so it can be given no start; index it by itself, without.")
 
 
 def _check_text(*texts: str | None) -> None:

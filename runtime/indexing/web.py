@@ -16,11 +16,12 @@ from psarm.runtime.video import NETWORK_TIMEOUT_MS
 class WebReader:
     """Reads what is behind an HTTP address, as what it turns out to be when it is planned."""
 
-    def __init__(self, address: str, video: VideoReader, live: LiveReader) -> None:
-        """Of the same name and camera."""
+    def __init__(self, address: str, video: VideoReader, live: LiveReader, surely_video: bool = False) -> None:
+        """Of the same name and camera; `surely_video`: a camera is refused, because a start was given for a video."""
         self._address = address
         self._video = video
         self._live = live
+        self._surely_video = surely_video
 
     @property
     def source(self) -> Source:
@@ -50,7 +51,7 @@ class WebReader:
     def _reader(self) -> VideoReader | LiveReader:
         if self._is_file():
             return self._video
-        if self._video.source.start is not None:
+        if self._surely_video:
             raise ImageError(f"{self._video.source.name} is a camera, so it can be given no start.")
         return self._live
 

@@ -151,6 +151,9 @@ def test_what_does_not_answer_over_http_is_taken_for_neither_file_nor_camera():
             camera.chunks(10)
         with pytest.raises(ImageError, match="no start"):
             reader(f"http://127.0.0.1:{port}/video", starts=[datetime.now(UTC)]).plan()
+        addresses = [f"http://127.0.0.1:{port}/{name}" for name in ("video", "other")]
+        readers = find_readers(addresses, starts=[datetime.now(UTC)])
+        assert [(one.plan().kind, one.source.start) for one in readers] == [("live", None)] * 2
 
 
 def test_a_file_over_http_is_read_as_a_file(tmp_path):

@@ -150,6 +150,19 @@ def test_the_time_is_the_given_start_or_what_the_file_says_or_unknown(tmp_path):
         find_readers([str(path)], give_up_after=3)
 
 
+def test_one_start_is_for_the_videos_among_the_sources(tmp_path):
+    path = write_video(tmp_path / "a.mp4", 3)
+    others = ["rtsp://127.0.0.1:1/live", "7", str(tmp_path)]
+    readers = find_readers([str(path), *others], starts=[START])
+    assert [one.source.start for one in readers] == [START, None, None, None]
+    assert all("start" not in one.source.settings for one in readers[1:])
+    with pytest.raises(UsageError, match="none of the sources is one"):
+        find_readers(others, starts=[START])
+    for other in others:
+        with pytest.raises(UsageError, match="given no start"):
+            find_readers([str(path), other], starts=[START, START])
+
+
 @pytest.mark.parametrize("name", ["mp4", "mkv", "ts"])
 def test_damage_in_the_middle_is_skipped_and_counted(tmp_path, name):
     path = write_video(tmp_path / f"a.{name}", 120)
