@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import cv2
 import numpy as np
 
-from psarm.errors import ImageError
+from psarm.errors import ImageError, UsageError
 from psarm.runtime.indexing.decoding import MOST_REORDERED, decode, picture, video_stream
 from psarm.runtime.video import NETWORK_TIMEOUT_MS, Frame
 
@@ -29,7 +29,8 @@ class Camera(Protocol):
         """Opens it; for each frame what makes a picture of it, None where it is damaged. `keyframes`: only those.
 
         None for what came and could not even be decoded; where nothing else comes for long, that is an error.
-        Ends where the camera does; raises `ImageError` that says why, with no address in it.
+        Ends where the camera does; raises `ImageError` that says why, with no address in it, and `UsageError` where it
+        is none.
         """
 
 
@@ -51,6 +52,8 @@ class AddressCamera:
                 stream = video_stream(container)
                 if stream is None:
                     raise ImageError("it sends no video that can be decoded")
+                if container.duration and self._address.lower().startswith("http"):
+                    raise UsageError("it is a file and no camera, which shows only now; the same command reads it")
                 packets = _Watched(container, stream, keyframes)
                 for frame in decode(stream, packets, keyframes):
                     if frame is None:

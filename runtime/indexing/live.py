@@ -58,7 +58,7 @@ class RisingClock:
 
 
 class LiveReader:
-    """Reads a camera until it is closed; one that goes is waited for and tried again."""
+    """Reads a camera until it is closed; one that goes, or is not there yet, is waited for and tried again."""
 
     def __init__(
         self, camera: Camera, source: Source, sampling: Sampling, give_up_after: float | None, on_note: OnNote

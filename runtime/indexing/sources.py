@@ -115,9 +115,7 @@ class _Finder:
 
     def _check_no_start(self, name: str, start: datetime | None) -> None:
         if start is not None and not self._shared_start:
-            raise UsageError(
-                f"{name} is no video file, so it can be given no start; leave it out or give one for all."
-            )
+            raise UsageError(f"{name} is no video file, so it can be given no start; leave it out or give one for all.")
 
 
 def _check_starts(starts: Sequence[datetime | None]) -> None:

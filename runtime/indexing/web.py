@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import cached_property
+from pathlib import PurePosixPath
 
 from psarm.errors import ImageError, UsageError
 from psarm.runtime.gallery.records import Source
 from psarm.runtime.indexing.live import LiveReader
 from psarm.runtime.indexing.reading import Chunk, Skip, TakenFrame
 from psarm.runtime.indexing.video_file import VideoReader
-from psarm.runtime.video import NETWORK_TIMEOUT_MS
+from psarm.runtime.video import NETWORK_TIMEOUT_MS, VIDEO_SUFFIXES
 
 
 class WebReader:
@@ -29,7 +31,8 @@ class WebReader:
         return self._reader.source if "_reader" in self.__dict__ else self._video.source
 
     def plan(self) -> Source:
-        """Ask the server; raises `ImageError` where it does not answer, so that nothing is taken for what it is not."""
+        """Ask the server. Raises `ImageError` where it has no video, or does not answer for an address that is surely a
+        file's; behind any other there may be a camera, which is waited for in `read`."""
         return self._reader.plan()
 
     def read(self, after: int = -1) -> Iterator[TakenFrame | Skip]:
@@ -63,11 +66,12 @@ class WebReader:
         try:
             with av.open(self._address, timeout=NETWORK_TIMEOUT_MS / 1000, metadata_errors="replace") as container:
                 return bool(container.duration)
-        except av.error.HTTPError as error:
-            raise ImageError(f"{name} cannot be read: the server says {error.strerror}.") from None
         except (av.error.ExitError, av.error.TimeoutError):
-            text = f"{name} cannot be read: it was silent for {NETWORK_TIMEOUT_MS / 1000:g} seconds."
-            raise ImageError(text) from None
+            reason, away = f"it was silent for {NETWORK_TIMEOUT_MS / 1000:g} seconds", True
         except av.error.FFmpegError as error:
             # Not str(error), which has the address with its password.
-            raise ImageError(f"{name} cannot be read: {error.strerror}.") from None
+            reason, away = str(error.strerror), isinstance(error, OSError | av.error.HTTPServerError)
+        named_as_file = PurePosixPath(re.split("[?#]", self._address)[0]).suffix.lower() in VIDEO_SUFFIXES
+        if away and not named_as_file and not self._surely_video:
+            return False  # should it be a file all the same, the camera's reader says so
+        raise ImageError(f"{name} cannot be read: {reason}.")

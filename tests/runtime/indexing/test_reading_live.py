@@ -10,7 +10,7 @@ from itertools import islice, pairwise
 import cv2
 import numpy as np
 import pytest
-from small_videos import mjpeg_camera, rtsp_camera, server, shades, write_video
+from small_videos import FileServer, mjpeg_camera, rtsp_camera, server, shades, write_video
 
 from psarm.errors import ImageError, UsageError
 from psarm.runtime.gallery.records import Source
@@ -138,15 +138,50 @@ def test_nobody_there_is_given_up_after_a_while():
     assert [note.event for note in notes] == ["gone"] and "secret" not in str(raised.value) + notes[0].text
 
 
-def test_what_does_not_answer_over_http_is_taken_for_neither_file_nor_camera():
+def test_a_camera_over_http_that_is_away_at_the_start_is_waited_for():
     with server(lambda connection, dying: None) as port:
         pass
-    camera = reader(f"http://user:secret@127.0.0.1:{port}/video", give_up_after=1)
-    with pytest.raises(ImageError, match="cannot be read: Connection refused") as raised:
-        camera.plan()
-    assert "secret" not in str(raised.value)
+    notes = []
+    camera = reader(f"http://user:secret@127.0.0.1:{port}/video", on_note=notes.append)
+    assert camera.plan().kind == "live"
+    frames = []
+    waiting = threading.Thread(target=lambda: frames.extend(taken(camera.read(), 5)))
+    waiting.start()
+    time.sleep(0.3)
+    assert waiting.is_alive() and not frames
     with server(mjpeg_camera(PICTURES), port):
-        assert camera.plan().kind == "live"
+        waiting.join(10)
+        camera.close()
+    assert len(frames) == 5 and [note.event for note in notes] == ["gone", "back"] and "secret" not in repr(notes)
+    with pytest.raises(ImageError, match=r"away for 0\.3 s \(Connection refused\)"):
+        list(reader(f"http://127.0.0.1:{port}/video", give_up_after=0.3).read())
+
+
+def test_a_file_over_http_whose_server_is_away_at_the_start_fails_at_once(tmp_path):
+    with server(lambda connection, dying: None) as port:
+        pass
+    address = f"http://user:secret@127.0.0.1:{port}"
+    for name, settings in (
+        ("a.mp4", {}),
+        ("A.MKV?key=secret", {"cameras": ["door"]}),
+        ("a", {"starts": [datetime.now(UTC)]}),
+    ):
+        with pytest.raises(
+            ImageError, match=r"/a.* cannot be read: Connection refused\.$|/A\.MKV .door. cannot"
+        ) as raised:
+            reader(f"{address}/{name}", **settings).plan()
+        assert "secret" not in str(raised.value)
+    unnamed = reader(f"{address}/download")
+    assert unnamed.plan().kind == "live"
+    with server(FileServer(write_video(tmp_path / "a.mp4").read_bytes()).handle, port):
+        with pytest.raises(UsageError, match="it is a file and no camera"):
+            list(unnamed.read())
+        assert reader(f"{address}/download").plan().kind == "video"
+
+
+def test_what_a_camera_over_http_cannot_be_asked_for():
+    with server(mjpeg_camera(PICTURES)) as port:
+        camera = reader(f"http://127.0.0.1:{port}/video")
         with pytest.raises(UsageError, match="is a camera"):
             camera.chunks(10)
         with pytest.raises(ImageError, match="no start"):
