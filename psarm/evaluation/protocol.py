@@ -203,10 +203,8 @@ class SearchProtocol:
             images = np.zeros(len(self.gallery_names), bool)
             images[self.galleries[name][query]] = True
         own = self._own_images[query]
-        if own >= 0:
-            images[own] = False
-        if listing is not None:  # brings the query's own image back where it is listed
-            images[self.galleries[listing][query]] = True
+        if own >= 0 and (listing is None or name != listing):  # a list that says where people are counts as it stands
+            images[own] = listing is not None and own in self.galleries[listing][query]
         if cross_camera:
             images &= self.gallery_cameras != self.query_cameras[query]
         return images

@@ -24,7 +24,9 @@ embedding size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +40,7 @@ from psarm.evaluation.truth import Person, Truth
 from psarm.evaluation.types import DetectionSet, Floating, QueryHits, QueryRanks, SearchMetrics
 
 SCORE_THRESHOLD = 0.5
-# Queries whose similarities are computed in one matrix product: 256 x 40k float32 is 40 MB.
+# Queries whose similarities are computed in one matrix product: 256 x 40k float32 is 40 MB, of which two are held.
 _CHUNK = 256
 # One product with all detections is quicker than picking the gallery's, unless those are fewer than one in so many.
 _SPARSE = 32
@@ -100,7 +102,7 @@ def rank_queries(
     ranks = np.full(len(query_embeddings), -1, np.int64)
     searches = _searches(protocol, detections, query_embeddings, gallery, context, (k1, k2), cross_camera)
     for query, search in enumerate(searches):
-        aps[query], ranks[query] = _score(search.similarities, search.person, search.places)
+        aps[query], ranks[query] = search.score()
     return QueryRanks(aps, ranks)
 
 
@@ -127,14 +129,13 @@ def best_hits(
     people = detections.at_least(SCORE_THRESHOLD)
     searches = _searches(protocol, detections, query_embeddings, gallery, context, (None, None), False)
     for query, search in enumerate(searches):
-        best = np.argsort(-search.similarities, kind="stable")[:count]
-        best = best[search.similarities[best] > -np.inf]
+        best = search.inside(np.argsort(-search.masked(), kind="stable")[:count])
         rows = best if search.row.detections is None else search.row.detections[best]
         filled = slice(0, len(best))
         hits.images[query, filled] = people.images[rows]
         hits.boxes[query, filled] = people.boxes[rows]
         hits.similarities[query, filled] = search.similarities[best]
-        hits.right[query, filled] = np.isin(best, search.positives)
+        hits.right[query, filled] = np.isin(best, search.positives())
     return hits
 
 
@@ -172,10 +173,11 @@ def _check(
 
 @dataclass(frozen=True, eq=False)
 class _Row:
-    """One query beside the detections of its gallery, or beside all, those outside its gallery at -inf."""
+    """One query beside the detections of its gallery, or beside those of all images."""
 
     similarities: Floating  # [m]
-    offsets: NDArray[np.int64]  # [g+1] of the images these lie in
+    images: NDArray[np.int64]  # [m] that these lie in
+    offsets: NDArray[np.int64]  # [g+1] of the images that the row holds, one after the other
     embeddings: Floating  # [m,D]
     detections: NDArray[np.int64] | None = None  # [m] rising, which ones these are; None = all
 
@@ -184,19 +186,44 @@ class _Row:
         return detections if self.detections is None else np.searchsorted(self.detections, detections)
 
 
-def _rows(people: DetectionSet, queries: Floating, searched: Sequence[NDArray[np.bool_]]) -> Iterator[_Row]:
-    """Similarities of each of a block of queries [q,D] with the images it is searched in, bool [G] each."""
-    if _SPARSE * sum(int(np.count_nonzero(images)) for images in searched) < len(searched) * len(people.counts):
-        for query, images in zip(queries, searched, strict=True):
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """Consecutive queries, and their similarities where one product with all detections is to give them."""
+
+    first: int
+    queries: Floating  # [q,D]
+    searched: list[NDArray[np.bool_]]  # [q] of bool [G]
+    similarities: Future[Floating] | None  # [q,M]
+
+    def rows(self, people: DetectionSet) -> Iterator[_Row]:
+        """Similarities of each query with detections of the images it is searched in, maybe of others too."""
+        if self.similarities is not None:
+            for similarities in self.similarities.result():
+                yield _Row(similarities, people.images, people.offsets, people.embeddings)
+            return
+        for query, images in zip(self.queries, self.searched, strict=True):
             listed = np.flatnonzero(images)
             rows = people.rows_of(listed)
             embeddings = people.embeddings[rows]
             offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(people.counts[listed])])
-            yield _Row(embeddings @ query, offsets, embeddings, rows)
-        return
-    for similarities, images in zip(queries @ people.embeddings.T, searched, strict=True):
-        np.copyto(similarities, -np.inf, where=np.repeat(~images, people.counts))
-        yield _Row(similarities, people.offsets, people.embeddings)
+            yield _Row(embeddings @ query, people.images[rows], offsets, embeddings, rows)
+
+
+def _blocks(
+    people: DetectionSet, queries: Floating, searched: Callable[[int], NDArray[np.bool_]], pool: Executor
+) -> Iterator[_Block]:
+    """All queries; `pool` multiplies those of the next block while one is taken."""
+    waiting: _Block | None = None
+    for first in range(0, len(queries), _CHUNK):
+        some = queries[first : first + _CHUNK]
+        images = [searched(query) for query in range(first, first + len(some))]
+        sparse = _SPARSE * sum(map(np.count_nonzero, images)) < len(some) * len(people.counts)
+        block = _Block(first, some, images, None if sparse else pool.submit(np.matmul, some, people.embeddings.T))
+        if waiting is not None:
+            yield waiting
+        waiting = block
+    if waiting is not None:
+        yield waiting
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,18 +232,40 @@ class _Search:
 
     row: _Row
     similarities: Floating  # [m] the row's, after CBGM where there is a context
+    searched: NDArray[np.bool_]  # [G] images; what the row holds of others counts nowhere
     person: Person
 
-    @property
-    def places(self) -> NDArray[np.int64]:
-        """int64 [C], where the person's candidates stand in the row."""
-        return self.row.places(self.person.candidates)
+    def inside(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those places of the row that lie in the images searched."""
+        return places[self.searched[self.row.images[places]]]
 
-    @property
+    def masked(self) -> Floating:
+        """[m] similarities, -inf outside the images searched."""
+        return np.where(self.searched[self.row.images], self.similarities, -np.inf)
+
     def positives(self) -> NDArray[np.int64]:
         """Where the true positives stand in the row."""
-        places = self.places
+        places = self.row.places(self.person.candidates)
         return places[first_best(self.person.candidate_entries, self.similarities[places])] if len(places) else places
+
+    def score(self) -> tuple[float, int]:
+        """AP scaled by recall, and best rank (-1: none)."""
+        positives = self.positives()
+        if len(positives) == 0:
+            return 0.0, -1
+        row, similarity = self.similarities, np.sort(self.similarities[positives])
+        # Below all true positives nothing counts; few stand above, so only these are looked up and sorted.
+        contenders = self.inside(np.flatnonzero(row >= similarity[0]))
+        ranking = np.sort(row[contenders])
+        not_worse = len(ranking) - ranking.searchsorted(similarity)
+        true_not_worse = len(similarity) - similarity.searchsorted(similarity)
+        # Each adds 1/positives of recall at the precision of its similarity; times positives/entries with it.
+        ap = float((true_not_worse / not_worse).sum() / self.person.entries)
+        top = similarity[-1]
+        better = len(ranking) - ranking.searchsorted(top, side="right")
+        equal = contenders[row[contenders] == top]  # rising, with at least one that is right
+        first = positives[row[positives] == top].min()
+        return ap, int(better + equal.searchsorted(first))
 
 
 def _searches(
@@ -235,35 +284,16 @@ def _searches(
     k1, k2 = (ours if given is None else given for given, ours in zip(k, protocol.cbgm, strict=True))
     people = detections.at_least(SCORE_THRESHOLD)
     truth = Truth.in_gallery(protocol, gallery, people)
-    for start in range(0, len(query_embeddings), _CHUNK):
-        block = query_embeddings[start : start + _CHUNK]
-        searched = [protocol.searched(query, gallery, cross_camera) for query in range(start, start + len(block))]
-        for query, row in enumerate(_rows(people, block, searched), start):
-            similarities = row.similarities
-            if context is not None:
-                around = context.of_image(query).embeddings
-                similarities = rerank(similarities, row.offsets, row.embeddings, around, k1, k2)
-            yield _Search(row, similarities, truth.of_query(query, searched[query - start]))
 
+    def searched(query: int) -> NDArray[np.bool_]:
+        return protocol.searched(query, gallery, cross_camera)
 
-def _score(row: Floating, person: Person, places: NDArray[np.int64]) -> tuple[float, int]:
-    """AP scaled by recall and best rank (-1: none) of one query.
-
-    Args:
-        row: [m] similarities, -inf outside the query's gallery.
-        person: the query's person in the gallery.
-        places: int64 [C], where its candidates stand in the row.
-    """
-    if len(places) == 0:
-        return 0.0, -1
-    positives = places[first_best(person.candidate_entries, row[places])]
-    similarity = row[positives]
-    ranking = np.sort(row[row >= similarity.min()])  # what is below all of them counts nowhere
-    not_worse = len(ranking) - np.searchsorted(ranking, similarity, side="left")
-    true_not_worse = len(positives) - np.searchsorted(np.sort(similarity), similarity, side="left")
-    # Each true positive adds 1/positives of recall at the precision of its similarity; times positives/entries with it.
-    ap = float(np.sum(true_not_worse / not_worse) / person.entries)
-    top = similarity.max()
-    first = positives[similarity == top].min()
-    better = len(ranking) - np.searchsorted(ranking, top, side="right")
-    return ap, int(better + np.count_nonzero(row[:first] == top))
+    with ThreadPoolExecutor(1) as pool:
+        for block in _blocks(people, query_embeddings, searched, pool):
+            for query, (row, images) in enumerate(zip(block.rows(people), block.searched, strict=True), block.first):
+                search = _Search(row, row.similarities, images, truth.of_query(query, images))
+                if context is not None:
+                    around = context.of_image(query).embeddings
+                    reranked = rerank(search.masked(), row.offsets, row.embeddings, around, k1, k2)
+                    search = dataclasses.replace(search, similarities=reranked)
+                yield search

@@ -39,8 +39,7 @@ class _Entries:
 class Truth:
     """The entries of every query, and the detections that overlap each enough."""
 
-    query_keys: NDArray[np.int64]  # [Q] key of each query's entries
-    keys: NDArray[np.int64]  # [E] rising
+    ranges: NDArray[np.int64]  # [Q,2] each query's entries, from the first to below the last
     images: NDArray[np.int64]  # [E]
     candidate_offsets: NDArray[np.int64]  # [E+1] candidates of entry e are offsets[e] to offsets[e + 1]
     candidate_entries: NDArray[np.int64]  # [C]
@@ -61,12 +60,12 @@ class Truth:
         enough &= entries.can_be_found[pairs]
         pairs, found = pairs[enough], found[enough]
         offsets = np.searchsorted(pairs, np.arange(len(entries.images) + 1))
-        return cls(query_keys, entries.keys, entries.images, offsets, pairs, found)
+        ranges = np.stack([np.searchsorted(entries.keys, query_keys, side) for side in ("left", "right")], axis=1)
+        return cls(ranges, entries.images, offsets, pairs, found)
 
     def of_query(self, query: int, searched: NDArray[np.bool_]) -> Person:
         """One query's person in the images searched, bool [G]."""
-        key = self.query_keys[query]
-        first, last = np.searchsorted(self.keys, key, "left"), np.searchsorted(self.keys, key, "right")
+        first, last = self.ranges[query]
         rows = slice(self.candidate_offsets[first], self.candidate_offsets[last])
         seen = searched[self.images[first:last]]
         keep = seen[self.candidate_entries[rows] - first]
@@ -85,9 +84,11 @@ def _listed(protocol: SearchProtocol, listing: str) -> _Entries:
     """What a gallery says of each query; of an image that it lists repeatedly, only the first item can be found."""
     located = protocol.located[listing]
     images, first = [np.zeros(0, np.int64)], [np.zeros(0, bool)]
+    first_item = np.zeros(len(protocol.gallery_names), np.int64)  # of each image of one list
     for members, person in zip(protocol.galleries[listing], located, strict=True):
+        first_item[members[::-1]] = np.arange(len(members))[::-1]  # what is written last stays
         images.append(members[person.items])
-        first.append(np.array([np.argmax(members == members[item]) == item for item in person.items], bool))
+        first.append(first_item[images[-1]] == person.items)
     boxes = np.concatenate([np.zeros((0, 4)), *(person.boxes for person in located)])
     keys = np.repeat(np.arange(len(located)), [len(person.items) for person in located])
     return _Entries(keys, np.concatenate(images), boxes, np.concatenate(first))

@@ -123,10 +123,14 @@ def test_both_ways_when_lists_are_few_and_many(monkeypatch):
     """Queries beyond one block; the choice between the two ways is left as it is."""
     case = random_lists_case(5, frames=120, queries=300)
     ways = []
-    rows = search_module._rows
-    monkeypatch.setattr(
-        search_module, "_rows", lambda *a: (ways.append(row.detections is None) or row for row in rows(*a))
-    )
+    blocks = search_module._blocks
+
+    def told(*arguments):
+        for block in blocks(*arguments):
+            ways.extend([block.similarities is not None] * len(block.queries))
+            yield block
+
+    monkeypatch.setattr(search_module, "_blocks", told)
     check(case, "3")
     assert ways == [False] * 300
     check(case, "full")

@@ -1,7 +1,10 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from search_oracle import Case, Dataset, Frame, Query, random_case, search_oracle
 
+from psarm.benchmarks.literal_search import LiteralSearch
 from psarm.errors import DataError, UsageError
 from psarm.evaluation import (
     DetectionSet,
@@ -136,3 +139,18 @@ def test_wrong_arguments_are_named():
         rank_queries(protocol, detections, queries, context=DetectionSet.from_images(wide))
     with pytest.raises(DataError, match="at least one query"):
         SearchProtocol.from_dataset(Dataset(case.dataset.gallery, []))
+
+
+def test_what_is_searched_is_found_whatever_stands_outside():
+    """Most of the gallery lies outside of the lists, much of it as similar as the person: nothing of it counts."""
+    case = random_case(11, ties=True, queries=40, frames=60)
+    protocol = SearchProtocol.from_dataset(case.dataset)
+    rng = np.random.default_rng(0)
+    few = [np.sort(rng.choice(60, 12, replace=False)) for _ in range(40)]
+    listed = dataclasses.replace(protocol, galleries={"12": few}, default_gallery="12")
+    ours = rank_queries(listed, case.detections, case.query_embeddings)
+    literal = LiteralSearch(listed, case.detections)
+    expected = [literal.search(query, case.query_embeddings[query]) for query in range(40)]
+    np.testing.assert_allclose(ours.average_precisions, [ap for ap, _ in expected], rtol=0, atol=1e-9)
+    assert ours.first_ranks.tolist() == [rank for _, rank in expected]
+    assert (ours.first_ranks > 0).any()
