@@ -241,9 +241,9 @@ def _gap_warnings(ticks: NDArray[np.int64], time_base: Fraction) -> Iterator[tup
     even = np.abs(steps - usual) <= 1  # times are rounded
     if len(steps) < FEWEST_STEPS or not len(wide) or even.mean() < EVEN_SHARE:
         return
-    count = int(np.rint(steps[wide] / usual - 1).sum())
+    count = int(np.rint(steps[wide] / steps[even].mean() - 1).sum())
     seconds = float((int(ticks[wide[0]]) - int(ticks[0])) * time_base)
-    more = "" if len(wide) == 1 else f" and {len(wide) - 1} more places"
+    more = {1: "", 2: " and one more place"}.get(len(wide), f" and {len(wide) - 1} more places")
     yield "gap", f"about {count} frames are missing at {seconds:.1f} s{more}"
 
 

@@ -1,6 +1,7 @@
 """Video files: what is due, what comes out, at which times, from wherever reading begins."""
 
 import pickle
+import re
 from datetime import UTC, datetime, timedelta, timezone
 from fractions import Fraction
 from itertools import islice, pairwise
@@ -105,7 +106,7 @@ def test_a_gap_in_even_times_is_noted(tmp_path, name):
     notes = []
     reader(write_video(tmp_path / f"a.{name}", len(times), times=times), on_note=notes.append).plan()
     assert [note.event for note in notes] == ["gap"]
-    assert "about 13 frames are missing at 1.6 s and 1 more places." in notes[0].text
+    assert "about 13 frames are missing at 1.6 s and one more place." in notes[0].text
     reader(write_video(tmp_path / f"b.{name}", 100), on_note=notes.append).plan()
     assert len(notes) == 1
 
@@ -180,6 +181,28 @@ def test_damage_in_the_middle_is_skipped_and_counted(tmp_path, name):
     assert all(one.frame < other.frame for one, other in pairwise(entries))
     alike = [entry for part in reader(path).chunks(12) for entry in part.read()]
     assert [(entry.frame, type(entry)) for entry in alike] == [(entry.frame, type(entry)) for entry in entries]
+
+
+@pytest.mark.parametrize("share", [0.02, 0.05, 0.3])
+def test_damaged_matroska_says_what_it_lacks_and_is_read_to_its_end(tmp_path, share):
+    path = write_video(tmp_path / "a.mkv", 240)
+    whole = comparable(read(path))
+    data = bytearray(path.read_bytes())
+    size = round(len(data) * share)
+    begin = (len(data) - size) // 2
+    data[begin : begin + size] = b"\xa5" * size
+    path.write_bytes(data)
+    notes = []
+    damaged = reader(path, on_note=notes.append)
+    entries = list(damaged.read())
+    assert [note.event for note in notes] == ["gap"]
+    missing = int(re.search(r"about (\d+) frames are missing", notes[0].text)[1])
+    assert len(entries) == damaged.source.planned == 240 - missing < 240
+    taken = [entry for entry in entries if isinstance(entry, TakenFrame)]
+    assert {entry.reason for entry in entries if isinstance(entry, Skip)} <= {DAMAGED} and len(taken) > 100
+    assert entries[0].frame == whole[0][0] and entries[-1].frame == whole[-1][0]
+    same = [one for one in comparable(taken) if one in whole]
+    assert len(same) >= len(taken) - 12  # a keyframe's, of which a part is gone
 
 
 @pytest.mark.parametrize("name", ["mp4", "mkv"])
