@@ -1,4 +1,4 @@
-"""`psarm gallery audit`: which queries were made."""
+"""`psarm gallery audit`: who searched, exported and erased what."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ Entry = dict[str, Any]
 @click.option(
     "--audit-log",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Read this file, where searches were made with --audit-log.",
+    help="Read this file, where --audit-log was given then.",
 )
 @AS_JSON
 def audit(gallery: str, audit_log: Path | None, as_json: bool) -> None:
-    """List the queries that were made: when, by whom, with which picture's name and filters.
+    """List the searches, exports and erasures: when, by whom, with which picture's name or to which file, of whom.
 
     --json prints the lines as they are in the log.
     """
@@ -47,7 +47,7 @@ def audit(gallery: str, audit_log: Path | None, as_json: bool) -> None:
     elif entries:
         print_whole(_table(entries), out)
     else:
-        out.print("No query was made yet.")
+        out.print("Nobody has searched, exported or erased anything yet.")
 
 
 def _own_log(gallery: Gallery) -> Path:
@@ -68,8 +68,8 @@ def _read(path: Path) -> list[Entry]:
             _cells(entry)
         except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise GalleryError(
-                f"Line {number} of {path} is not that of a query: it was changed or cut short; take it out to read the "
-                "others."
+                f"Line {number} of {path} is none of an audit log: it was changed or cut short; take it out to read "
+                "the others."
             ) from error
         entries.append(entry)
     return entries
@@ -79,7 +79,7 @@ def _table(entries: list[Entry]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("time", "user", "what", "query pictures", "filters", "hits")
+    table = Table("time", "user", "what", "pictures or file", "filters", "how many")
     for entry in entries:
         table.add_row(*map(Text, _cells(entry)))
     return table
@@ -88,9 +88,13 @@ def _table(entries: list[Entry]) -> Table:
 def _cells(entry: Entry) -> tuple[str, ...]:
     """A line of the table; raises some error or other for what is not of the log."""
     filters = ", ".join(f"{name} {_text(value)}" for name, value in entry["filters"].items())
-    hits = "failed" if entry["hits"] is None else str(entry["hits"])
+    counts = {name: entry[name] for name in ("hits", "visits", "people") if name in entry}
+    if not counts:
+        raise LookupError("how many")
+    many = "failed" if None in counts.values() else ", ".join(f"{count} {name}" for name, count in counts.items())
     time = local(datetime.fromisoformat(entry["time"]))
-    return time, _text(entry["user"]), _text(entry["what"]), _text(entry["query"]), filters, hits
+    files = entry.get("query", entry.get("out", ""))  # an erasure has none
+    return time, _text(entry["user"]), _text(entry["what"]), _text(files), filters, many
 
 
 def _text(value: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from psarm.cli.gallery_options import AS_JSON, GALLERY
+from psarm.cli.gallery_options import AS_JSON, AUDIT_LOG, GALLERY
 from psarm.errors import UsageError
 
 
@@ -28,9 +28,12 @@ from psarm.errors import UsageError
     help="With mot: frames a second of sources that do not say it themselves, such as cameras.",
 )
 @click.option("--overwrite", is_flag=True, help="With parquet and coco: replace the file that is at OUT.")
+@AUDIT_LOG
 @AS_JSON
-def export(gallery: str, out: Path, layout: str, rate: float | None, overwrite: bool, as_json: bool) -> None:
-    """Write the people of a gallery to OUT, for other tools.
+def export(
+    gallery: str, out: Path, layout: str, rate: float | None, overwrite: bool, audit_log: Path | None, as_json: bool
+) -> None:
+    """Write the people of a gallery to OUT, for other tools; the audit log gets a line.
 
     Visits are named as searches show them, such as 3-17, in the column visit_name (parquet) and as visit (coco); mot
     numbers them from 1 in each source's file, so that 3-17 is 18 in that of source 3.
@@ -41,7 +44,7 @@ def export(gallery: str, out: Path, layout: str, rate: float | None, overwrite: 
 
     _check(out, layout, rate, overwrite)
     facts: dict[str, Any]
-    with Gallery.open(gallery) as opened:
+    with Gallery.open(gallery, audit_log) as opened:
         if layout == "mot":
             files = exporting.write_mot(opened, out, rate)
             facts = {"files": {source: str(path) for source, path in files.items()}}

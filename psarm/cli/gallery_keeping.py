@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from psarm.cli.gallery_options import AS_JSON, GALLERY
+from psarm.cli.gallery_options import AS_JSON, AUDIT_LOG, GALLERY
 from psarm.cli.gallery_sources import full_name
 from psarm.cli.gallery_times import local, parse_age, zone
 from psarm.cli.gallery_words import counts, parse_visits
@@ -54,9 +55,10 @@ def compact(gallery: str, as_json: bool) -> None:
 )
 @click.option("--dry-run", is_flag=True, help="Count what would be erased, and erase nothing.")
 @YES
+@AUDIT_LOG
 @AS_JSON
-def purge(gallery: str, older_than: timedelta, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Erase who was seen longer ago than AGE, from the disk too.
+def purge(gallery: str, older_than: timedelta, dry_run: bool, yes: bool, audit_log: Path | None, as_json: bool) -> None:
+    """Erase who was seen longer ago than AGE, from the disk too; the audit log gets a line.
 
     Where nobody knows when a source was taken, it counts from when it was indexed. Run it every day by cron to keep to
     a retention period.
@@ -64,7 +66,7 @@ def purge(gallery: str, older_than: timedelta, dry_run: bool, yes: bool, as_json
     from psarm.runtime.gallery.gallery import Gallery
 
     moment = datetime.now(UTC) - older_than
-    with Gallery.open(gallery) as opened:
+    with Gallery.open(gallery, audit_log) as opened:
         found = opened.to_be_purged(moment)
         before = f"seen before {local(moment)} ({zone(moment)})"
         if dry_run:
@@ -79,15 +81,16 @@ def purge(gallery: str, older_than: timedelta, dry_run: bool, yes: bool, as_json
 @GALLERY
 @click.argument("name")
 @YES
+@AUDIT_LOG
 @AS_JSON
-def delete_source(gallery: str, name: str, yes: bool, as_json: bool) -> None:
+def delete_source(gallery: str, name: str, yes: bool, audit_log: Path | None, as_json: bool) -> None:
     """Erase the source NAME with its people and visits, from the disk too; it can be indexed again then.
 
-    The end of its path, such as the file's name, will do where no other source has it.
+    The end of its path, such as the file's name, will do where no other source has it. The audit log gets a line.
     """
     from psarm.runtime.gallery.gallery import Gallery
 
-    with Gallery.open(gallery) as opened:
+    with Gallery.open(gallery, audit_log) as opened:
         name = full_name(opened, name)
         _confirm(f"Erase {name} with all that was found in it from {opened.where}?", yes)
         _tell(opened.delete_source(name), f"of {name} erased", as_json)
@@ -98,16 +101,19 @@ def delete_source(gallery: str, name: str, yes: bool, as_json: bool) -> None:
 @click.argument("visits", nargs=-1, required=True, metavar="VISIT...", callback=parse_visits)
 @click.option("--dry-run", is_flag=True, help="Count what would be erased, and erase nothing.")
 @YES
+@AUDIT_LOG
 @AS_JSON
-def delete_visit(gallery: str, visits: tuple[int, ...], dry_run: bool, yes: bool, as_json: bool) -> None:
+def delete_visit(
+    gallery: str, visits: tuple[int, ...], dry_run: bool, yes: bool, audit_log: Path | None, as_json: bool
+) -> None:
     """Erase VISITs with their people, from the disk too: somebody asks to be forgotten.
 
     psarm search --gallery shows which visits there are, as 3-17, and its JSON as one number. They are not indexed again
-    by the same psarm index.
+    by the same psarm index. The audit log gets a line.
     """
     from psarm.runtime.gallery.gallery import Gallery
 
-    with Gallery.open(gallery) as opened:
+    with Gallery.open(gallery, audit_log) as opened:
         found = opened.visits_to_be_deleted(visits)
         if dry_run:
             _tell(found, "would be erased", as_json)

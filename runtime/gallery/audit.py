@@ -1,13 +1,12 @@
-"""A line of JSON for every query to a gallery: who looked for whom where, without pictures and embeddings."""
+"""A line of JSON for every search, export and erasure: who did what with a gallery, without pictures and embeddings."""
 
 from __future__ import annotations
 
 import json
 import os
 import pwd
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,36 +18,52 @@ from psarm.runtime.gallery.search import SearchRequest
 AUDIT_FILE = "audit.jsonl"
 
 
-@dataclass
-class QueryLine:
-    """What is known of a query only after it."""
-
-    hits: int | None = None
-    """None: it failed."""
+Counts = dict[str, int | None]
+"""What is known only after it: how many hits, people, visits; None: it failed."""
 
 
 class AuditLog:
-    """The lines on a gallery's queries. A query that cannot be written down is not answered."""
+    """The lines on a gallery. What cannot be written down is not done."""
 
     def __init__(self, gallery: str, directory: Path | None, path: Path | None) -> None:
         """`directory`: of the gallery, None on object storage; `path`: the file, None for the gallery's own."""
         self._gallery = gallery
         self.path = path or (directory / AUDIT_FILE if directory else None)
 
-    @contextmanager
-    def query(self, what: str, request: SearchRequest, names: Sequence[str]) -> Iterator[QueryLine]:
-        """Write a line after the body, which makes the query and counts its hits; also where it fails.
+    def query(self, what: str, request: SearchRequest, names: Sequence[str]) -> AbstractContextManager[Counts]:
+        """Write a line after the body, which makes the query and counts its `hits`.
 
         Raises:
-            GalleryError: the line cannot be written; the body does not run where that is known before it.
+            GalleryError: the line cannot be written; the body does not run where that is known before it. So do
+                `export` and `erasure`.
         """
+        facts = {
+            "query": list(names),
+            "filters": _filters(request.where),
+            "cbgm": request.context is not None,
+            "top_k": request.top_k,
+        }
+        return self._line(what, facts, ("hits",))
+
+    def export(self, layout: str, target: Path) -> AbstractContextManager[Counts]:
+        """Write a line after the body, which writes the file and counts the `people` in it."""
+        return self._line(f"export_{layout}", {"out": str(target.absolute()), "filters": {}}, ("people",))
+
+    def erasure(self, what: str, filters: Mapping[str, Any]) -> AbstractContextManager[Counts]:
+        """Write a line after the body, which erases what the filters say, and counts the `visits` and `people`."""
+        return self._line(what, {"filters": dict(filters)}, ("visits", "people"))
+
+    @contextmanager
+    def _line(self, what: str, facts: Mapping[str, Any], counted: Sequence[str]) -> Iterator[Counts]:
+        """Write a line after the body, also where it fails."""
         descriptor = self._open()
-        line = QueryLine()
+        counts: Counts = dict.fromkeys(counted)
         try:
-            yield line
+            yield counts
         finally:
+            head = {"time": datetime.now(UTC).isoformat(), "user": _user(), "gallery": self._gallery, "what": what}
             try:
-                self._write(descriptor, _entry(self._gallery, what, request, names, line))
+                self._write(descriptor, {**head, **facts, **counts})
             finally:
                 os.close(descriptor)
 
@@ -59,8 +74,8 @@ class AuditLog:
             return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise GalleryError(
-                f"The audit log {self.path} cannot be written ({error.strerror}), and queries are written down; "
-                "add --audit-log FILE."
+                f"The audit log {self.path} cannot be written ({error.strerror}), and searches, exports and erasures "
+                "are written down; add --audit-log FILE."
             ) from error
 
     def _write(self, descriptor: int, entry: dict[str, Any]) -> None:
@@ -72,20 +87,6 @@ class AuditLog:
             raise GalleryError(f"The audit log {self.path} cannot be written ({error.strerror}).") from error
         if written != len(data):
             raise GalleryError(f"The audit log {self.path} cannot be written: its disk is full.")
-
-
-def _entry(gallery: str, what: str, request: SearchRequest, names: Sequence[str], line: QueryLine) -> dict[str, Any]:
-    return {
-        "time": datetime.now(UTC).isoformat(),
-        "user": _user(),
-        "gallery": gallery,
-        "what": what,
-        "query": list(names),
-        "filters": _filters(request.where),
-        "cbgm": request.context is not None,
-        "top_k": request.top_k,
-        "hits": line.hits,
-    }
 
 
 def _filters(where: Where) -> dict[str, Any]:

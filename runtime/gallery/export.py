@@ -1,14 +1,15 @@
 """The people of a gallery for other tools: as Parquet, COCO and MOT files.
 
-What a writer has not committed yet is left out. Every function raises `GalleryError` where the gallery keeps visits
-only, and leaves nothing half-written.
+What a writer has not committed yet is left out. Every function writes a line to the gallery's audit log, raises
+`GalleryError` where that cannot be done or the gallery keeps visits only, and leaves nothing half-written.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from itertools import groupby
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -37,8 +38,7 @@ def write_parquet(gallery: Gallery, target: Path) -> int:
     The columns are those of the table `people` (`psarm.runtime.gallery.schema`), with the source's name for its number,
     and `visit_name`, the visit as searches show it.
     """
-    _check_people(gallery)
-    return gallery.store.read(lambda store: _write_parquet(store, target))
+    return _export(gallery, "parquet", target, atomic_path, _write_parquet)
 
 
 def write_coco(gallery: Gallery, target: Path) -> int:
@@ -47,8 +47,7 @@ def write_coco(gallery: Gallery, target: Path) -> int:
     An annotation's `track_id` is the number of its visit, `visit` the same as searches show it.
     `file_name` is the source's name and the frame's id behind a #. `width` and `height` are null where unknown.
     """
-    _check_people(gallery)
-    return gallery.store.read(lambda store: _write_coco(store, target))
+    return _export(gallery, "coco", target, atomic_path, _write_coco)
 
 
 def write_mot(gallery: Gallery, target: Path, rate: float | None = None) -> dict[str, Path]:
@@ -60,15 +59,36 @@ def write_mot(gallery: Gallery, target: Path, rate: float | None = None) -> dict
     Raises:
         UsageError: `target` holds something already, or a source has no nominal rate and `rate` is None.
     """
-    _check_people(gallery)
     if is_taken(target):
         raise UsageError(f"{target} holds files already; give a directory that does not exist yet.")
-    return gallery.store.read(lambda store: _write_mot(store, target, rate))
+    files: dict[str, Path] = {}
+
+    def write(store: Store, folder: Path) -> int:
+        names, count = _write_mot(store, folder, rate)
+        files.update({source: target / name for source, name in names.items()})
+        return count
+
+    _export(gallery, "mot", target, atomic_directory, write)
+    return files
 
 
-def _check_people(gallery: Gallery) -> None:
+def _export(
+    gallery: Gallery,
+    layout: str,
+    target: Path,
+    atomic: Callable[[Path], AbstractContextManager[Path]],
+    write: Callable[[Store, Path], int],
+) -> int:
+    """`write` to a temporary path, which is put in place once the audit log has its line; returns how many people."""
     if not gallery.facts.people:
         raise GalleryError(f"{gallery.where} keeps visits only, and the people of frames are what is exported.")
+
+    def read(store: Store) -> int:
+        with atomic(target) as temporary, gallery.audit.export(layout, target) as counts:
+            counts["people"] = count = write(store, temporary)
+        return count
+
+    return gallery.store.read(read)
 
 
 def _write_parquet(store: Store, target: Path) -> int:
@@ -79,7 +99,7 @@ def _write_parquet(store: Store, target: Path) -> int:
     schema = schema.set(schema.get_field_index("source"), pa.field("source", pa.string()))
     written = schema.append(pa.field("visit_name", pa.string()))
     count = 0
-    with atomic_path(target) as temporary, pq.ParquetWriter(temporary, written) as writer:
+    with pq.ParquetWriter(target, written) as writer:
         for info in read_sources(store):
             for batch in _committed(store, info, schema.names):
                 named = [info.source.name] * batch.num_rows
@@ -92,7 +112,7 @@ def _write_parquet(store: Store, target: Path) -> int:
 
 def _write_coco(store: Store, target: Path) -> int:
     infos = read_sources(store)
-    with atomic_path(target) as temporary, temporary.open("w", encoding="utf-8") as file:
+    with target.open("w", encoding="utf-8") as file:
         file.write(json.dumps({"info": {"gallery": store.where}, "categories": [PERSON]})[:-1])
         file.write(', "images": [')
         _write_items(file, _coco_images(store, infos))
@@ -149,25 +169,25 @@ def _coco_annotations(store: Store, infos: list[SourceInfo]) -> Iterator[Row]:
                 }
 
 
-def _write_mot(store: Store, target: Path, rate: float | None) -> dict[str, Path]:
-    infos = read_sources(store)
-    files = {}
-    with atomic_directory(target) as temporary:
-        for info in infos:
-            name = f"{info.progress.source:03d}-{re.sub('[^A-Za-z0-9._-]+', '_', Path(info.source.name).name)}.txt"
-            with (temporary / name).open("w", encoding="ascii") as file:
-                _write_mot_source(file, info.source, _frames(store, info), rate)
-            files[info.source.name] = target / name
-    return files
+def _write_mot(store: Store, folder: Path, rate: float | None) -> tuple[dict[str, str], int]:
+    """Source → name of its file in `folder`, and how many people are in all of them."""
+    names, count = {}, 0
+    for info in read_sources(store):
+        name = f"{info.progress.source:03d}-{re.sub('[^A-Za-z0-9._-]+', '_', Path(info.source.name).name)}.txt"
+        with (folder / name).open("w", encoding="ascii") as file:
+            count += _write_mot_source(file, info.source, _frames(store, info), rate)
+        names[info.source.name] = name
+    return names, count
 
 
 def _write_mot_source(
     file: IO[str], source: Source, frames: Iterator[tuple[int, list[Row]]], rate: float | None
-) -> None:
+) -> int:
+    """Returns how many people."""
     rate = source.rate or rate
     if rate is None and source.kind != "pictures":
         raise UsageError(f"Nobody knows how many frames a second {source.name} has; say it with --rate.")
-    first = None
+    first, count = None, 0
     for frame, rows in frames:
         first = frame if first is None else first
         if source.kind == "pictures":
@@ -180,6 +200,8 @@ def _write_mot_source(
             visit = -1 if row["visit"] is None else (row["visit"] & ((1 << VISIT_BITS) - 1)) + 1
             x, y, width, height = _xywh(row)
             file.write(f"{number},{visit},{x:.2f},{y:.2f},{width:.2f},{height:.2f},{row['score']:.4f},-1,-1,-1\n")
+        count += len(rows)
+    return count
 
 
 def _frames(store: Store, info: SourceInfo) -> Iterator[tuple[int, list[Row]]]:

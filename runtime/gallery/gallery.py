@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from psarm.runtime.gallery.records import (
     Where,
 )
 from psarm.runtime.gallery.repair import repair
-from psarm.runtime.gallery.schema import SCHEMA_VERSION
+from psarm.runtime.gallery.schema import SCHEMA_VERSION, visit_name
 from psarm.runtime.gallery.search import Approximate, SearchRequest, search_frames, search_visits
 from psarm.runtime.gallery.store import Store
 from psarm.runtime.gallery.writer import GalleryWriter
@@ -52,7 +52,7 @@ class Gallery:
     def __init__(self, store: Store, audit_log: Path | None = None) -> None:
         """`Gallery.open` and `Gallery.create` make one."""
         self.store = store
-        self._audit = AuditLog(store.where, store.directory, audit_log)
+        self.audit = AuditLog(store.where, store.directory, audit_log)
 
     @classmethod
     def create(
@@ -74,7 +74,7 @@ class Gallery:
             bundle: path of the bundle the embeddings come from.
             thumbnails: whether visits keep a small picture.
             people: whether the people of every frame are kept; without, only visits are.
-            audit_log: file for the lines on queries; None: `audit.jsonl` in the directory.
+            audit_log: file for the lines on searches, exports and erasures; None: `audit.jsonl` in the directory.
 
         Raises:
             GalleryError: there is a gallery or something else already, or it cannot be written.
@@ -223,10 +223,11 @@ class Gallery:
     def purge(self, older_than: datetime) -> Removed:
         """Erase the people seen before `older_than`, from the disk too.
 
-        People of unknown time go by when their source was added. Sources and how far they are stay.
+        People of unknown time go by when their source was added. Sources and how far they are stay. This and the other
+        erasures write a line to the audit log.
         """
-        with self._writing():
-            return maintenance.purge(self.store, older_than)
+        filters = {"older_than": older_than.isoformat()}
+        return self._erase("purge", filters, lambda: maintenance.purge(self.store, older_than))
 
     def to_be_purged(self, older_than: datetime) -> Removed:
         """What `purge` would erase."""
@@ -234,20 +235,26 @@ class Gallery:
 
     def delete_source(self, name: str) -> Removed:
         """Erase a source with its people and visits, from the disk too; `GalleryError` where there is none such."""
-        with self._writing():
-            return maintenance.delete_source(self.store, name)
+        return self._erase("delete_source", {"source": name}, lambda: maintenance.delete_source(self.store, name))
 
     def delete_visits(self, ids: Collection[int]) -> Removed:
         """Erase visits (`VisitHit.visit`) with their people, from the disk too; they are not indexed again.
 
         Raises `GalleryError`, and erases nothing, where one of them is not there.
         """
-        with self._writing():
-            return maintenance.delete_visits(self.store, ids)
+        filters = {"visits": [visit_name(visit) for visit in ids]}
+        return self._erase("delete_visits", filters, lambda: maintenance.delete_visits(self.store, ids))
 
     def visits_to_be_deleted(self, ids: Collection[int]) -> Removed:
         """What `delete_visits` would erase."""
         return self._read(lambda store: maintenance.visits_to_be_deleted(store, ids))
+
+    def _erase(self, what: str, filters: Mapping[str, Any], erase: Callable[[], Removed]) -> Removed:
+        """`erase`, with a line in the audit log."""
+        with self._writing(), self.audit.erasure(what, filters) as counts:
+            removed = erase()
+            counts.update(visits=removed.visits, people=removed.people)
+        return removed
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -259,9 +266,9 @@ class Gallery:
         self, what: str, find: Callable[[Store], list[Hit]], request: SearchRequest, names: Sequence[str]
     ) -> list[Hit]:
         """What `find` finds, with a line in the audit log."""
-        with self._audit.query(what, request, names) as line:
+        with self.audit.query(what, request, names) as counts:
             found = self._read(find)
-            line.hits = len(found)
+            counts["hits"] = len(found)
         return found
 
     def _read(self, read: Callable[[Store], Result]) -> Result:

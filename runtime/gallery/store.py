@@ -246,6 +246,8 @@ def _said(address: str, what: str) -> Iterator[None]:
             raise
         raise GalleryError(f"{address} {what}: {_cause(error)}") from error
     except OSError as error:
+        if error.filename is not None and not Path(str(error.filename)).is_relative_to(address):
+            raise  # of another file, such as that of an export
         raise GalleryError(f"{address} {what}: {error}") from error
 
 

@@ -180,7 +180,7 @@ def test_calibrate(place, capfd):
 
 
 def test_audit(place, capfd):
-    assert psarm(capfd, "audit", place / "gallery")[1] == "No query was made yet.\n"
+    assert psarm(capfd, "audit", place / "gallery")[1] == "Nobody has searched, exported or erased anything yet.\n"
     with Gallery.open(place / "gallery") as gallery:
         gallery.search(made.VECTORS[0], query_names=["wanted.jpg", "\udcff\u2028.jpg"])
     code, out, _ = psarm(capfd, "audit --json", place / "gallery")
@@ -194,14 +194,37 @@ def test_audit(place, capfd):
     assert code == 1 and "Line 2 of" in err
 
 
+def test_exports_and_erasures_are_in_the_audit_log(place, tmp_path, capfd):
+    gallery, log = place / "gallery", tmp_path / "log.jsonl"
+    assert psarm(capfd, "export --format coco", gallery, tmp_path / "a.json", "--audit-log", log)[0] == 0
+    assert psarm(capfd, "delete-visit --yes", gallery, "0-1", "--audit-log", log)[0] == 0
+    assert psarm(capfd, "delete-source --yes", gallery, "hall.mp4", "--audit-log", log)[0] == 0
+    assert psarm(capfd, "purge --older-than 1s --dry-run", gallery, "--audit-log", log)[0] == 0
+    assert psarm(capfd, "purge --older-than 1s --yes", gallery, "--audit-log", log)[0] == 0
+    assert not (gallery / "audit.jsonl").exists()
+    code, out, _ = psarm(capfd, "audit --json", gallery, "--audit-log", log)
+    entries = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and [entry["what"] for entry in entries] == [
+        *("export_coco", "delete_visits", "delete_source", "purge")
+    ]
+    code, out, _ = psarm(capfd, "audit", gallery, "--audit-log", log)
+    text = " ".join(out.split())
+    assert code == 0 and f"export_coco │ {tmp_path / 'a.json'} │ │ 7 people" in text
+    assert "delete_visits │ │ visits 0-1 │ 1 visits, 1 people" in text and "source " + str(place / "hall.mp4") in text
+
+
+COUNTLESS = {"time": "2026-03-01", "user": "u", "what": "search", "query": [], "filters": {}}
+TIMELESS = {**COUNTLESS, "time": 1, "hits": 1}
+
+
 @pytest.mark.parametrize(
-    "line", [b"5", b"\xff", b"", b"[]", b"{}", b'{"time": 1, "user": "u", "what": "w", "query": [], "filters": {}}']
+    "line", [b"5", b"\xff", b"", b"[]", b"{}", json.dumps(COUNTLESS).encode(), json.dumps(TIMELESS).encode()]
 )
 def test_a_damaged_line_of_the_audit_log_is_named(place, tmp_path, capfd, line):
     log = tmp_path / "log.jsonl"
     log.write_bytes(line + b"\n")
     code, out, err = psarm(capfd, "audit", place / "gallery", "--audit-log", log)
-    assert code == 1 and out == "" and err.startswith(f"Error: Line 1 of {log} is not that of a query")
+    assert code == 1 and out == "" and err.startswith(f"Error: Line 1 of {log} is none of an audit log")
 
 
 @pytest.mark.parametrize("command", ["info", "sources", "compact", "calibrate", "index", "audit"])

@@ -35,6 +35,14 @@ def test_parquet(filled, tmp_path):
     np.testing.assert_allclose(rows[2]["box"], [100, 20, 140, 80])
 
 
+@pytest.mark.parametrize("write", [write_parquet, write_coco, write_mot])
+def test_a_place_that_cannot_be_written_is_not_the_gallery(filled, tmp_path, write):
+    gallery, _ = filled
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OSError, match=str(tmp_path / "file")):
+        write(gallery, tmp_path / "file" / "out")
+
+
 def test_coco(filled, tmp_path):
     gallery, (door, hall, pictures) = filled
     assert write_coco(gallery, tmp_path / "people.json") == 7
