@@ -64,21 +64,18 @@ class Store:
             with _said(address, "cannot be written"):
                 if database.list_tables().tables:
                     raise GalleryError(f"{address} holds tables already; open it, or give an empty place.")
-                _make_tables(database, facts)
+                try:
+                    _make_tables(database, facts)
+                except ValueError as error:  # another process was quicker
+                    raise GalleryError(f"{address} cannot be made: {error}; open it, or give another place.") from error
             return cls(address, database, facts)
         if directory.exists() and (not directory.is_dir() or is_taken(directory)):
             raise GalleryError(f"{address} is there already; open it, or give a directory that does not exist yet.")
         try:
-            if directory.exists():  # may be a mount point, which nothing can be renamed to
-                with _said(address, "cannot be written"):
-                    _make_tables(_connect(address), facts)
-            else:
-                _make_directory(directory, facts)
+            _make_directory(directory, facts)
             bring_to_disk(files_of(directory), directory.parent)
         except OSError as error:
             raise GalleryError(f"{address} cannot be made: {error.strerror}.") from error
-        except ValueError as error:  # another process was quicker
-            raise GalleryError(f"{address} cannot be made: {error}; open it, or give another place.") from error
         return cls(address, _connect(address), facts)
 
     @classmethod
@@ -191,14 +188,21 @@ def _is_gone(error: Exception) -> bool:
 
 
 def _make_directory(directory: Path, facts: GalleryFacts) -> None:
-    """Make a gallery in a directory that does not exist, whole or not at all."""
+    """Make a gallery in a directory that does not exist or is empty, whole or not at all."""
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", suffix=".tmp", dir=directory.parent) as temporary:
+    empty = directory.exists()  # may be a mount point, which nothing can be renamed to
+    within = directory if empty else directory.parent
+    with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", suffix=".tmp", dir=within) as temporary:
         made = Path(temporary, directory.name)
         made.mkdir()  # with the rights of other directories, which the temporary one has not
         with _said(str(directory), "cannot be written"):
             _make_tables(_connect(str(made)), facts)
-        made.rename(directory)  # fails where another process was quicker
+        bring_to_disk(files_of(made), made)  # which is where a full disk shows
+        if not empty:
+            made.rename(directory)  # fails where another process was quicker
+            return
+        for name in (*TABLES, FACTS):  # so does the first of these; the facts last: what has them is complete
+            _folder(made, name).rename(_folder(directory, name))
 
 
 def _make_tables(database: DBConnection, facts: GalleryFacts) -> None:

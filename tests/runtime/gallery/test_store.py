@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import resource
@@ -12,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import writing_process as written
+from lancedb.db import LanceDBConnection
 from writing_process import DIM, START, STEP, frame_people, source_of
 
 from psarm.errors import GalleryError, UsageError
@@ -191,6 +193,46 @@ def test_an_empty_directory_that_is_there_is_used(tmp_path):
     assert (tmp_path / "new").stat().st_mode == there.stat().st_mode
     with Gallery.open(there) as gallery:
         assert gallery.info().people == 0
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["new", "empty"])
+@pytest.mark.parametrize("failing", ["visits", "facts", "fsync"])
+def test_a_gallery_that_cannot_be_made_leaves_nothing(tmp_path, monkeypatch, there, failing):
+    where, create_table = tmp_path / "g", LanceDBConnection.create_table
+    if there:
+        where.mkdir()
+
+    def failing_table(database, name, *arguments, **options):
+        if name == failing:
+            raise RuntimeError("lance error: LanceError(IO): No space left on device")
+        return create_table(database, name, *arguments, **options)
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(LanceDBConnection, "create_table", failing_table)
+    if failing == "fsync":
+        monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(GalleryError, match=rf"{where} cannot be (made|written): .*No space"):
+        Gallery.create(where, "f", DIM, "/b")
+    assert list(tmp_path.rglob("*")) == ([where] if there else [])
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["new", "empty"])
+def test_of_two_that_make_a_gallery_one_does(tmp_path, monkeypatch, there):
+    where, create_table = tmp_path / "g", LanceDBConnection.create_table
+    if there:
+        where.mkdir()
+
+    def meanwhile(database, name, *arguments, **options):
+        if name == "facts":  # the other one has put its first table in place
+            (where / "sources.lance" / "data").mkdir(parents=True)
+        return create_table(database, name, *arguments, **options)
+
+    monkeypatch.setattr(LanceDBConnection, "create_table", meanwhile)
+    with pytest.raises(GalleryError, match=rf"{where} cannot be made: .*not empty"):
+        Gallery.create(where, "f", DIM, "/b")
+    assert [path.name for path in where.iterdir()] == ["sources.lance"] and list(tmp_path.iterdir()) == [where]
 
 
 def test_a_reader_sees_nobody_of_a_source_it_does_not_know(where):
