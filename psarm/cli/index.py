@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +12,14 @@ import click
 
 from psarm.cli.engine_options import EXISTING, FEW_FRAMES, network_options, open_engine, quiet_decoders
 from psarm.cli.gallery_times import parse_age, parse_time
+from psarm.console import err
 from psarm.errors import GalleryError, UsageError
 
 if TYPE_CHECKING:
     from psarm.runtime.bundle import Bundle
     from psarm.runtime.gallery.gallery import Gallery
     from psarm.runtime.indexing.events import Detect, Event
+    from psarm.runtime.indexing.indexer import Indexer
     from psarm.runtime.indexing.reading import SourceReader
     from psarm.runtime.indexing.sampling import Sampling
 
@@ -90,13 +92,12 @@ def command(
     from psarm.extras import require
 
     require("lancedb", "pyarrow", "av", "trackers", feature="psarm index", extra="gallery")
-    from psarm.cli.index_display import IndexProgress, print_reports, raise_failures
+    from psarm.cli.index_display import IndexProgress, print_reports
     from psarm.cli.termination import terminated_as_interrupted
-    from psarm.console import err
     from psarm.runtime.backends import check_options
     from psarm.runtime.bundle import Bundle
     from psarm.runtime.indexing.indexer import Indexer
-    from psarm.runtime.indexing.ray_job import check_in_parts, connected
+    from psarm.runtime.indexing.ray_job import check_in_parts
     from psarm.runtime.indexing.retention import Retention
     from psarm.runtime.indexing.sources import find_readers
 
@@ -112,15 +113,8 @@ def command(
     if address:
         check_in_parts(readers)
     interrupted = False
-    with ExitStack() as stack:
-        gallery = _find_gallery(where)
-        if gallery is None:
-            if address:  # before it is made, not after: a cluster may be out of reach
-                stack.enter_context(connected(address, options["threads"] or 1))
-            gallery = _make_gallery(where, opened, no_thumbnails, visits_only)
-        else:
-            _check_gallery(gallery, where, opened, no_thumbnails, visits_only)
-        stack.enter_context(gallery)
+    cluster = (address, options["threads"] or 1) if address else None
+    with _open_gallery(where, opened, no_thumbnails, visits_only, cluster) as gallery, gallery:
         detect = _detect_on_ray(bundle, gallery, address, workers, options) if address else _detect(bundle, **options)
         indexer = Indexer(gallery, detect, on_change=display.change, notes=display.notes, retention=retention)
         try:
@@ -128,13 +122,19 @@ def command(
                 indexer.run(readers)
         except KeyboardInterrupt:
             interrupted = True
-    reports = indexer.reports
-    print_reports(reports, where, display.purges, as_json)
+    print_reports(indexer.reports, where, display.purges, as_json)
+    _end(indexer, interrupted)
+
+
+def _end(indexer: Indexer, interrupted: bool) -> None:
+    """Say that nothing was to be done; raises `KeyboardInterrupt` and `StreamError` for what ends with an exit code."""
+    from psarm.cli.index_display import raise_failures
+
     if interrupted:
         raise KeyboardInterrupt("What was found so far is in the gallery; the same command goes on after it.")
-    if not indexer.started and all(report.finished for report in reports):
+    if not indexer.started and all(report.finished for report in indexer.reports):
         err.print("Nothing was left to do: everything is indexed.")
-    raise_failures(reports)
+    raise_failures(indexer.reports)
 
 
 def _sampling(fps: float | None, every: int | None, keyframes: bool) -> Sampling:
@@ -145,33 +145,40 @@ def _sampling(fps: float | None, every: int | None, keyframes: bool) -> Sampling
     return Sampling(fps, every, keyframes)
 
 
-def _find_gallery(where: str) -> Gallery | None:
-    """The gallery there; None where one can be made. Raises `GalleryError`."""
-    from psarm.runtime.gallery.gallery import Gallery
+@contextmanager
+def _open_gallery(
+    where: str, bundle: Bundle, no_thumbnails: bool, visits_only: bool, cluster: tuple[str, int] | None
+) -> Iterator[Gallery]:
+    """The gallery there, or a new one; raises `GalleryError` for one of another embedding space or kind.
 
+    `cluster`: address of a Ray cluster, and threads of an engine. Everything is to do for a new gallery, so that it is
+    made only where the cluster is reached; for one that is there, Ray may not be needed at all.
+    """
+    from psarm.runtime.gallery.gallery import Gallery
+    from psarm.runtime.indexing.ray_job import connected
+
+    embedding = bundle.manifest.embedding
     try:
-        return Gallery.open(where)
+        gallery = Gallery.open(where)
     except GalleryError:
         if "://" not in where and Path(where).exists() and (not Path(where).is_dir() or any(Path(where).iterdir())):
             raise
-    return None
+    else:
+        gallery.check(embedding.fingerprint)
+        _check_kept(gallery, where, no_thumbnails, visits_only)
+        yield gallery
+        return
+    path = str(bundle.path.absolute())
+    with connected(*cluster) if cluster else nullcontext():
+        gallery = Gallery.create(
+            where, embedding.fingerprint, embedding.size, path, thumbnails=not no_thumbnails, people=not visits_only
+        )
+        err.print(f"Made the gallery {where}.", markup=False)
+        yield gallery
 
 
-def _make_gallery(where: str, bundle: Bundle, no_thumbnails: bool, visits_only: bool) -> Gallery:
-    from psarm.console import err
-    from psarm.runtime.gallery.gallery import Gallery
-
-    embedding, path = bundle.manifest.embedding, str(bundle.path.absolute())
-    gallery = Gallery.create(
-        where, embedding.fingerprint, embedding.size, path, thumbnails=not no_thumbnails, people=not visits_only
-    )
-    err.print(f"Made the gallery {where}.", markup=False)
-    return gallery
-
-
-def _check_gallery(gallery: Gallery, where: str, bundle: Bundle, no_thumbnails: bool, visits_only: bool) -> None:
-    """Raise `GalleryError` for a gallery of another embedding space, `UsageError` for one that keeps something else."""
-    gallery.check(bundle.manifest.embedding.fingerprint)
+def _check_kept(gallery: Gallery, where: str, no_thumbnails: bool, visits_only: bool) -> None:
+    """Raise `UsageError` where the gallery keeps more than is asked for."""
     for option, asked, kept, what in (
         ("--no-thumbnails", no_thumbnails, gallery.thumbnails, "thumbnails"),
         ("--visits-only", visits_only, gallery.facts.people, "the people of every frame"),
