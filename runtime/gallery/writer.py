@@ -52,8 +52,10 @@ class GalleryWriter:
             with store.said():
                 segments = repair(store)
                 self._sources = {info.progress.source: info.source for info in read_sources(store, segments)}
+                self._ids = {source.name: number for number, source in self._sources.items()}
                 # Of all sources, also of deleted ones, whose numbers are not given again.
                 self._before = {source: progress(source, some) for source, some in segments.items()}
+                self._next = max([*self._sources, *self._before], default=-1) + 1
                 self._numbers = {source: some[-1]["number"] + 1 for source, some in segments.items()}
                 # A compaction leaves one fragment of segments, and every commit adds one.
                 statistics: Any = store.segments.stats()  # a dictionary, whatever it is annotated as
@@ -88,22 +90,19 @@ class GalleryWriter:
         self._check_open()
         if source.start is not None and source.start.tzinfo is None:
             raise UsageError(f"{source.name} starts at {source.start}, without a time zone; give an aware datetime.")
-        known = [number for number, other in self._sources.items() if other.name == source.name]
+        number, grown = self._ids.get(source.name, self._next), False
         with self._store.said():
-            if known and not self._numbers.get(known[0]):
-                number, grown = known[0], False
+            if number == self._next:
+                self._add_source(number, source)
+                self._next += 1
+            elif not self._numbers.get(number):
                 self._store.sources.delete(f"source = {number}")
                 self._add_source(number, source)
-            elif known:
-                number = known[0]
+            else:
                 before = self._sources[number].signature
                 grown = before != source.signature and continues is not None and continues(before)
                 same = replace(source, signature=before) if grown else source
                 check_same(self._store.where, self._sources[number], same)
-            else:
-                number = max([*self._sources, *self._before], default=-1) + 1
-                grown = False
-                self._add_source(number, source)
             if number not in self._progress:
                 self._progress[number] = self._before.get(number) or progress(number, [])
             if grown:
@@ -112,7 +111,7 @@ class GalleryWriter:
 
     def _add_source(self, number: int, source: Source) -> None:
         self._store.sources.add(source_rows(number, source, self._store.sources.schema))
-        self._sources[number] = source
+        self._sources[number], self._ids[source.name] = source, number
 
     def progress(self, source: int) -> SourceProgress:
         """How far a source that was added is: what is committed of it."""

@@ -93,7 +93,9 @@ def test_adding_a_source_again_goes_on_or_says_what_differs(where):
             named = {"signature": "content"}.get(what, what)
             with pytest.raises(GalleryError, match=f"another {named} .*delete-source"):
                 writer.add_source(replace(source_of(0), **{what: value}))
-        assert writer.add_source(source_of(1)).source == 1
+        with _largest_file(100), pytest.raises(GalleryError, match="cannot be written"):
+            writer.add_source(source_of(3))
+        assert writer.add_source(source_of(1)).source == writer.add_source(source_of(1)).source == 1
         with pytest.raises(UsageError, match="without a time zone"):
             writer.add_source(replace(source_of(2), start=datetime(2026, 1, 1)))
         writer.close()
