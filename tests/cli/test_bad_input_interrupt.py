@@ -52,3 +52,26 @@ def test_ctrl_c(bundle, root, tmp_path, name):
     assert printed == "" and "Traceback" not in messages
     assert messages.strip().splitlines()[-1] == "Interrupted."
     assert list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize("lines", [1, 7])
+def test_ctrl_c_while_detect_saves(bundle, tmp_path, lines):
+    """What was written is whole, and nothing else is there."""
+    pictures, out = tmp_path / "pictures", tmp_path / "out"
+    pictures.mkdir()
+    scene = cv2.imencode(".png", toy.draw_scene({0: (255, 0, 0)}))[1].tobytes()
+    for number in range(300):
+        (pictures / f"{number:03}.png").write_bytes(scene)
+    command = [sys.executable, "-m", "psarm", "detect", str(bundle), str(pictures), "--save", str(out), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        first = [process.stdout.readline() for _ in range(lines)]
+        process.send_signal(signal.SIGINT)
+        printed, messages = process.communicate()
+    assert process.returncode == 130, messages
+    assert "Traceback" not in messages and messages.strip().splitlines()[-1] == "Interrupted."
+    saved = sorted(out.iterdir())
+    assert lines <= len(saved) < 300
+    assert [path.name for path in saved] == [f"{number:03}.people.jpg" for number in range(len(saved))]
+    assert all(cv2.imread(str(path)) is not None for path in saved)
+    assert len(saved) - 1 <= len(first) + len(printed.splitlines()) <= len(saved)
