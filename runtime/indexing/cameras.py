@@ -35,16 +35,17 @@ class Camera(Protocol):
 
 
 class AddressCamera:
-    """rtsp://… or http://…, through TCP."""
+    """rtsp://… through TCP, http://… or what else FFmpeg opens."""
 
     def __init__(self, address: str) -> None:
         self._address = address
+        self._rtsp = address.lower().startswith("rtsp")
 
     def frames(self, keyframes: bool) -> Iterator[Callable[[], Frame | None] | None]:
         """See `Camera`."""
         import av
 
-        options = {"rtsp_transport": "tcp"} if self._address.startswith("rtsp") else {}
+        options = {"rtsp_transport": "tcp"} if self._rtsp else {}
         timeout = NETWORK_TIMEOUT_MS / 1000
         since = time.monotonic()
         try:
@@ -52,8 +53,11 @@ class AddressCamera:
                 stream = video_stream(container)
                 if stream is None:
                     raise ImageError("it sends no video that can be decoded")
-                if container.duration and self._address.lower().startswith("http"):
-                    raise UsageError("it is a file and no camera, which shows only now; the same command reads it")
+                if container.duration and not self._rtsp:  # recorders have an end over RTSP too
+                    raise UsageError(
+                        "it has an end, so it is a file and no camera; give a path or an http address, or the same "
+                        "again where its server did not answer before"
+                    )
                 packets = _Watched(container, stream, keyframes)
                 for frame in decode(stream, packets, keyframes):
                     if frame is None:

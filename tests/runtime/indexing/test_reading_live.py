@@ -176,6 +176,8 @@ def test_a_file_over_http_whose_server_is_away_at_the_start_fails_at_once(tmp_pa
     with server(FileServer(write_video(tmp_path / "a.mp4").read_bytes()).handle, port):
         with pytest.raises(UsageError, match="it is a file and no camera"):
             list(unnamed.read())
+        with pytest.raises(UsageError, match="it is a file and no camera"):
+            list(reader(f"file://{tmp_path}/a.mp4").read())
         assert reader(f"{address}/download").plan().kind == "video"
 
 
