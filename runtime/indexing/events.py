@@ -31,7 +31,7 @@ class Found:
     people: Detections
     thumbnail: Callable[[int], bytes]
     """Number of a person, from 0 → JPEG."""
-    size: tuple[int, int] | None = None
+    size: tuple[int, int]
     """Width and height of the frame, pixels."""
 
 

@@ -16,13 +16,13 @@ class Sampling:
     fps: float | None = None
     """So many a second: of every 1/fps seconds, counted from the first frame, the first frame. Not of pictures."""
     every: int | None = None
-    """Every so-manieth, from the first."""
+    """Every N-th, from the first."""
     keyframes: bool = False
     """Those a decoder can begin at. Pictures are all taken."""
 
     def __post_init__(self) -> None:
         if (self.fps is not None) + (self.every is not None) + self.keyframes > 1:
-            raise UsageError("Frames are taken by a rate, by every so-manieth or by keyframes; give one of the three.")
+            raise UsageError("Frames are taken at a rate, every N-th, or the keyframes; give one of the three.")
         if self.fps is not None and not 0 < self.fps < 1000:
             raise UsageError(f"The rate is {self.fps} frames a second; a number above 0 and below 1000 is needed.")
         if self.every is not None and self.every < 1:

@@ -86,7 +86,7 @@ def test_what_comes_back_is_what_one_process_gives(here, engine):
     assert [type(event) for event in parts] == [Found] * 10 + [Ended]
     for one, other in zip(parts[:-1], whole[:-1], strict=True):
         assert (one.source, one.frame, one.time) == (other.source, other.frame, other.time)
-        assert one.size == other.size is not None
+        assert one.size == other.size
         assert one.people.boxes.tolist() == other.people.boxes.tolist()
         assert one.people.embeddings.tolist() == other.people.embeddings.tolist()
         assert [one.thumbnail(n) for n in range(len(one.people))] == [
