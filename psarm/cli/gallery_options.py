@@ -6,7 +6,9 @@ from pathlib import Path
 
 import click
 
-GALLERY = click.argument("gallery")
+from psarm.cli.gallery_path import GalleryPath
+
+GALLERY = click.argument("gallery", type=GalleryPath())
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 AUDIT_LOG = click.option(
     "--audit-log",

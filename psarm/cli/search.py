@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from psarm.cli.engine_options import EXISTING, Frames, check_bundle_first, engine_options, open_engine
+from psarm.cli.gallery_path import GalleryPath
 from psarm.cli.gallery_times import parse_age, parse_time
 from psarm.cli.output_files import check_writable
 from psarm.cli.query_pictures import Box, Choice, Query, box_text, check_choice, parse_boxes, read_queries
@@ -59,7 +60,12 @@ GALLERY_ONLY = frozenset(
 @click.option("--cbgm", is_flag=True, help="Let the people around the query help (context bipartite graph matching).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 @click.option("--html", type=OUT, help="Write a page with pictures to this file.")
-@click.option("--gallery", metavar="DIR", help="Search in this gallery, a directory or s3://… (see psarm index).")
+@click.option(
+    "--gallery",
+    type=GalleryPath(),
+    metavar="DIR",
+    help="Search in this gallery, a directory or s3://… (see psarm index).",
+)
 @click.option("--camera", "cameras", multiple=True, metavar="NAME", help="In a gallery: of this camera; repeatable.")
 @click.option(
     "--source",

@@ -230,4 +230,4 @@ def test_a_damaged_line_of_the_audit_log_is_named(place, tmp_path, capfd, line):
 @pytest.mark.parametrize("command", ["info", "sources", "compact", "calibrate", "index", "audit"])
 def test_no_gallery(tmp_path, capfd, command):
     code, out, err = psarm(capfd, command, tmp_path / "none")
-    assert code == 1 and out == "" and err.startswith(f"Error: {tmp_path / 'none'} does not exist")
+    assert code == 2 and out == "" and f"Directory '{tmp_path / 'none'}' does not exist" in err

@@ -231,7 +231,7 @@ def test_bad_input_is_one_sentence(place, tmp_path, capfd, arguments, code, says
 def test_no_gallery(tmp_path, capfd):
     query = draw(tmp_path / "query.png", {5: RED})
     code, _, err = search(capfd, tmp_path / "none", "--query", query)
-    assert code == 1 and f"{tmp_path / 'none'} does not exist" in err
+    assert code == 2 and f"'{tmp_path / 'none'}' does not exist" in err.replace("\n", " ")
 
 
 def test_the_query_is_written_down(place, tmp_path, capfd):
