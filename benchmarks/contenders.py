@@ -12,11 +12,11 @@ from psarm.benchmarks.fresh_process import Subject
 from psarm.benchmarks.report import PYTORCH, Row
 from psarm.benchmarks.settings import BenchSettings
 from psarm.benchmarks.workloads import Workload
-from psarm.errors import PsarmError
+from psarm.errors import PsarmError, UsageError
 from psarm.evaluation import DetectionsFile
 from psarm.extras import require
 from psarm.runtime import Bundle, PersonSearch
-from psarm.runtime.backends import BACKENDS, conditions
+from psarm.runtime.backends import BACKENDS, check_options, conditions
 
 
 @dataclass
@@ -95,6 +95,21 @@ def _open_bundle(settings: BenchSettings, threads: int, cleanup: ExitStack) -> l
         row = Row(engine.backend, engine.precision, engine.device, size, requested=requested)
         contenders.append(Contender(row, engine))
     return contenders
+
+
+def check_some_run(settings: BenchSettings) -> None:
+    """Raise `UsageError` where nothing of the backends and precisions asked for by name runs the bundle here."""
+    if settings.bundle is None or not (settings.backends or settings.precisions):
+        return
+    bundle, reasons = Bundle.open(settings.bundle), []
+    for backend, precision in _choices(settings, bundle):
+        try:
+            check_options(bundle, backend, precision)
+        except PsarmError as error:
+            reasons.append(str(error))
+        else:
+            return
+    raise UsageError("Nothing was measured: " + " ".join(dict.fromkeys(reasons)))
 
 
 def _choices(settings: BenchSettings, bundle: Bundle) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 
 from psarm.benchmarks.baselines import UNTRAINED, histogram_row, untrained_row
-from psarm.benchmarks.contenders import Contender, open_contenders
+from psarm.benchmarks.contenders import Contender, check_some_run, open_contenders
 from psarm.benchmarks.engines import load_frames
 from psarm.benchmarks.facts import gather_facts
 from psarm.benchmarks.fresh_process import measure_in_fresh_process
@@ -40,11 +40,12 @@ def run_benchmark(settings: BenchSettings) -> BenchReport:
 
     Raises:
         UsageError: a setting cannot be meant: an unknown backend, data set or gallery, or other cameras where there is
-            only one.
+            only one; or nothing of the backends and precisions that it names runs the bundle.
         DataError, ImageError: the data set cannot be read.
         BundleError, CheckpointError: the bundle or checkpoint cannot be opened, or they are not of the same weights.
         MissingExtraError: a checkpoint is given and torch is not installed.
     """
+    check_some_run(settings)
     dataset = read_dataset(settings.dataset, settings.data_root)
     protocol = SearchProtocol.from_dataset(dataset)
     for size in settings.gallery_sizes:

@@ -150,10 +150,18 @@ def test_a_bundle_gives_one_table_and_json(capsys, root, bundle, tmp_path):
     assert report["schema"] == 2 and report["notes"] == []
 
 
+def test_a_precision_that_nothing_runs_fails_before_anything_is_measured(capsys, bundle, tmp_path):
+    nothing = ["--data-root", tmp_path, "--precision"]  # where there is no data set
+    code, printed, err = bench(capsys, bundle, *nothing, "int8")
+    assert (code, printed) == (2, "") and err.startswith("Error: Nothing was measured: The bundle") and "int8" in err
+    code, printed, err = bench(capsys, bundle, *nothing, "fp16", "--backend", "onnxruntime", "--backend", "openvino")
+    assert (code, printed) == (2, "") and err.count("fp16") == 2 and err.count("\n") == 1
+
+
 def test_every_row_failing_is_a_failure(capsys, root, bundle):
-    code, printed, err = bench(capsys, bundle, "--data-root", root, "--precision", "int8", "--quick")
+    code, printed, err = bench(capsys, bundle, "--data-root", root, "--people", 3000, "--quick")
     assert code == 1
-    assert "❌ auto int8: The bundle" in printed and "Nothing ran" in err
+    assert "❌" in printed and "✅" not in printed and "Nothing ran" in err
 
 
 def test_a_row_asked_for_that_fails_is_a_failure(capsys, root, bundle, tmp_path):
