@@ -123,6 +123,8 @@ class LiveReader:
                         return
             except ImageError as error:
                 cause = str(error)
+            if self._stop.is_set():
+                return
             if came is not None and time.monotonic() - came >= STAYED_S:
                 wait = FIRST_WAIT_S
             if gone is None:

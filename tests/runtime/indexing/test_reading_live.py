@@ -257,6 +257,25 @@ def test_back_off_doubles_up_to_a_limit_and_begins_anew_when_the_camera_stayed(m
     assert waits == [0.05, 0.1, 0.2, 0.4, 0.4, *([0.05, 0.1, 0.2] if stayed else [0.4, 0.4, 0.4])]
 
 
+def test_a_camera_that_ends_after_it_was_closed_is_not_gone():
+    notes, closed = [], threading.Event()
+
+    class Ends:
+        def frames(self, keyframes):
+            yield lambda: np.zeros((2, 3, 3), np.uint8)
+            closed.wait()
+            raise ImageError("no route to host")
+
+    camera = LiveReader(Ends(), Source("rtsp://closed", "door", "live"), Sampling(), None, notes.append)
+    entries = camera.read()
+    next(entries)
+    [thread] = [one for one in threading.enumerate() if one.name == "camera rtsp://closed"]
+    camera.close()
+    closed.set()
+    thread.join()
+    assert list(entries) == [] and notes == []
+
+
 def test_what_cannot_be_decoded_is_skipped_and_does_not_count_as_there():
     notes = []
     broken = ["undecoded"] * 2 + [ImageError("no route to host")]
