@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from tiny_runs import assert_equal, state_of
-from torchrun import run, train_command
+from torchrun import train
 
 pytestmark = pytest.mark.slow
 EPOCHS = 5
@@ -33,7 +33,7 @@ def die_at_all(moments, prw, output, **settings):
     for moment, epochs in moments.items():
         flags = ["--resume"] if (output / "last.pt").exists() else []
         program = (SUICIDE, *map(str, moment))
-        result = run(train_command(prw, output, *flags, program=program, **settings))
+        result = train(prw, output, *flags, program=program, **settings)
         # torchrun ends the other processes, and with 1.
         assert result.returncode == (-signal.SIGKILL if settings.get("processes", 1) == 1 else 1), result.stderr
         assert list(output.glob(".*.tmp")) or moment[0] in ("step", "renamed")
@@ -43,9 +43,9 @@ def die_at_all(moments, prw, output, **settings):
 def test_killed_at_four_moments(prw, tmp_path):
     settings = {"train__epochs": EPOCHS, "train__ema": 0.9, "data__workers": 1}
     output, straight = tmp_path / "killed", tmp_path / "straight"
-    assert run(train_command(prw, straight, **settings)).returncode == 0
+    assert train(prw, straight, **settings).returncode == 0
     die_at_all(MOMENTS, prw, output, **settings)
-    assert run(train_command(prw, output, "--resume", **settings)).returncode == 0
+    assert train(prw, output, "--resume", **settings).returncode == 0
     assert_same_training(output, straight)
 
 
@@ -53,7 +53,7 @@ def test_one_of_two_processes_is_killed(prw, tmp_path):
     """The first one while it saves, then the other one in a step."""
     settings = {"train__epochs": EPOCHS, "train__batch_size": 1, "processes": 2}
     output, straight = tmp_path / "killed", tmp_path / "straight"
-    assert run(train_command(prw, straight, **settings)).returncode == 0
+    assert train(prw, straight, **settings).returncode == 0
     die_at_all(OF_TWO_PROCESSES, prw, output, **settings)
-    assert run(train_command(prw, output, "--resume", **settings)).returncode == 0
+    assert train(prw, output, "--resume", **settings).returncode == 0
     assert_same_training(output, straight)
