@@ -14,6 +14,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    SpinnerColumn,
     Task,
     TextColumn,
     TimeElapsedColumn,
@@ -51,6 +52,12 @@ def progress(*extra: ProgressColumn) -> Progress:
         console=err,
         disable=not err.is_terminal,
     )
+
+
+def spinner() -> Progress:
+    """A line a task, for work whose length nobody knows; gone at the end, and hidden as `progress` is."""
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    return Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
 
 
 def fits(table: Table, console: Console) -> bool:

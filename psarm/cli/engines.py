@@ -203,19 +203,9 @@ class _Progress:
     """What is being built: on a terminal a running line with the phase, elsewhere a line a graph."""
 
     def __init__(self, precision: str) -> None:
-        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from psarm.console import err, spinner
 
-        from psarm.console import err
-
-        self._precision, self._err = precision, err
-        self._bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            TimeElapsedColumn(),
-            console=err,
-            transient=True,
-            disable=not err.is_terminal,
-        )
+        self._precision, self._err, self._bar = precision, err, spinner()
         self._tasks: dict[str, Any] = {}
 
     def tell(self, graph: str, phase: str) -> None:

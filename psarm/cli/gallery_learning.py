@@ -87,11 +87,12 @@ def _rates_table(found: Calibration) -> Table:
 @AS_JSON
 def index(gallery: str, kind: IndexKind, queries: int, as_json: bool) -> None:
     """Build an index for psarm search --approximate, and measure what share of the exact hits it finds."""
-    from psarm.console import out, print_whole
+    from psarm.console import out, print_whole, spinner
     from psarm.runtime.gallery.gallery import Gallery
 
-    with Gallery.open(gallery) as opened:
-        reports = opened.build_index(kind, queries=queries)
+    with Gallery.open(gallery) as opened, spinner() as bar:
+        task = bar.add_task("Opening the gallery", total=None)
+        reports = opened.build_index(kind, queries=queries, on_step=lambda step: bar.update(task, description=step))
     if as_json:
         click.echo(json.dumps([asdict(report) for report in reports]))
         return

@@ -33,7 +33,7 @@ from psarm.runtime.gallery.store import Store
 from psarm.runtime.gallery.writer import GalleryWriter
 
 if TYPE_CHECKING:
-    from psarm.runtime.gallery.ann import IndexKind, IndexReport
+    from psarm.runtime.gallery.ann import IndexKind, IndexReport, OnStep
     from psarm.runtime.gallery.calibration import Calibration
 
 Result = TypeVar("Result")
@@ -199,10 +199,15 @@ class Gallery:
             raise GalleryError(f"{self.where} keeps visits only, and no people of single frames; search for visits.")
         return self._search("search_frames", lambda store: search_frames(store, request), request, query_names)
 
-    def build_index(self, kind: IndexKind = "IVF_SQ", k: int = 10, queries: int = 100) -> list[IndexReport]:
-        """Index the embeddings for `approximate` searches, and measure what share of the exact `k` best they find."""
+    def build_index(
+        self, kind: IndexKind = "IVF_SQ", k: int = 10, queries: int = 100, on_step: OnStep = lambda _: None
+    ) -> list[IndexReport]:
+        """Index the embeddings for `approximate` searches, and measure what share of the exact `k` best they find.
+
+        `on_step` is told in words what is begun.
+        """
         with self._writing():
-            return ann.build_index(self.store, kind, k, queries)
+            return ann.build_index(self.store, kind, k, queries, on_step=on_step)
 
     def calibrate(self, target: float = 0.01, pairs: int = 200_000, seed: int = 0) -> Calibration:
         """Estimate from visits of different people how often they look alike; kept in the gallery."""

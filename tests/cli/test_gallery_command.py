@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import gallery_filled as made
 import pytest
 import toy_bundle as toy
+from rich.console import Console
 
 from psarm.cli import run
 from psarm.cli.gallery_hits import hit_visit
@@ -192,6 +193,19 @@ def test_audit(place, capfd):
         log.write("{half")
     code, _, err = psarm(capfd, "audit", place / "gallery")
     assert code == 1 and "Line 2 of" in err
+
+
+def test_what_takes_long_is_said_on_a_terminal(place, monkeypatch, capfd):
+    def build_index(gallery, kind, queries, on_step):
+        on_step("Building the index of 9 people")
+        return []
+
+    monkeypatch.setattr(Gallery, "build_index", build_index)
+    for terminal in (True, False):
+        shown = io.StringIO()
+        monkeypatch.setattr("psarm.console.err", Console(file=shown, force_terminal=terminal, width=80))
+        assert psarm(capfd, "index --json", place / "gallery")[:2] == (0, "[]\n")
+        assert ("Building the index of 9 people" in shown.getvalue()) == terminal
 
 
 def test_exports_and_erasures_are_in_the_audit_log(place, tmp_path, capfd):

@@ -8,7 +8,10 @@ import pytest
 from gallery_tables import random_rows, tables
 
 from psarm.errors import UsageError
+from psarm.runtime.gallery import ann
 from psarm.runtime.gallery.ann import build_index
+from psarm.runtime.gallery.context import ORDER
+from psarm.runtime.gallery.nearest import nearest
 from psarm.runtime.gallery.records import Where
 from psarm.runtime.gallery.search import Approximate, SearchRequest, search_frames, search_visits
 
@@ -46,6 +49,64 @@ def test_an_index_that_is_looked_at_whole_finds_what_the_exact_search_finds(kind
         exact = search_frames(made, SearchRequest(query, 5, where))
         through = search_frames(made, SearchRequest(query, 5, where, approximate=EVERYTHING))
         assert [hit.frame for hit in exact] == [hit.frame for hit in through]
+
+
+@pytest.mark.parametrize("batch", [7, 4096])
+@pytest.mark.parametrize("coarse", [False, True], ids=["random", "many equal"])
+def test_recall_is_that_of_exact_searches_one_by_one(batch: int, coarse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ann, "ROWS_AT_ONCE", batch)
+    made = tables(random_rows(seed=6, frames=240, coarse=coarse))
+    made.people.delete("source = 1")  # so that row ids are no places
+    monkeypatch.setattr(ann, "nearest", losing)
+    for k in (1, 4, 1000):
+        report, _ = build_index(made, "IVF_SQ", k, 30, smallest=100)
+        assert report.recall == one_by_one(made.people, k, 30)
+        assert 0 < report.recall < 1
+
+
+def losing(*arguments: Any) -> Any:
+    """As through an index that loses every third row."""
+    *exactly, approximate = arguments
+    rows = nearest(*exactly)
+    return rows if approximate is None else rows.filter(np.arange(len(rows)) % 3 != 1)
+
+
+def one_by_one(table: Any, k: int, queries: int) -> float:
+    """Recall by an exact search a query."""
+    places = np.random.default_rng(0).choice(table.count_rows(), queries, replace=False)
+    found = wanted = 0
+    for row in table.take_offsets(places.tolist()).to_arrow().to_pylist():
+        query = np.array(row["embedding"], np.float32)
+        query /= max(np.linalg.norm(query), 1e-12)
+        exact, through = (
+            [
+                similarity
+                for *key, similarity in zip(*(rows[name].to_pylist() for name in (*ORDER, "similarity")), strict=True)
+                if key != [row[name] for name in ORDER]
+            ][:k]
+            for rows in (losing(table, query, k + 1, ORDER, ORDER, None, way) for way in (None, Approximate()))
+        )
+        wanted += len(exact)
+        found += sum(similarity >= exact[-1] for similarity in through)
+    return found / wanted
+
+
+def test_an_exact_pass_reads_the_table_once_and_times_few_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = []
+
+    def watched(*arguments: Any) -> Any:
+        exact.append(arguments[-1] is None)
+        return nearest(*arguments)
+
+    monkeypatch.setattr(ann, "nearest", watched)
+    said: list[str] = []
+    made = tables(random_rows(seed=7, frames=300))
+    report, _ = build_index(made, "IVF_SQ", queries=20, smallest=300, on_step=said.append)
+    assert sum(exact) == 5 and len(exact) == 5 + 1 + 20 and report.exact_ms is not None
+    assert said == [
+        f"Building the index of {report.rows} people",
+        f"Measuring the index of {report.rows} people with 20 queries",
+    ]
 
 
 def test_a_narrow_filter_loses_no_hits_in_few_partitions() -> None:
