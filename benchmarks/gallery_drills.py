@@ -75,12 +75,17 @@ def drawn_pictures(work: Path) -> list[Frame]:
 
 
 def measured_rate(setting: Setting) -> float:
-    """Frames a second that `psarm index` does here, without its start: of a clip that takes some seconds."""
+    """Frames a second that `psarm index` does here, without its start: of a clip that takes some seconds.
+
+    Raises `UsageError` where nobody is found: the drills look at what becomes of people.
+    """
     rate = 0.0
     for number in range(2):
         length = replace(setting, rate=rate).length_of(SPEED_SECONDS)
         clip = write_clip(setting.frames, length, setting.work / f"speed{number}.mkv")
         [report] = index_whole(setting, [clip], setting.work / f"speed{number}.gallery")["sources"]
+        if not report["people"]:
+            raise UsageError(f"{setting.bundle} finds nobody in the pictures; give a --video of people that it finds.")
         rate = report["new"] / report["seconds"]
     return rate
 
@@ -136,6 +141,7 @@ def main(
             "machine": asdict(describe_machine()),
             "versions": package_versions(),
             "load_average": load,
+            "pictures": "synthetic scenes" if video is None else video.name,
             "frame": [height, width],
             "frames_a_second": round(setting.rate, 2),
             "drills": rows,

@@ -68,9 +68,8 @@ class Process:
 
     @property
     def one_sentence(self) -> bool:
-        """Whether it failed as commands do: a last line `Error: …`, and no traceback."""
-        lines = self.said.strip().splitlines()
-        return bool(lines) and "Error: " in self.said and "Traceback" not in self.said and "panicked" not in self.said
+        """Whether it said why it failed as commands do: `Error: …`, and no traceback, of Rust code neither."""
+        return "Error: " in self.said and "Traceback" not in self.said and "panicked" not in self.said
 
     @property
     def error(self) -> str:

@@ -83,8 +83,9 @@ def read_only_gallery(setting: Setting) -> Outcome:
                 code = process.wait()
             outcome.check(f"{name} is refused in one sentence", code in (1, 2) and process.one_sentence)
             outcome.figures[name] = process.error[-300:]
-    outcome.check("a search that is not noted names --audit-log", "--audit-log" in str(outcome.figures))
-    outcome.check("what is in it can be asked", info is not None and len(contents.visits) > 0)
+    said = outcome.figures["a search that would not be noted"]
+    outcome.check("a search that is not noted names --audit-log", "--audit-log" in said)
+    outcome.check("what is in it can be asked", info["people"] == len(contents.people) > 0)
     outcome.check("it is searched", bool(found))
     lines = [json.loads(line) for line in audit.read_text().splitlines()]
     outcome.check("a search is noted elsewhere", len(lines) == 1, noted=sorted(lines[0]) if lines else [])

@@ -24,9 +24,9 @@ from psarm.benchmarks.drills.clips import (
     write_clip,
 )
 from psarm.benchmarks.drills.commands import Process
-from psarm.benchmarks.drills.outcome import Outcome
+from psarm.benchmarks.drills.outcome import Outcome, Setting
 from psarm.benchmarks.drills.watching import beyond, frames_done, writes
-from psarm.errors import PsarmError
+from psarm.errors import PsarmError, UsageError
 from psarm.runtime.indexing.sampling import Sampling
 from psarm.runtime.indexing.sources import find_readers
 
@@ -150,6 +150,12 @@ def test_writing_is_noticed(tmp_path):
         assert not condition()
         (tmp_path / ".writer.lock").write_text(f"{process.pid} psarm index\n")
         assert condition()
+
+
+def test_pictures_without_people_are_refused(tmp_path, toy_bundle):
+    setting = Setting(toy_bundle, tmp_path, [toy.draw_scene({})] * 2, 16, 0.0, 0.0, 1, ("--threads", "1"))
+    with pytest.raises(UsageError, match="finds nobody in the pictures"):
+        gallery_drills.measured_rate(setting)
 
 
 def test_the_command(tmp_path, toy_bundle, monkeypatch):
