@@ -14,13 +14,14 @@ from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from psarm.errors import PsarmError, StreamError, UsageError
+from psarm.errors import ImageError, PsarmError, StreamError, UsageError
 from psarm.extras import require
 from psarm.files import uninterrupted
 from psarm.runtime.backends.checks import first_line
@@ -73,13 +74,16 @@ def detect_on_ray(engine: EngineOptions, options: RayOptions) -> Detect:
     @contextmanager
     def detect(readers: Sequence[tuple[SourceReader, int]]) -> Generator[Iterator[Event | None]]:
         check_in_parts([reader for reader, _ in readers])
-        parts = [
-            (reader.source.name, reader.chunks(options.frames_per_chunk, after))
-            for reader, after in readers
-            if isinstance(reader, ChunkedReader)
-        ]
+        failures: list[Event] = []
+        parts = []
+        for reader, after in readers:
+            if isinstance(reader, ChunkedReader):
+                try:
+                    parts.append((reader.source.name, reader.chunks(options.frames_per_chunk, after)))
+                except ImageError as error:
+                    failures.append(Failed(reader.source.name, str(error)))
         with connected(options.address, engine.threads), closing(_events(parts, engine, options)) as events:
-            yield events
+            yield chain(failures, events)
 
     return detect
 

@@ -104,4 +104,7 @@ class ChunkedReader(SourceReader, Protocol):
     """A reader of what lies there as a whole: a file or a list."""
 
     def chunks(self, frames_per_chunk: int, after: int = -1) -> list[Chunk]:
-        """All that `read(after)` gives, in order, in parts of at least so many frames but for the last."""
+        """All that `read(after)` gives, in order, in parts of at least so many frames but for the last.
+
+        Raises `ImageError` where it turns out not to lie there as a whole.
+        """

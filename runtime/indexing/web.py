@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import PurePosixPath
 
-from psarm.errors import ImageError, UsageError
+from psarm.errors import ImageError
 from psarm.runtime.gallery.records import Source
 from psarm.runtime.indexing.live import LiveReader
 from psarm.runtime.indexing.reading import Chunk, Skip, TakenFrame
@@ -40,9 +40,9 @@ class WebReader:
         return self._reader.read(after)
 
     def chunks(self, frames_per_chunk: int, after: int = -1) -> list[Chunk]:
-        """Parts of a file; raises `UsageError` for a camera."""
+        """Parts of a file; raises `ImageError` for a camera."""
         if isinstance(self._reader, LiveReader):
-            raise UsageError(f"{self.source.name} is a camera, which only one process reads; index it without --ray.")
+            raise ImageError(f"{self.source.name} is a camera, which only one process reads; index it without --ray.")
         return self._reader.chunks(frames_per_chunk, after)
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ import pytest
 import toy_bundle as toy
 from made_up_readers import MadeUp, scene
 
-from psarm.errors import StreamError, UsageError
+from psarm.errors import ImageError, StreamError, UsageError
 from psarm.runtime.gallery.gallery import Gallery
 from psarm.runtime.gallery.records import Source
 from psarm.runtime.indexing import ray_job
@@ -107,6 +107,17 @@ def test_after_a_failure_the_rest_of_the_source_waits(here):
 def test_a_camera_has_no_parts(here):
     with pytest.raises(UsageError, match="camera"), detect_on_ray(here, RayOptions())([(MadeUp("a", kind="live"), -1)]):
         pass
+
+
+def test_what_turns_out_to_be_a_camera_does_not_stop_the_others(here, monkeypatch):
+    def no_parts(frames_per_chunk, after):
+        raise ImageError("a is a camera.")
+
+    camera = Parts("a", 3)
+    monkeypatch.setattr(camera, "chunks", no_parts)
+    with detect_on_ray(here, RayOptions())([(camera, -1), (Parts("b", 2), -1)]) as events:
+        first, *rest = events
+    assert first == Failed("a", "a is a camera.") and [type(event) for event in rest] == [Found, Found, Ended]
 
 
 @pytest.mark.parametrize(

@@ -184,7 +184,7 @@ def test_a_file_over_http_whose_server_is_away_at_the_start_fails_at_once(tmp_pa
 def test_what_a_camera_over_http_cannot_be_asked_for():
     with server(mjpeg_camera(PICTURES)) as port:
         camera = reader(f"http://127.0.0.1:{port}/video")
-        with pytest.raises(UsageError, match="is a camera"):
+        with pytest.raises(ImageError, match="is a camera"):
             camera.chunks(10)
         with pytest.raises(ImageError, match="no start"):
             reader(f"http://127.0.0.1:{port}/video", starts=[datetime.now(UTC)]).plan()
