@@ -17,11 +17,9 @@ from lancedb.db import LanceDBConnection
 from writing_process import DIM, START, STEP, frame_people, source_of
 
 from psarm.errors import GalleryError, UsageError
-from psarm.runtime.gallery.export import write_coco, write_mot, write_parquet
 from psarm.runtime.gallery.gallery import Gallery
-from psarm.runtime.gallery.records import Source, SourceBatch, Where
+from psarm.runtime.gallery.records import Source, SourceBatch
 from psarm.runtime.gallery.repair import TRACK_MEMORY
-from psarm.runtime.gallery.schema import visit_name
 
 
 @pytest.fixture
@@ -325,80 +323,6 @@ def test_a_gallery_that_cannot_be_written_is_read(tmp_path):
             with Gallery.open(where, audit_log=log) as gallery:
                 assert len(gallery.search(query, top_k=2)) == 2
         assert len(log.read_text().splitlines()) == 1
-
-
-def test_queries_are_written_down(where):
-    written.write(where, 1)
-    query = np.eye(DIM, dtype=np.float32)[0]
-    with Gallery.open(where) as gallery:
-        hits = gallery.search(query, top_k=4, query_names=["/pictures/ann.jpg"])
-        gallery.search_frames(query, top_k=3, where=Where(cameras=("camera 1",), start=START))
-        with pytest.raises(UsageError):
-            gallery.search(query, where=Where(cameras=("nowhere",)))
-        with pytest.raises(GalleryError, match="on object storage and keeps no audit log"):
-            Gallery.create("memory://audit", "f", DIM, "/b").search(query)
-    lines = [json.loads(line) for line in (where / "audit.jsonl").read_text().splitlines()]
-    assert [line["what"] for line in lines] == ["search", "search_frames", "search"]
-    assert [line["hits"] for line in lines] == [len(hits), 3, None]
-    assert lines[0]["query"] == ["/pictures/ann.jpg"] and lines[0]["filters"] == {} and lines[0]["top_k"] == 4
-    assert lines[1]["filters"] == {"cameras": ["camera 1"], "start": START.isoformat()}
-    for line in lines:
-        assert line["gallery"] == str(where) and datetime.fromisoformat(line["time"]).tzinfo and line["user"]
-    assert (where / "audit.jsonl").stat().st_mode & 0o077 == 0
-
-
-def test_exports_and_erasures_are_written_down(where, tmp_path):
-    written.write(where, 2)
-    moment = START + timedelta(microseconds=3 * STEP)
-    with Gallery.open(where) as gallery:
-        people = write_parquet(gallery, tmp_path / "a.parquet")
-        write_coco(gallery, tmp_path / "a.json")
-        write_mot(gallery, tmp_path / "mot")
-        with pytest.raises(UsageError):
-            write_mot(gallery, tmp_path / "mot")  # there already: nothing was tried
-        purged = gallery.purge(moment)
-        (visit, *_) = gallery.store.visits.search().where("source = 0").select(["visit"]).to_list()
-        visits = gallery.delete_visits([visit["visit"]])
-        source = gallery.delete_source(source_of(1).name)
-        with pytest.raises(GalleryError, match="has no source"):
-            gallery.delete_source("/nowhere")
-    lines = [json.loads(line) for line in (where / "audit.jsonl").read_text().splitlines()]
-    for line in lines:
-        assert line.pop("gallery") == str(where) and datetime.fromisoformat(line.pop("time")) and line.pop("user")
-    exports = [("parquet", "a.parquet"), ("coco", "a.json"), ("mot", "mot")]
-    assert lines == [
-        *({"what": f"export_{of}", "out": str(tmp_path / to), "filters": {}, "people": people} for of, to in exports),
-        erased("purge", {"older_than": moment.isoformat()}, purged),
-        erased("delete_visits", {"visits": [visit_name(visit["visit"])]}, visits),
-        erased("delete_source", {"source": source_of(1).name}, source),
-        erased("delete_source", {"source": "/nowhere"}, None),
-    ]
-    assert 0 < purged.people < people and visits.visits == 1 and source.people > 0
-
-
-def erased(what, filters, removed):
-    counts = {name: getattr(removed, name, None) for name in ("visits", "people")}  # None: it failed
-    return {"what": what, "filters": filters, **counts}
-
-
-def test_what_cannot_be_written_down_is_not_done(where, tmp_path, monkeypatch):
-    written.write(where, 1)
-    with Gallery.open(where, audit_log=tmp_path) as gallery:
-        refused = [
-            lambda: write_coco(gallery, tmp_path / "a.json"),
-            lambda: gallery.purge(datetime.now(UTC)),
-            lambda: gallery.delete_source(source_of(1).name),
-            lambda: gallery.delete_visits([0]),
-        ]
-        for refuse in refused:
-            with pytest.raises(GalleryError, match=r"audit log .* cannot be written .*exports and erasures"):
-                refuse()
-        assert gallery.info().sources == 3
-    monkeypatch.setattr(os, "write", lambda descriptor, data: 0)  # which shows only when it is there
-    with Gallery.open(where) as gallery, pytest.raises(GalleryError, match="its disk is full"):
-        write_coco(gallery, tmp_path / "a.json")
-    assert written.check(where) == written.FRAMES * written.SOURCES
-    assert [path.name for path in tmp_path.iterdir()] == ["gallery"]
 
 
 def test_the_same_code_writes_to_object_storage(tmp_path):
