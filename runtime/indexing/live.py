@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from psarm.errors import ImageError
 from psarm.runtime.gallery.records import Source
 from psarm.runtime.indexing.cameras import Camera
-from psarm.runtime.indexing.reading import DAMAGED, Event, Note, OnNote, Skip, TakenFrame
+from psarm.runtime.indexing.reading import DAMAGED, Note, NoteEvent, OnNote, Skip, TakenFrame
 from psarm.runtime.indexing.sampling import Sampling
 from psarm.runtime.video import Frame
 
@@ -162,7 +162,7 @@ class LiveReader:
         due, self._slot = slot > self._slot, slot
         return due
 
-    def _note(self, event: Event, text: str) -> None:
+    def _note(self, event: NoteEvent, text: str) -> None:
         self._on_note(Note(self._source.name, event, f"{self._source.name}: {text}."))
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psarm.errors import ImageError
-from psarm.runtime.indexing.reading import Event
+from psarm.runtime.indexing.reading import NoteEvent
 from psarm.runtime.indexing.sampling import Sampling
 from psarm.runtime.video import MISSING_TOLERANCE
 
@@ -57,7 +57,7 @@ class VideoPlan:
     """Frames that are due by the file's word on its length, beyond its end."""
     last: int
     """The last frame."""
-    warnings: tuple[tuple[Event, str], ...]
+    warnings: tuple[tuple[NoteEvent, str], ...]
     """For notes, what follows "…: "."""
 
 
@@ -225,7 +225,7 @@ def _missing(there: int, lost: int, sampling: Sampling, rate: float | None) -> i
     return len(range(there + -there % every, there + lost, every))
 
 
-def _clock_warnings(clock: PacketClock) -> Iterator[tuple[Event, str]]:
+def _clock_warnings(clock: PacketClock) -> Iterator[tuple[NoteEvent, str]]:
     if clock.falls:
         times = "once" if clock.falls == 1 else f"{clock.falls} times"
         yield "clock", f"its clock goes backwards {times}; what follows is taken to go on right after the frames before"
@@ -233,7 +233,7 @@ def _clock_warnings(clock: PacketClock) -> Iterator[tuple[Event, str]]:
         yield "clock", f"{clock.unstamped} of its frames have no time; they are taken to follow each other evenly"
 
 
-def _gap_warnings(ticks: NDArray[np.int64], time_base: Fraction) -> Iterator[tuple[Event, str]]:
+def _gap_warnings(ticks: NDArray[np.int64], time_base: Fraction) -> Iterator[tuple[NoteEvent, str]]:
     """Where frames that come evenly do not: damage may leave nothing else behind."""
     steps = np.diff(ticks)
     usual = float(np.median(steps)) if len(steps) else 0.0
@@ -249,7 +249,7 @@ def _gap_warnings(ticks: NDArray[np.int64], time_base: Fraction) -> Iterator[tup
 
 def _end_warnings(
     container: InputContainer, lost: int, failures: int, ticks: NDArray[np.int64], time_base: Fraction
-) -> Iterator[tuple[Event, str]]:
+) -> Iterator[tuple[NoteEvent, str]]:
     seconds = float((int(ticks[-1]) - int(ticks[0])) * time_base)
     stated = (container.duration or 0) / 1e6
     if lost:

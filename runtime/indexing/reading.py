@@ -39,7 +39,7 @@ class Skip:
     count: int = 1
 
 
-Event = Literal["gone", "back", "clock", "cut short", "gap"]
+NoteEvent = Literal["gone", "back", "clock", "cut short", "gap"]
 """A camera went, it came back, a clock went wrong, a file is shorter than it says, or lacks frames in its middle."""
 
 
@@ -48,7 +48,7 @@ class Note(NamedTuple):
 
     source: str
     """Its name."""
-    event: Event
+    event: NoteEvent
     text: str
     """One sentence."""
 

@@ -1,3 +1,5 @@
+"""Frames of indexed sources, read again."""
+
 from dataclasses import replace
 
 import cv2
