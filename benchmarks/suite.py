@@ -45,13 +45,13 @@ def run_benchmark(settings: BenchSettings) -> BenchReport:
         BundleError, CheckpointError: the bundle or checkpoint cannot be opened, or they are not of the same weights.
         MissingExtraError: a checkpoint is given and torch is not installed.
     """
-    check_some_run(settings)
     dataset = read_dataset(settings.dataset, settings.data_root)
     protocol = SearchProtocol.from_dataset(dataset)
     for size in settings.gallery_sizes:
         protocol.check_gallery(size)
     if settings.cross_camera:
         protocol.check_cross_camera()
+    check_some_run(settings)
     timed = spread([frame.path for frame in dataset.gallery], settings.frames)
     facts = gather_facts(dataset, settings.threads, timed)
     growth: list[GrowthCurve] = []

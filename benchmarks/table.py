@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
@@ -30,12 +30,14 @@ class _Column:
 
 def print_report(report: BenchReport, console: Console) -> None:
     """Print accuracy and speed, where the time goes, other ways of searching, what failed, and the facts."""
-    console.print("Accuracy in %, time in ms an image", style="italic")
-    print_whole(_table(report, _main_columns(report)), console)
-    timed = [row for row in report.rows if row.timing is not None]
+    console.print("Accuracy in %", style="italic")
+    print_whole(_table(_accuracy_columns(report), _engines(report)), console)
+    console.print("Speed, ms an image", style="italic")
+    print_whole(_table(_speed_columns(report), {row_title(row): row for row in report.rows}), console)
+    timed = {row_title(row): row for row in report.rows if row.timing is not None}
     if timed:
         console.print("Where the time goes, ms an image", style="italic")
-        print_whole(_table(report, _time_columns(report), timed), console)
+        print_whole(_table(_time_columns(report), timed), console)
     searches = _searches(report)
     if searches.row_count:
         print_whole(searches, console)
@@ -74,19 +76,29 @@ def row_title(row: Row) -> str:
     return row_name(row.name, row.precision, work.batch, work.people, size_name(work.size))
 
 
-def _table(report: BenchReport, columns: list[_Column], rows: list[Row] | None = None) -> Table:
+def _engines(report: BenchReport) -> dict[str, Row]:
+    """What accuracy is measured once of, by name: a row that runs where there is one."""
+    engines: dict[str, Row] = {}
+    for row in report.rows:
+        name = f"{row.name} {row.precision}".strip()
+        if name not in engines or (row.ok and not engines[name].ok):
+            engines[name] = row
+    return engines
+
+
+def _table(columns: list[_Column], rows: Mapping[str, Row]) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
     table.add_column("engine", overflow="fold")
     table.add_column("", no_wrap=True)
     for column in columns:
         table.add_column(column.title, justify="right", no_wrap=True)
-    for row in report.rows if rows is None else rows:
+    for title, row in rows.items():
         cells = [column.cell(row) if row.ok else DASH for column in columns]
-        table.add_row(Text(row_title(row)), "✅" if row.ok else "❌", *cells)
+        table.add_row(Text(title), "✅" if row.ok else "❌", *cells)
     return table
 
 
-def _main_columns(report: BenchReport) -> list[_Column]:
+def _accuracy_columns(report: BenchReport) -> list[_Column]:
     columns = [
         _Column("mAP", lambda row: percent(row.metric(SEARCH, "mAP"))),
         _Column("top-1", lambda row: percent(row.metric(SEARCH, "top1"))),
@@ -94,9 +106,15 @@ def _main_columns(report: BenchReport) -> list[_Column]:
     ]
     if report.reference is not None:
         columns.append(_Column("ΔmAP", lambda row: _signed(report.map_difference(row))))
-    columns.append(_Column("ms", lambda row: _number(row.timing.total_ms if row.timing else None)))
-    columns.append(_Column("p95", lambda row: _number(row.timing.p95_ms if row.timing else None)))
-    columns.append(_Column("FPS", lambda row: speed(row.timing.fps) if row.timing else DASH))
+    return columns
+
+
+def _speed_columns(report: BenchReport) -> list[_Column]:
+    columns = [
+        _Column("ms", lambda row: _number(row.timing.total_ms if row.timing else None)),
+        _Column("p95", lambda row: _number(row.timing.p95_ms if row.timing else None)),
+        _Column("FPS", lambda row: speed(row.timing.fps) if row.timing else DASH),
+    ]
     if report.reference is not None:
         columns.append(_Column("speed", lambda row: _times(report.speed_up(row))))
     if any(row.fresh for row in report.rows):
@@ -107,9 +125,9 @@ def _main_columns(report: BenchReport) -> list[_Column]:
 def _time_columns(report: BenchReport) -> list[_Column]:
     columns = [_stage(name) for name in STAGE_TITLES]
     if any(row.fresh for row in report.rows):
-        columns.append(_Column("cold start", lambda row: _whole(row.fresh.cold_start_ms if row.fresh else None)))
+        columns.append(_Column("cold", lambda row: _whole(row.fresh.cold_start_ms if row.fresh else None)))
     if any(row.roofline for row in report.rows):
-        columns.append(_Column("roofline", lambda row: f"{row.roofline.share:.0%}" if row.roofline else DASH))
+        columns.append(_Column("roof", lambda row: f"{row.roofline.share:.0%}" if row.roofline else DASH))
     return columns
 
 
@@ -124,13 +142,12 @@ def _searches(report: BenchReport) -> Table:
     table.add_column("", overflow="fold")
     for title in ("mAP", "top-1", "top-5", "top-10"):
         table.add_column(title, justify="right", no_wrap=True)
-    engines = {(row.name, row.precision): row for row in report.rows}
-    for (name, precision), row in engines.items():
+    for name, row in _engines(report).items():
         for group in _other_searches(row.metrics):
             if group == "search_cross_camera" and not report.settings.cross_camera:
                 continue
             cells = [percent(row.metric(group, key)) for key in ("mAP", "top1", "top5", "top10")]
-            table.add_row(Text(f"{name} {precision}".strip()), search_name(group), *cells)
+            table.add_row(Text(name), search_name(group), *cells)
     return table
 
 
@@ -192,7 +209,7 @@ def fact_lines(report: BenchReport) -> list[str]:
         f"default gallery {data.default_gallery}",
         f"Time: medians over {min(report.settings.frames, data.gallery_frames)} gallery frames, engines interleaved "
         f"after warm-up, one image at a time unless a batch is named, {threads}; decoding the file is not in it; p95: "
-        "of a call",
+        "of a call; cold: ms from opening to the first result; roof: share of the roofline",
         f"Machine: {machine.cpu}, {machine.cores} cores, {machine.memory_bytes / 2**30:.1f} GiB, {machine.system}"
         + "".join(f", {gpu}" for gpu in machine.gpus),
         f"Versions: {', '.join(versions)}; {facts.date}{commit}",

@@ -137,9 +137,8 @@ def test_a_bundle_gives_one_table_and_json(capsys, root, bundle, tmp_path):
     code, printed, err = bench(capsys, bundle, *options)
     assert code == 0
     assert err == ""  # quiet when not on a terminal
-    assert (
-        sum("onnxruntime" in line and "✅" in line for line in printed.splitlines()) == 2
-    )  # accuracy, and where time goes
+    # Accuracy, speed, and where the time goes.
+    assert sum("onnxruntime" in line and "✅" in line for line in printed.splitlines()) == 3
     report = json.loads(out.read_text())
     assert report["rows"][0]["metrics"]["detection"]["recall"] == 1
     assert set(report["rows"][0]["timing"]["stages_ms"]) == {"preprocess", "detect", "nms", "reid", "post"}
@@ -150,8 +149,8 @@ def test_a_bundle_gives_one_table_and_json(capsys, root, bundle, tmp_path):
     assert report["schema"] == 2 and report["notes"] == []
 
 
-def test_a_precision_that_nothing_runs_fails_before_anything_is_measured(capsys, bundle, tmp_path):
-    nothing = ["--data-root", tmp_path, "--precision"]  # where there is no data set
+def test_a_precision_that_nothing_runs_fails_before_anything_is_measured(capsys, root, bundle):
+    nothing = ["--data-root", root, "--precision"]
     code, printed, err = bench(capsys, bundle, *nothing, "int8")
     assert (code, printed) == (2, "") and err.startswith("Error: Nothing was measured: The bundle") and "int8" in err
     code, printed, err = bench(capsys, bundle, *nothing, "fp16", "--backend", "onnxruntime", "--backend", "openvino")
