@@ -60,6 +60,11 @@ def is_in(column: str, values: Iterable[int]) -> str:
     return f"{column} IN ({listed})" if listed else "false"
 
 
+def sql_time(time: datetime) -> str:
+    """An aware time in SQL."""
+    return f"timestamp '{time.astimezone(UTC).isoformat()}'"
+
+
 def lowest_score(min_score: float) -> float:
     """The float32 that a score, a float32, is compared with: 0.7 as a double would leave out a score of 0.7."""
     if not np.isfinite(min_score):
@@ -97,8 +102,8 @@ def _seen(first: str, last: str, where: Where) -> str | None:
     if where.start is not None and where.end is not None and _utc(where.start) >= _utc(where.end):
         raise UsageError(f"The time to search must end after it starts, got {where.start} to {where.end}.")
     return both(
-        None if where.start is None else f"{last} >= timestamp '{_utc(where.start).isoformat()}'",
-        None if where.end is None else f"{first} < timestamp '{_utc(where.end).isoformat()}'",
+        None if where.start is None else f"{last} >= {sql_time(_utc(where.start))}",
+        None if where.end is None else f"{first} < {sql_time(_utc(where.end))}",
     )
 
 

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from psarm.runtime.gallery.ann import IndexKind, IndexReport, OnStep
     from psarm.runtime.gallery.calibration import Calibration
 
-Result = TypeVar("Result")
 Hit = TypeVar("Hit")
 __all__ = ["Gallery"]
 
@@ -129,11 +128,11 @@ class Gallery:
 
     def info(self) -> GalleryInfo:
         """Rows, people, visits, time span, size."""
-        return self._read(maintenance.info)
+        return self.store.read(maintenance.info)
 
     def sources(self) -> list[SourceInfo]:
         """Its sources in the order they were added, with their progress."""
-        return self._read(ledger.read_sources)
+        return self.store.read(ledger.read_sources)
 
     def writer(self) -> GalleryWriter:
         """The one writer: a context manager.
@@ -168,7 +167,8 @@ class Gallery:
             query_names: names of the query's pictures, for the audit log.
 
         Raises:
-            GalleryError: the query or the filters do not fit, or the audit log cannot be written.
+            UsageError: the query, `top_k` or the filters cannot work, or name what the gallery does not have.
+            GalleryError: the audit log cannot be written, or there is a context and the gallery keeps visits only.
         """
         request = SearchRequest(query, top_k, where, context, k1, k2, approximate)
         self._check_context(request)
@@ -192,7 +192,8 @@ class Gallery:
         """People of single frames, most similar first; otherwise as `search`.
 
         Raises:
-            GalleryError: as `search`, or the gallery keeps visits only.
+            UsageError: as `search`.
+            GalleryError: the audit log cannot be written, or the gallery keeps visits only.
         """
         request = SearchRequest(query, top_k, where, context, k1, k2, approximate)
         if not self.facts.people:
@@ -218,7 +219,7 @@ class Gallery:
 
     def calibration(self) -> Calibration | None:
         """The one kept; None where it was not calibrated."""
-        return self._read(lambda store: calibration.load_calibration(store.database))
+        return self.store.read(lambda store: calibration.load_calibration(store.database))
 
     def compact(self) -> None:
         """Join small files, and remove versions that are older than an hour."""
@@ -236,7 +237,7 @@ class Gallery:
 
     def to_be_purged(self, older_than: datetime) -> Removed:
         """What `purge` would erase."""
-        return self._read(lambda store: maintenance.to_be_purged(store, older_than))
+        return self.store.read(lambda store: maintenance.to_be_purged(store, older_than))
 
     def delete_source(self, name: str) -> Removed:
         """Erase a source with its people and visits, from the disk too; `GalleryError` where there is none such."""
@@ -252,7 +253,7 @@ class Gallery:
 
     def visits_to_be_deleted(self, ids: Collection[int]) -> Removed:
         """What `delete_visits` would erase."""
-        return self._read(lambda store: maintenance.visits_to_be_deleted(store, ids))
+        return self.store.read(lambda store: maintenance.visits_to_be_deleted(store, ids))
 
     def _erase(self, what: str, filters: Mapping[str, Any], erase: Callable[[], Removed]) -> Removed:
         """`erase`, with a line in the audit log."""
@@ -272,12 +273,9 @@ class Gallery:
     ) -> list[Hit]:
         """What `find` finds, with a line in the audit log."""
         with self.audit.query(what, request, names) as counts:
-            found = self._read(find)
+            found = self.store.read(find)
             counts["hits"] = len(found)
         return found
-
-    def _read(self, read: Callable[[Store], Result]) -> Result:
-        return self.store.read(read)
 
     def _check_context(self, request: SearchRequest) -> None:
         if request.context is not None and not self.facts.people:

@@ -6,13 +6,13 @@ import os
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from psarm.errors import GalleryError, UsageError
 from psarm.runtime.gallery.columns import frames_of
-from psarm.runtime.gallery.filters import is_in
+from psarm.runtime.gallery.filters import is_in, sql_time
 from psarm.runtime.gallery.ledger import empty_segment, read_segments, read_sources, summed_up
 from psarm.runtime.gallery.lookup import index_columns
 from psarm.runtime.gallery.records import GalleryInfo, Removed
@@ -89,7 +89,7 @@ def purge(store: Store, older_than: datetime) -> Removed:
     # People first: a visit is never folded from people that are to go.
     people, visits = _delete(store.people, people_gone), _delete(store.visits, visits_gone)
     if store.facts.people:
-        _begin_later(store, f"start < {_moment(older_than)}")
+        _begin_later(store, f"start < {sql_time(older_than)}")
     erase(store)
     return Removed(people, visits, _dropped(store, indexed))
 
@@ -105,23 +105,16 @@ def is_purge_due(store: Store, older_than: datetime) -> bool:
     removed = to_be_purged(store, older_than)
     if removed.people or removed.visits or not store.facts.people:
         return bool(removed.people or removed.visits)
-    return _has_deleted_rows(store.people) or bool(store.visits.count_rows(f"start < {_moment(older_than)}"))
+    return _has_deleted_rows(store.people) or bool(store.visits.count_rows(f"start < {sql_time(older_than)}"))
 
 
 def _seen_before(store: Store, older_than: datetime) -> tuple[str, str]:
     """SQL of the people and of the visits that `purge` erases; `UsageError` for a time without zone."""
     if older_than.tzinfo is None:
         raise UsageError(f"{older_than} has no time zone; give an aware datetime.")
-    moment = _moment(older_than)
-    old = [str(info.progress.source) for info in read_sources(store) if info.added < older_than]
-    of_unknown = f" AND source IN ({', '.join(old)})" if old else " AND FALSE"
-    people = f"time < {moment} OR (time IS NULL{of_unknown})"
-    return people, f'"end" < {moment} OR ("end" IS NULL{of_unknown})'
-
-
-def _moment(time: datetime) -> str:
-    """A time in SQL."""
-    return f"timestamp '{time.astimezone(UTC).replace(tzinfo=None).isoformat(' ')}'"
+    moment = sql_time(older_than)
+    old = is_in("source", [info.progress.source for info in read_sources(store) if info.added < older_than])
+    return f"time < {moment} OR (time IS NULL AND {old})", f'"end" < {moment} OR ("end" IS NULL AND {old})'
 
 
 def delete_source(store: Store, name: str) -> Removed:
@@ -242,7 +235,7 @@ def _begin_later(store: Store, predicate: str) -> None:
         return
     _drop_indexes(store.visits)
     done = {info.progress.source: info.progress.last_frame for info in read_sources(store)}
-    rows = store.people.search().where(f"visit IN ({', '.join(map(str, begun))})").to_arrow()
+    rows = store.people.search().where(is_in("visit", begun)).to_arrow()
     left: dict[int, Visit] = {}
     for source in sorted({visit.source for visit in begun.values()}):
         frames = [people for people in frames_of(_of_source(rows, source)) if people.frame <= done[source]]

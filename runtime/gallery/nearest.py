@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from psarm.runtime.gallery.columns import matrix
+
 if TYPE_CHECKING:
     import pyarrow as pa
     from lancedb.table import Table
@@ -49,8 +51,7 @@ class Approximate:
 
 def embedding_matrix(rows: pa.Table) -> NDArray[np.float32]:
     """float32 [n,D], the column `embedding`."""
-    column = rows["embedding"].combine_chunks()
-    return np.asarray(column.flatten(), np.float32).reshape(len(rows), column.type.list_size)
+    return matrix(rows["embedding"])
 
 
 def similarity(queries: NDArray[np.float32], embeddings: NDArray[np.float32]) -> NDArray[np.float32]:

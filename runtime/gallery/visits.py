@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psarm.runtime.gallery.columns import vectors
+from psarm.runtime.gallery.filters import is_in
 from psarm.runtime.gallery.records import IndexedPeople
 from psarm.runtime.gallery.schema import visit_id
 
@@ -105,7 +106,7 @@ def join_people(
     known = sorted(
         number for source, some in ids.items() for number in some if number < visit_id(source, next_visits[source])
     )
-    visits = read_visits(table, f"visit IN ({', '.join(map(str, known))})") if known else {}
+    visits = read_visits(table, is_in("visit", known)) if known else {}
     changed: set[int] = set()
     for source, of in frames.items():
         changed |= fold(visits, source, cameras[source], of)
