@@ -163,7 +163,7 @@ def test_the_command(tmp_path, toy_bundle, monkeypatch):
 
     def good(setting):
         outcome = Outcome()
-        outcome.check("all is well", setting.rate == 5.0, frames=setting.length_of(100))
+        outcome.check("all is well", setting.rate == 5.0, frames=setting.length_of(100), note=f"{setting.work}/a.mkv")
         return outcome
 
     def bad(setting):
@@ -176,5 +176,9 @@ def test_the_command(tmp_path, toy_bundle, monkeypatch):
     result = CliRunner().invoke(gallery_drills.main, [str(word) for word in words])
     assert isinstance(result.exception, PsarmError) and "1 of 2 drills failed: bad" in str(result.exception)
     first, second = json.loads(path.read_text())["drills"]
-    assert first["passed"] and first["figures"] == {"frames": 500} and second["failure"] == "It broke."
+    assert (
+        first["passed"]
+        and first["figures"] == {"frames": 500, "note": "good/a.mkv"}
+        and second["failure"] == "It broke."
+    )
     assert "good: passed" in result.output and "broke off: It broke." in result.output
