@@ -1,5 +1,4 @@
-# mypy: allow-untyped-decorators, allow-untyped-defs, allow-incomplete-defs
-# ruff: noqa: ANN001, ANN202 (the arguments of kernels have types of triton)
+# mypy: allow-untyped-decorators
 """uint8 frames → the network's input in one pass: resize, BGR → RGB, normalise and pad.
 
 Each byte of a frame that takes part is read once or twice from the cache, each value of the input written once, in its
@@ -60,7 +59,7 @@ def normalise_frames(
 
 
 @triton.jit
-def _neighbours(position, size, new_size):
+def _neighbours(position: tl.tensor, size: tl.tensor, new_size: tl.tensor) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
     """Source positions of a new one, and how far it lies from the first towards the second."""
     centre = tl.maximum((2 * position + 1) * size - new_size, 0)  # in units of 1 / (2 * new_size)
     first = tl.minimum(centre // (2 * new_size), size - 1)
@@ -70,25 +69,25 @@ def _neighbours(position, size, new_size):
 
 @triton.jit
 def _normalise_frames(
-    frames,
-    out,
-    height,
-    width,
-    new_height,
-    new_width,
-    columns,
-    image_stride,
-    channel_stride,
-    row_stride,
-    column_stride,
-    red_factor,
-    green_factor,
-    blue_factor,
-    red_offset,
-    green_offset,
-    blue_offset,
+    frames: tl.tensor,
+    out: tl.tensor,
+    height: tl.tensor,
+    width: tl.tensor,
+    new_height: tl.tensor,
+    new_width: tl.tensor,
+    columns: tl.tensor,
+    image_stride: tl.tensor,
+    channel_stride: tl.tensor,
+    row_stride: tl.tensor,
+    column_stride: tl.tensor,
+    red_factor: tl.tensor,
+    green_factor: tl.tensor,
+    blue_factor: tl.tensor,
+    red_offset: tl.tensor,
+    green_offset: tl.tensor,
+    blue_offset: tl.tensor,
     BLOCK: tl.constexpr,
-):
+) -> None:
     """Some pixels of one row of one image."""
     image, row = tl.program_id(2).to(tl.int64), tl.program_id(1)
     column = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)

@@ -1,5 +1,4 @@
-# mypy: allow-untyped-decorators, allow-untyped-defs, allow-incomplete-defs
-# ruff: noqa: ANN001, ANN202 (the arguments of kernels have types of triton)
+# mypy: allow-untyped-decorators
 """The pointwise chain of ARM's relation mixer: what lies between its matrix products, each activation read once.
 
 Activations are tokens [R,T,C], which is what a map [R,C,H,W] with its channels last is in memory: nothing is
@@ -170,11 +169,11 @@ def add_simam(x: Tensor, tokens: Tensor, mixed: Tensor, scrambled: bool, attend:
 
 @triton.jit
 def _pool(
-    x,
-    addend,
-    bias,
-    total,
-    pooled,
+    x: tl.tensor,
+    addend: tl.tensor,
+    bias: tl.tensor,
+    total: tl.tensor,
+    pooled: tl.tensor,
     KEPT: tl.constexpr,
     REDUCED: tl.constexpr,
     KEPT_STRIDE: tl.constexpr,
@@ -183,7 +182,7 @@ def _pool(
     KEPT_LAST: tl.constexpr,
     KEPT_BLOCK: tl.constexpr,
     REDUCED_BLOCK: tl.constexpr,
-):
+) -> None:
     """Some rows of one RoI over all columns; what is contiguous in memory lies along the tile's last side."""
     roi = tl.program_id(0).to(tl.int64)
     slab = roi * KEPT * REDUCED
@@ -214,19 +213,19 @@ def _pool(
 
 @triton.jit
 def _gate_norm(
-    x,
-    logits,
-    weight,
-    bias,
-    out,
-    eps,
+    x: tl.tensor,
+    logits: tl.tensor,
+    weight: tl.tensor,
+    bias: tl.tensor,
+    out: tl.tensor,
+    eps: tl.tensor,
     TOKENS: tl.constexpr,
     CHANNELS: tl.constexpr,
     BY_TOKEN: tl.constexpr,
     SCRAMBLED: tl.constexpr,
     TOKEN_BLOCK: tl.constexpr,
     CHANNEL_BLOCK: tl.constexpr,
-):
+) -> None:
     """Some tokens of one RoI with all their channels."""
     roi = tl.program_id(0).to(tl.int64)
     slab = roi * TOKENS * CHANNELS
@@ -254,7 +253,7 @@ def _gate_norm(
 
 
 @triton.jit
-def _bias_gelu(x, bias, SIZE: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr):
+def _bias_gelu(x: tl.tensor, bias: tl.tensor, SIZE: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr) -> None:
     """Some values of one RoI."""
     place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     target = x + tl.program_id(0).to(tl.int64) * SIZE + place
@@ -265,10 +264,10 @@ def _bias_gelu(x, bias, SIZE: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.co
 
 @triton.jit
 def _add_simam(
-    x,
-    tokens,
-    mixed,
-    out,
+    x: tl.tensor,
+    tokens: tl.tensor,
+    mixed: tl.tensor,
+    out: tl.tensor,
     CELLS: tl.constexpr,
     CHANNELS: tl.constexpr,
     SCRAMBLED: tl.constexpr,
@@ -276,7 +275,7 @@ def _add_simam(
     REUSE: tl.constexpr,
     CELL_BLOCK: tl.constexpr,
     CHANNEL_BLOCK: tl.constexpr,
-):
+) -> None:
     """Some channels of one RoI with all their cells: SimAM's means stay in registers."""
     slab = tl.program_id(0).to(tl.int64) * CELLS * CHANNELS
     channel = tl.program_id(1) * CHANNEL_BLOCK + tl.arange(0, CHANNEL_BLOCK)[None, :]

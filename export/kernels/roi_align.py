@@ -1,5 +1,4 @@
-# mypy: allow-untyped-decorators, allow-untyped-defs, allow-incomplete-defs
-# ruff: noqa: ANN001, ANN202 (the arguments of kernels have types of triton)
+# mypy: allow-untyped-decorators
 """RoIAlign (not aligned, two samples a bin and side) in one pass: 16-bit or float32 maps, sums in float32.
 
 torchvision's kernel takes boxes in the features' type, where half precision misplaces them, and gives channels first.
@@ -65,7 +64,9 @@ def roi_align(
 
 
 @triton.jit
-def _along(start, end, bins: tl.constexpr, number, sample, cells):
+def _along(
+    start: tl.tensor, end: tl.tensor, bins: tl.constexpr, number: tl.tensor, sample: tl.tensor, cells: tl.tensor
+) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor]:
     """Position of a bin's sample along one side: lower cell, upper cell, way to the upper one, whether it counts."""
     size = tl.math.div_rn(tl.maximum(end - start, 1.0), bins * 1.0)
     position = start + number * size + (sample + 0.5) * size / SAMPLES
@@ -77,30 +78,30 @@ def _along(start, end, bins: tl.constexpr, number, sample, cells):
 
 @triton.jit
 def _roi_align(
-    features,
-    boxes,
-    batch_indices,
-    bias,
-    out,
-    images,
-    channels,
-    rows,
-    columns,
-    image_stride,
-    channel_stride,
-    row_stride,
-    column_stride,
-    out_roi_stride,
-    out_channel_stride,
-    out_row_stride,
-    out_column_stride,
-    scale,
+    features: tl.tensor,
+    boxes: tl.tensor,
+    batch_indices: tl.tensor,
+    bias: tl.tensor,
+    out: tl.tensor,
+    images: tl.tensor,
+    channels: tl.tensor,
+    rows: tl.tensor,
+    columns: tl.tensor,
+    image_stride: tl.tensor,
+    channel_stride: tl.tensor,
+    row_stride: tl.tensor,
+    column_stride: tl.tensor,
+    out_roi_stride: tl.tensor,
+    out_channel_stride: tl.tensor,
+    out_row_stride: tl.tensor,
+    out_column_stride: tl.tensor,
+    scale: tl.tensor,
     HEIGHT: tl.constexpr,
     WIDTH: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
     BIN_BLOCK: tl.constexpr,
     CHANNEL_BLOCK: tl.constexpr,
-):
+) -> None:
     """One RoI, some bins, some channels; what is contiguous in memory lies along the tile's last side."""
     roi = tl.program_id(0).to(tl.int64)
     bin_number = tl.program_id(1) * BIN_BLOCK + tl.arange(0, BIN_BLOCK)

@@ -1,5 +1,4 @@
-# mypy: allow-untyped-decorators, allow-untyped-defs, allow-incomplete-defs
-# ruff: noqa: ANN001, ANN202 (the arguments of kernels have types of triton)
+# mypy: allow-untyped-decorators
 """NMS of a batch with static shapes: no step on the host, nothing read back, so that a CUDA graph can hold it.
 
 Two kernels. The first compares all pairs and keeps one bit a pair. The second, one program an image, walks through the
@@ -61,7 +60,9 @@ def nms(boxes: Tensor, valid: Tensor, threshold: float, limit: int) -> tuple[Ten
 
 
 @triton.jit
-def _compare(boxes, bits, count, words, threshold, ROW_BLOCK: tl.constexpr):
+def _compare(
+    boxes: tl.tensor, bits: tl.tensor, count: tl.tensor, words: tl.tensor, threshold: tl.tensor, ROW_BLOCK: tl.constexpr
+) -> None:
     """One word of bits of each of some boxes: which of 64 later boxes it overlaps."""
     image, first_row, word = tl.program_id(0).to(tl.int64), tl.program_id(1) * ROW_BLOCK, tl.program_id(2)
     if first_row < (word + 1) * WORD:  # else every box of the word is better than every row: never read
@@ -86,7 +87,16 @@ def _compare(boxes, bits, count, words, threshold, ROW_BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _sweep(bits, valid, kept, counts, count, words, limit, WORD_BLOCK: tl.constexpr):
+def _sweep(
+    bits: tl.tensor,
+    valid: tl.tensor,
+    kept: tl.tensor,
+    counts: tl.tensor,
+    count: tl.tensor,
+    words: tl.tensor,
+    limit: tl.tensor,
+    WORD_BLOCK: tl.constexpr,
+) -> None:
     """One image. `struck` holds a bit a box that a survivor suppresses."""
     image = tl.program_id(0).to(tl.int64)
     lane = tl.arange(0, WORD)
