@@ -1,12 +1,14 @@
 """What every test can count on: torch on one thread, and psarm installed as a user without torch has it."""
 
 import fcntl
+import gc
 import importlib.util
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +30,27 @@ if importlib.util.find_spec("torch"):
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow tests first, so that at the end no process is left alone with them."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_collection_finish() -> None:
+    """No garbage collection looks again at what all the imports made; every training ends with one."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What libraries and ended processes leave in the folder for temporary files goes when the run ends.
+
+    Not in pytest's folder: there, the names of sockets would be too long.
+    """
+    tmp_path_factory.getbasetemp()
+    with tempfile.TemporaryDirectory(prefix="psarm-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)  # as the folder that it stands for, it lets other users through
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TMPDIR", folder)
+            patch.setattr(tempfile, "tempdir", folder)
+            yield
 
 
 @pytest.fixture(scope="session", autouse=True)
