@@ -135,13 +135,14 @@ def main(
     if json_path:
         height, width = pictures[0].shape[:2]
         report = {
-            "command": "python -m psarm.benchmarks.gallery_drills BUNDLE --work DIR",
+            "command": "python -m psarm.benchmarks.gallery_drills BUNDLE --work DIR" + " --video VIDEO" * bool(video),
             "settings": {"length": length, "outage": outage, "kills": kills, "seed": seed, "options": options},
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "commit": git_commit(Path(psarm.__file__).resolve().parents[1]),
             "machine": asdict(describe_machine()),
             "versions": package_versions(),
             "load_average": load,
+            "bundle": bundle.name,
             "pictures": "synthetic scenes" if video is None else video.name,
             "frame": [height, width],
             "frames_a_second": round(setting.rate, 2),
