@@ -66,7 +66,11 @@ class Found:
 
     def unlikely(self, hit: GalleryHit) -> bool:
         """Whether so small a similarity is probably that of somebody else."""
-        return self.calibration is not None and hit.similarity < self.calibration.threshold
+        from psarm.runtime.gallery.records import VisitHit
+
+        if self.calibration is None or not isinstance(hit, VisitHit):
+            return False
+        return self.calibration.probably_not_a_match(hit)
 
 
 def search_in_gallery(search: GallerySearch, engine_settings: dict[str, Any]) -> None:
