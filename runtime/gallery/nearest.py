@@ -7,6 +7,7 @@ among them, are read of the rows found. D embedding dimensions.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,9 @@ FEW = 50_000
 _BATCH = 4096
 """Rows whose embeddings are in memory as doubles."""
 
+_ALL = 2**31 - 1
+"""Partitions: more than any index has."""
+
 _ROW = "_rowid"
 """Column of LanceDB's row ids."""
 
@@ -43,8 +47,8 @@ _ROUNDING = 1e-5
 class Approximate:
     """How a search goes through an index of `build_index`; a table that has none is searched exactly."""
 
-    nprobes: int = 32
-    """Partitions looked at; more of them where filters leave too few rows."""
+    nprobes: int = 64
+    """Partitions looked at; all of them where these have too few rows that the filters leave."""
     refine: int = 10
     """So many times `top_k` rows are compared by their embeddings as they are."""
 
@@ -93,6 +97,8 @@ def nearest(
     slack = _ROUNDING * max(1.0, float(np.linalg.norm(query)))
     while True:
         found = _scan(table, query, asked, order, predicate, approximate)
+        if approximate is not None and len(found) < asked:
+            found = _scan(table, query, asked, order, predicate, dataclasses.replace(approximate, nprobes=_ALL))
         rows = most_similar(_with_similarity(found, query), order)
         if len(rows) < asked or approximate is not None:
             break
@@ -132,7 +138,7 @@ def _nearest_of_few(
 
     columns = [*order, "embedding"]
     search: Any = table.search().where(predicate).select(columns).with_row_id(True)
-    schema = pa.schema([*(table.schema.field(name) for name in columns), pa.field(_ROW, pa.uint64())])
+    schema = pa.schema([*_fields(table, columns), pa.field(_ROW, pa.uint64())])
     best = _with_similarity(schema.empty_table(), query)
     for batch in search.to_batches(_BATCH):
         rows = _with_similarity(pa.Table.from_batches([batch]), query)
@@ -142,13 +148,22 @@ def _nearest_of_few(
 
 def _filled(table: Table, rows: pa.Table, columns: Sequence[str]) -> pa.Table:
     """`columns`, embedding and similarity of `rows`, which have row ids, in their order."""
-    found: pa.Table = (
-        table.take_row_ids(rows[_ROW].to_pylist()).select([*columns, "embedding"]).with_row_id().to_arrow()
-    )
+    import pyarrow as pa
+
+    names = [*columns, "embedding"]
+    if not len(rows):  # LanceDB reads the whole table to take no rows
+        empty = pa.schema(_fields(table, names)).empty_table()
+        return with_similarity(empty, np.asarray(rows[SIMILARITY]))
+    found: pa.Table = table.take_row_ids(rows[_ROW].to_pylist()).select(names).with_row_id().to_arrow()
     ids = np.asarray(found[_ROW])
     rising = np.argsort(ids)
     found = found.take(rising[np.searchsorted(ids, np.asarray(rows[_ROW]), sorter=rising)])
     return with_similarity(found.drop_columns([_ROW]), np.asarray(rows[SIMILARITY]))
+
+
+def _fields(table: Table, columns: Sequence[str]) -> list[pa.Field]:
+    schema = table.schema
+    return [schema.field(name) for name in columns]
 
 
 def _scan(
@@ -167,5 +182,5 @@ def _scan(
     if approximate is None:
         search = search.bypass_vector_index()
     else:
-        search = search.minimum_nprobes(approximate.nprobes).maximum_nprobes(0).refine_factor(approximate.refine)
+        search = search.nprobes(approximate.nprobes).refine_factor(approximate.refine)
     return search.to_arrow()

@@ -6,9 +6,11 @@ import gallery_tables as gallery
 import numpy as np
 import pytest
 from gallery_tables import random_rows, tables
+from lancedb.index import IvfSq
 
 from psarm.errors import UsageError
 from psarm.runtime.gallery import ann
+from psarm.runtime.gallery import nearest as nearest_module
 from psarm.runtime.gallery.ann import build_index
 from psarm.runtime.gallery.context import ORDER
 from psarm.runtime.gallery.nearest import nearest
@@ -109,10 +111,30 @@ def test_an_exact_pass_reads_the_table_once_and_times_few_queries(monkeypatch: p
     ]
 
 
-def test_a_narrow_filter_loses_no_hits_in_few_partitions() -> None:
-    rows = random_rows(seed=2, frames=300)
+def in_partitions(rows: Any, partitions: int) -> Any:
+    """Tables of `rows`, whose people have an index of so many partitions."""
     made = tables(rows)
-    build_index(made, "IVF_SQ", queries=1, smallest=300)
+    made.people.create_index("embedding", config=IvfSq(distance_type="dot", num_partitions=partitions))
+    return made
+
+
+def test_only_as_many_partitions_are_looked_at_as_asked_for() -> None:
+    rows = random_rows(seed=2, frames=300)
+    made = in_partitions(rows, 16)
+
+    def found(query: Any, way: Approximate | None) -> list[tuple[str, int]]:
+        return [(hit.source, hit.frame) for hit in search_frames(made, SearchRequest(query, 10, approximate=way))]
+
+    queries = [embedding / np.linalg.norm(embedding) for embedding in rows.embeddings[:20]]
+    exact = [found(query, None) for query in queries]
+    assert [found(query, Approximate(16, 1000)) for query in queries] == exact
+    assert [found(query, Approximate(1, 1000)) for query in queries] != exact
+
+
+def test_a_narrow_filter_loses_no_hits_in_few_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nearest_module, "FEW", 0)
+    rows = random_rows(seed=2, frames=300)
+    made = in_partitions(rows, 16)
     score = float(np.sort(rows.scores)[-5])
     request = SearchRequest(rows.embeddings[0], 5, Where(min_score=score), approximate=Approximate(1, 1))
     assert len(search_frames(made, request)) == 5
