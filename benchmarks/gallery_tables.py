@@ -73,7 +73,7 @@ def _galleries(sizes: Iterable[Figures]) -> Table:
             duration(1000 * compaction["seconds"]),
             size(compaction["bytes"][0] - compaction["bytes"][-1]),
             size(sum(index["bytes"].values()) or None),
-            duration(1000 * index["seconds"]) if index["bytes"] else DASH,
+            duration(1000 * sum(table["build_s"] for table in index["tables"])) if index["bytes"] else DASH,
         )
     return table
 
