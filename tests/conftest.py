@@ -3,6 +3,7 @@
 import fcntl
 import gc
 import importlib.util
+import multiprocessing.util
 import os
 import shutil
 import signal
@@ -51,6 +52,7 @@ def _own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             patch.setenv("TMPDIR", folder)
             patch.setattr(tempfile, "tempdir", folder)
             yield
+            multiprocessing.util._run_finalizers()  # at exit its folder is gone, or pytest-xdist ends without them
 
 
 @pytest.fixture(scope="session", autouse=True)

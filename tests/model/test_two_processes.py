@@ -1,10 +1,8 @@
 """Two processes that train together (gloo, half the batch each) against one with the whole batch, in float64."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 
+import preloaded
 import pytest
 import torch
 import two_processes
@@ -18,24 +16,10 @@ WORLD = 2
 def found(tmp_path_factory):
     """What each of the two processes left."""
     folder = tmp_path_factory.mktemp("processes")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    script = Path(two_processes.__file__)
-    started = [
-        subprocess.Popen(
-            [sys.executable, script, str(rank), str(WORLD), folder],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(WORLD)
-    ]
-    try:
-        told = [process.communicate(timeout=300)[0] for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    assert [process.returncode for process in started] == [0, 0], "\n".join(told)
+    words = [[two_processes.__file__, str(rank), str(WORLD), str(folder)] for rank in range(WORLD)]
+    with ThreadPoolExecutor(WORLD) as threads:
+        done = list(threads.map(preloaded.run, words))
+    assert [process.returncode for process in done] == [0, 0], "\n".join(process.stderr for process in done)
     return [torch.load(folder / f"{rank}.pt") for rank in range(WORLD)]
 
 
