@@ -90,10 +90,11 @@ format: $(STAMP) ## Put the code into the project's format.
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-docs: $(STAMP) ## Write docs/configuration.md from the docstrings, and tables of README.md and docs/deployment.md from benchmarks/results/.
+docs: $(STAMP) ## Write docs/configuration.md from the docstrings, and the tables of README.md, docs/deployment.md and docs/gallery.md from benchmarks/results/.
 	$(PY) -m psarm.benchmarks.configuration_page docs/configuration.md
 	$(PY) -m psarm.benchmarks.readme_table README.md
 	$(PY) -m psarm.benchmarks.readme_table docs/deployment.md
+	$(PY) -m psarm.benchmarks.readme_table docs/gallery.md
 
 constraints: $(STAMP) ## Write the installed versions to constraints.txt.
 	@{ sed -n '/^#/p' constraints.txt; $(UV) pip freeze --python $(PY) | grep -E '^[A-Za-z0-9._-]+==' | grep -vE '^(nvidia|cuda|triton)'; } > constraints.new

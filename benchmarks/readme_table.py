@@ -3,8 +3,8 @@
     python -m psarm.benchmarks.readme_table README.md           write them
     python -m psarm.benchmarks.readme_table README.md --check   fail where one is not what its results say
 
-A table stands between two comments; the first names a report of `psarm bench --json`, or one of
-`psarm.benchmarks.deployment_goals`, from the repository's root::
+A table stands between two comments; the first names a report of `psarm bench --json`, of
+`psarm.benchmarks.deployment_goals` or of `psarm.benchmarks.gallery_scale`, from the repository's root::
 
     <!-- bench: benchmarks/results/demo.json -->
     <!-- end of bench -->
@@ -14,6 +14,12 @@ A table stands between two comments; the first names a report of `psarm bench --
 
     <!-- goals_accuracy: benchmarks/results/deployment_goals.json -->
     <!-- end of goals_accuracy -->
+
+    <!-- gallery: benchmarks/results/gallery_scale.json -->
+    <!-- end of gallery -->
+
+    <!-- gallery_costs: benchmarks/results/gallery_scale.json -->
+    <!-- end of gallery_costs -->
 """
 
 from __future__ import annotations
@@ -26,6 +32,7 @@ import click
 
 from psarm.benchmarks.baselines import HISTOGRAM, UNTRAINED
 from psarm.benchmarks.compare import Report, read_report
+from psarm.benchmarks.gallery_markdown import costs_table, growth_table
 from psarm.benchmarks.goals_contenders import YARDSTICK
 from psarm.benchmarks.report import PYTORCH
 from psarm.benchmarks.script import run
@@ -37,7 +44,9 @@ from psarm.files import write_text
 from psarm.runtime.timing import STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
-MARKED = re.compile(r"(<!-- (bench|goals|goals_accuracy): (\S+) -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
+MARKED = re.compile(
+    r"(<!-- (bench|goals|goals_accuracy|gallery|gallery_costs): (\S+) -->\n).*?(<!-- end of \2 -->)", re.DOTALL
+)
 NAMES = {
     PYTORCH: "PyTorch, eager",
     "onnxruntime": "ONNX Runtime",
@@ -74,13 +83,15 @@ def with_tables(text: str, root: Path) -> str:
     """`text` with every marked table made anew; raises `DataError` where there is none, or a report cannot be read."""
     if not MARKED.search(text):
         raise DataError(
-            "No table is marked: needed <!-- bench: RESULTS.json -->, and <!-- end of bench --> below it; or goals or "
-            "goals_accuracy in place of bench."
+            "No table is marked: needed <!-- bench: RESULTS.json -->, and <!-- end of bench --> below it; or goals, "
+            "goals_accuracy, gallery or gallery_costs in place of bench."
         )
-    makers = {
+    makers: dict[str, Callable[[Path], str]] = {
         "bench": lambda path: markdown_table(read_report(path)),
         "goals": lambda path: goals_table(_goals(path)),
         "goals_accuracy": lambda path: goals_accuracy_table(_goals(path)),
+        "gallery": lambda path: growth_table(_scale(path)),
+        "gallery_costs": lambda path: costs_table(_scale(path)),
     }
     return MARKED.sub(lambda found: f"{found[1]}{makers[found[2]](root / found[3])}{found[4]}", text)
 
@@ -123,6 +134,10 @@ def goals_accuracy_table(report: Report) -> str:
 
 def _goals(path: Path) -> Report:
     return read_json_object(path, "a report of psarm.benchmarks.deployment_goals")
+
+
+def _scale(path: Path) -> Report:
+    return read_json_object(path, "a report of psarm.benchmarks.gallery_scale")
 
 
 def _columns() -> dict[str, Callable[[Report], str]]:

@@ -13,6 +13,7 @@ import pytest
 from psarm.benchmarks import gallery_steps
 from psarm.benchmarks.crop_search import Crops
 from psarm.benchmarks.gallery_costs import month_costs
+from psarm.benchmarks.gallery_markdown import costs_table, growth_table
 from psarm.benchmarks.gallery_rows import ALIKE, SPREAD, STRETCH, Crowd, Footage, Scenery
 from psarm.benchmarks.gallery_scale import Settings, Size, Way, recall_of
 from psarm.benchmarks.gallery_spread import spread_of
@@ -113,6 +114,15 @@ def test_every_figure_is_there_and_nothing_is_measured_twice(scale: Scale, capsy
     report = {"sizes": [found], "costs": month_costs([found])}
     print_report(report)
     assert f"{found['people']:,}" in capsys.readouterr().out
+    head, _, *rows = growth_table(report).splitlines()
+    assert head == f"| people | {found['people']:,} |" and len(rows) == 8 + 10
+    assert "| index: disk | – |" in rows and "| index: building | – |" in rows
+    assert rows[-4].startswith("| visits, through the index |") and rows[-4].endswith(" ms), 100.0 % |")
+    head, _, *rows = costs_table(report).splitlines()
+    assert head == (
+        "| cameras, kept | busy, people and visits | busy, visits only | calm, people and visits | calm, visits only |"
+    )
+    assert len(rows) == 4 + 6 and rows[-1].startswith("| frames, exact, CBGM | ≈ ") and rows[-1].endswith("| – |")
 
     def never(**arguments: Any) -> Any:
         raise AssertionError(arguments)
