@@ -17,8 +17,10 @@ from psarm.benchmarks.drills.watching import frames_done, writes
 
 READERS = 2
 READER = ("-m", "psarm.benchmarks.drills.reader")
-SECONDS_A_KILL = 7.0
-"""Of indexing, so that about every second run gets to a commit."""
+LONGEST_DELAY = 11.0
+"""Seconds before a kill: commits come every five, so that about every second run gets to one."""
+SECONDS_A_KILL = 12.0
+"""Of indexing: so much that something is left at the last kill, also where it goes faster than was measured."""
 READING_SECONDS = 30.0
 
 
@@ -32,7 +34,7 @@ def killed(setting: Setting) -> Outcome:
     for number in range(setting.kills):
         with Process(words, setting.work / f"kill{number}.log") as process:
             process.wait_until(writes(process, where), "it writes")
-            delay = float(generator.uniform(0, 1.6 * seconds / setting.kills))
+            delay = float(generator.uniform(0, LONGEST_DELAY))
             deadline = time.monotonic() + delay
             while process.running and time.monotonic() < deadline:
                 time.sleep(TICK / 5)
@@ -41,6 +43,7 @@ def killed(setting: Setting) -> Outcome:
         outcome.check("no committed frame is lost", after >= done)
         done = after
         runs.append({"after_seconds": round(delay, 2), "frames_committed": done})
+    outcome.check("there was something to lose", done > 0)
     outcome.figures |= {"uninterrupted_seconds": round(seconds, 1), "kills": runs}
     _index(words, where, setting.work / "resumed.log")
     contents = read_contents(where)
