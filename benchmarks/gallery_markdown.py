@@ -45,6 +45,7 @@ _GROWTH: dict[str, Callable[[Figures], str]] = {
     "compaction": lambda one: duration(1000 * one["compaction"]["seconds"]),
     "index: disk": lambda one: size(sum(one["index"]["bytes"].values()) or None),
     "index: building": lambda one: _building(one["index"]),
+    "index: hits found of people, of visits": lambda one: _recall(one["index"]),
 }
 
 
@@ -52,10 +53,15 @@ def _building(index: Figures) -> str:
     return duration(1000 * sum(table["build_s"] for table in index["tables"])) if index["bytes"] else DASH
 
 
+def _recall(index: Figures) -> str:
+    """Which share of the exact hits it finds, table by table."""
+    shares = [percent(table["recall"]) for table in index["tables"]]
+    return ", ".join(share if share == DASH else f"{share} %" for share in shares)
+
+
 def _search(searches: Iterable[Figures], wanted: Figures) -> str:
     found = next(one for one in searches if (one["level"], one["name"]) == (wanted["level"], wanted["name"]))
-    times = f"{duration(found['p50_ms'])} ({duration(found['p99_ms'])})"
-    return times if found.get("recall") is None else f"{times}, {percent(found['recall'])} %"
+    return f"{duration(found['p50_ms'])} ({duration(found['p99_ms'])})"
 
 
 def _cost(searches: Iterable[Figures], key: tuple[str, str]) -> str:

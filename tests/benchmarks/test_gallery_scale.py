@@ -115,9 +115,10 @@ def test_every_figure_is_there_and_nothing_is_measured_twice(scale: Scale, capsy
     print_report(report)
     assert f"{found['people']:,}" in capsys.readouterr().out
     head, _, *rows = growth_table(report).splitlines()
-    assert head == f"| people | {found['people']:,} |" and len(rows) == 8 + 10
+    assert head == f"| people | {found['people']:,} |" and len(rows) == 9 + 10
     assert "| index: disk | – |" in rows and "| index: building | – |" in rows
-    assert rows[-4].startswith("| visits, through the index |") and rows[-4].endswith(" ms), 100.0 % |")
+    assert "| index: hits found of people, of visits | –, – |" in rows
+    assert rows[-4].startswith("| visits, through the index |") and rows[-4].endswith(" ms) |")
     head, _, *rows = costs_table(report).splitlines()
     assert head == (
         "| cameras, kept | busy, people and visits | busy, visits only | calm, people and visits | calm, visits only |"

@@ -53,6 +53,9 @@ def test_the_readmes_tables_are_those_of_the_committed_reports():
     page = (ROOT / "docs/deployment.md").read_text(encoding="utf-8")
     assert page.count("<!-- goals: ") == page.count("<!-- goals_accuracy: ") == 1
     assert with_tables(page, ROOT) == page
+    page = (ROOT / "docs/gallery.md").read_text(encoding="utf-8")
+    assert page.count("<!-- gallery: ") == page.count("<!-- gallery_costs: ") == 1
+    assert with_tables(page, ROOT) == page
 
 
 def test_engines_beside_the_yardstick():
