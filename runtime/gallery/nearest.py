@@ -45,7 +45,10 @@ _ROUNDING = 1e-5
 
 @dataclass(frozen=True)
 class Approximate:
-    """How a search goes through an index of `build_index`; a table that has none is searched exactly."""
+    """How a search goes through an index of `build_index`.
+
+    A table that has none is searched exactly, and so are the rows that a filter leaves where there are `FEW`.
+    """
 
     nprobes: int = 64
     """Partitions looked at; all of them where these have too few rows that the filters leave."""
