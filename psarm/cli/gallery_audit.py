@@ -32,7 +32,8 @@ Entry = dict[str, Any]
 def audit(gallery: str, audit_log: Path | None, as_json: bool) -> None:
     """List the searches, exports and erasures: when, by whom, with which picture's name or to which file, of whom.
 
-    --json prints the lines as they are in the log.
+    An erasure that is not finished was broken off, or could not be written down once more. --json prints the lines as
+    they are in the log, two an erasure: one from before it.
     """
     from psarm.console import out, print_whole
     from psarm.runtime.gallery.gallery import Gallery
@@ -80,21 +81,31 @@ def _table(entries: list[Entry]) -> Table:
     from rich.text import Text
 
     table = Table("time", "user", "what", "pictures or file", "filters", "how many")
+    ended = {str(entry.get("erasure")) for entry in entries if _counts(entry)}
     for entry in entries:
-        table.add_row(*map(Text, _cells(entry)))
+        if _counts(entry) or str(entry["erasure"]) not in ended:
+            table.add_row(*map(Text, _cells(entry)))
     return table
 
 
 def _cells(entry: Entry) -> tuple[str, ...]:
     """A line of the table; raises some error or other for what is not of the log."""
     filters = ", ".join(f"{name} {_text(value)}" for name, value in entry["filters"].items())
-    counts = {name: entry[name] for name in ("hits", "visits", "people") if name in entry}
-    if not counts:
+    counts = _counts(entry)
+    if counts:
+        many = "failed" if None in counts.values() else ", ".join(f"{count} {name}" for name, count in counts.items())
+    elif "erasure" in entry:
+        many = "not finished"
+    else:
         raise LookupError("how many")
-    many = "failed" if None in counts.values() else ", ".join(f"{count} {name}" for name, count in counts.items())
     time = local(datetime.fromisoformat(entry["time"]))
     files = entry.get("query", entry.get("out", ""))  # an erasure has none
     return time, _text(entry["user"]), _text(entry["what"]), _text(files), filters, many
+
+
+def _counts(entry: Entry) -> dict[str, int | None]:
+    """How many; nothing for the line from before an erasure."""
+    return {name: entry[name] for name in ("hits", "visits", "people") if name in entry}
 
 
 def _text(value: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
@@ -50,22 +51,33 @@ class AuditLog:
         return self._line(f"export_{layout}", {"out": str(target.absolute()), "filters": {}}, ("people",))
 
     def erasure(self, what: str, filters: Mapping[str, Any]) -> AbstractContextManager[Counts]:
-        """Write a line after the body, which erases what the filters say, and counts the `visits` and `people`."""
-        return self._line(what, {"filters": dict(filters)}, ("visits", "people"))
+        """Write a line before the body, which erases what the filters say, and counts the `visits` and `people`.
+
+        A line after it has the counts. What is erased does not come back, so that the log says so whatever happens then;
+        `erasure` is the same in both lines.
+        """
+        facts = {"filters": dict(filters), "erasure": secrets.token_hex(8)}
+        return self._line(what, facts, ("visits", "people"), first=True)
 
     @contextmanager
-    def _line(self, what: str, facts: Mapping[str, Any], counted: Sequence[str]) -> Iterator[Counts]:
-        """Write a line after the body, also where it fails."""
+    def _line(
+        self, what: str, facts: Mapping[str, Any], counted: Sequence[str], first: bool = False
+    ) -> Iterator[Counts]:
+        """Write a line after the body, also where it fails; with `first`, one before it too, without counts."""
         descriptor = self._open()
         counts: Counts = dict.fromkeys(counted)
         try:
-            yield counts
-        finally:
-            head = {"time": datetime.now(UTC).isoformat(), "user": _user(), "gallery": self._gallery, "what": what}
+            if first:
+                self._write(descriptor, {**self._head(what), **facts})
             try:
-                self._write(descriptor, {**head, **facts, **counts})
+                yield counts
             finally:
-                os.close(descriptor)
+                self._write(descriptor, {**self._head(what), **facts, **counts})
+        finally:
+            os.close(descriptor)
+
+    def _head(self, what: str) -> dict[str, Any]:
+        return {"time": datetime.now(UTC).isoformat(), "user": _user(), "gallery": self._gallery, "what": what}
 
     def _open(self) -> int:
         if self.path is None:

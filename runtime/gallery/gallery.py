@@ -230,7 +230,7 @@ class Gallery:
         """Erase the people seen before `older_than`, from the disk too.
 
         People of unknown time go by when their source was added. Sources and how far they are stay. This and the other
-        erasures write a line to the audit log.
+        erasures write a line to the audit log before they begin, and one when they are done.
         """
         filters = {"older_than": older_than.isoformat()}
         return self._erase("purge", filters, lambda: maintenance.purge(self.store, older_than))
@@ -256,7 +256,7 @@ class Gallery:
         return self.store.read(lambda store: maintenance.visits_to_be_deleted(store, ids))
 
     def _erase(self, what: str, filters: Mapping[str, Any], erase: Callable[[], Removed]) -> Removed:
-        """`erase`, with a line in the audit log."""
+        """`erase`, with its lines in the audit log."""
         with self._writing(), self.audit.erasure(what, filters) as counts:
             removed = erase()
             counts.update(visits=removed.visits, people=removed.people)

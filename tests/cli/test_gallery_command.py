@@ -219,12 +219,16 @@ def test_exports_and_erasures_are_in_the_audit_log(place, tmp_path, capfd):
     code, out, _ = psarm(capfd, "audit --json", gallery, "--audit-log", log)
     entries = [json.loads(line) for line in out.splitlines()]
     assert code == 0 and [entry["what"] for entry in entries] == [
-        *("export_coco", "delete_visits", "delete_source", "purge")
+        *("export_coco", *("delete_visits",) * 2, *("delete_source",) * 2, *("purge",) * 2)
     ]
     code, out, _ = psarm(capfd, "audit", gallery, "--audit-log", log)
     text = " ".join(out.split())
     assert code == 0 and f"export_coco │ {tmp_path / 'a.json'} │ │ 7 people" in text
     assert "delete_visits │ │ visits 0-1 │ 1 visits, 1 people" in text and "source " + str(place / "hall.mp4") in text
+    assert text.count("delete_visits") == 1 and "not finished" not in text
+    log.write_text("".join(json.dumps(entry) + "\n" for entry in entries[:-1]))  # killed
+    code, out, _ = psarm(capfd, "audit", gallery, "--audit-log", log)
+    assert code == 0 and out.count("purge") == out.count("not finished") == 1
 
 
 COUNTLESS = {"time": "2026-03-01", "user": "u", "what": "search", "query": [], "filters": {}}

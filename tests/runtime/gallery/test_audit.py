@@ -1,7 +1,11 @@
 """Lines on searches, exports and erasures."""
 
+import errno
 import json
 import os
+import signal
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -75,20 +79,23 @@ def test_exports_and_erasures_are_written_down(where, tmp_path):
     lines = [json.loads(line) for line in (where / "audit.jsonl").read_text().splitlines()]
     for line in lines:
         assert line.pop("gallery") == str(where) and datetime.fromisoformat(line.pop("time")) and line.pop("user")
+    numbers = [line.pop("erasure", None) for line in lines]
+    assert numbers[:3] == [None] * 3 and numbers[3::2] == numbers[4::2] and len(set(numbers)) == 5
     exports = [("parquet", "a.parquet"), ("coco", "a.json"), ("mot", "mot")]
     assert lines == [
         *({"what": f"export_{of}", "out": str(tmp_path / to), "filters": {}, "people": people} for of, to in exports),
-        erased("purge", {"older_than": moment.isoformat()}, purged),
-        erased("delete_visits", {"visits": [visit_name(visit["visit"])]}, visits),
-        erased("delete_source", {"source": source_of(1).name}, source),
-        erased("delete_source", {"source": "/nowhere"}, None),
+        *erased("purge", {"older_than": moment.isoformat()}, purged),
+        *erased("delete_visits", {"visits": [visit_name(visit["visit"])]}, visits),
+        *erased("delete_source", {"source": source_of(1).name}, source),
+        *erased("delete_source", {"source": "/nowhere"}, None),
     ]
     assert 0 < purged.people < people and visits.visits == 1 and source.people > 0
 
 
 def erased(what, filters, removed):
     counts = {name: getattr(removed, name, None) for name in ("visits", "people")}  # None: it failed
-    return {"what": what, "filters": filters, **counts}
+    begun = {"what": what, "filters": filters}
+    return begun, {**begun, **counts}
 
 
 def test_what_cannot_be_written_down_is_not_done(where, tmp_path, monkeypatch):
@@ -107,5 +114,39 @@ def test_what_cannot_be_written_down_is_not_done(where, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "write", lambda descriptor, data: 0)  # which shows only when it is there
     with Gallery.open(where) as gallery, pytest.raises(GalleryError, match="its disk is full"):
         write_coco(gallery, tmp_path / "a.json")
+
+    def full(descriptor, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", full)
+    with Gallery.open(where) as gallery, pytest.raises(GalleryError, match="No space left"):
+        gallery.delete_source(source_of(1).name)
     assert written.check(where) == written.FRAMES * written.SOURCES
+    assert (where / "audit.jsonl").read_text() == ""
     assert [path.name for path in tmp_path.iterdir()] == ["gallery"]
+
+
+KILLED = """
+import os, signal, sys
+from psarm.runtime.gallery import maintenance
+from psarm.runtime.gallery.gallery import Gallery
+
+def killed(store, name):
+    delete(store, name)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+delete, maintenance.delete_source = maintenance.delete_source, killed
+Gallery.open(sys.argv[1]).delete_source(sys.argv[2])
+"""
+
+
+def test_an_erasure_that_is_killed_is_written_down(where):
+    written.write(where, 1)
+    name = source_of(1).name
+    done = subprocess.run([sys.executable, "-c", KILLED, where, name], check=False)
+    assert done.returncode == -signal.SIGKILL
+    (line,) = map(json.loads, (where / "audit.jsonl").read_text().splitlines())
+    assert (line["what"], line["filters"]) == ("delete_source", {"source": name}) and line["erasure"]
+    assert "visits" not in line and "people" not in line
+    with Gallery.open(where) as gallery:
+        assert gallery.info().sources == 2
