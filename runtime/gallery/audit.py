@@ -53,8 +53,8 @@ class AuditLog:
     def erasure(self, what: str, filters: Mapping[str, Any]) -> AbstractContextManager[Counts]:
         """Write a line before the body, which erases what the filters say, and counts the `visits` and `people`.
 
-        A line after it has the counts. What is erased does not come back, so that the log says so whatever happens then;
-        `erasure` is the same in both lines.
+        A line after it has the counts, and the same `erasure`. What is erased does not come back, so that the log says
+        so whatever happens then.
         """
         facts = {"filters": dict(filters), "erasure": secrets.token_hex(8)}
         return self._line(what, facts, ("visits", "people"), first=True)
@@ -94,11 +94,20 @@ class AuditLog:
         data = (json.dumps(entry, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
         try:
             written = os.write(descriptor, data)  # one call: lines of several processes do not mix
+            if written != len(data):
+                _take_back(descriptor, written)
             os.fsync(descriptor)
         except OSError as error:
             raise GalleryError(f"The audit log {self.path} cannot be written ({error.strerror}).") from error
         if written != len(data):
             raise GalleryError(f"The audit log {self.path} cannot be written: its disk is full.")
+
+
+def _take_back(descriptor: int, written: int) -> None:
+    """Cut off the part of a line that was just written: the next line begins on a new one."""
+    end = os.lseek(descriptor, 0, os.SEEK_CUR)
+    if os.fstat(descriptor).st_size == end:  # not where another process has written behind it
+        os.ftruncate(descriptor, end - written)
 
 
 def _filters(where: Where) -> dict[str, Any]:
