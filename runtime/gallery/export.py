@@ -64,6 +64,9 @@ def write_mot(gallery: Gallery, target: Path, rate: float | None = None) -> dict
     files: dict[str, Path] = {}
 
     def write(store: Store, folder: Path) -> int:
+        files.clear()
+        for path in folder.iterdir():
+            path.unlink()
         names, count = _write_mot(store, folder, rate)
         files.update({source: target / name for source, name in names.items()})
         return count
@@ -79,16 +82,25 @@ def _export(
     atomic: Callable[[Path], AbstractContextManager[Path]],
     write: Callable[[Store, Path], int],
 ) -> int:
-    """`write` to a temporary path, which is put in place once the audit log has its line; returns how many people."""
+    """`write` to a temporary path, which is put in place once the audit log has its line; returns how many people.
+
+    `write` begins again where a purge comes in between: it replaces what it wrote before.
+    """
     if not gallery.facts.people:
         raise GalleryError(f"{gallery.where} keeps visits only, and the people of frames are what is exported.")
 
-    def read(store: Store) -> int:
-        with atomic(target) as temporary, gallery.audit.export(layout, target) as counts:
-            counts["people"] = count = write(store, temporary)
-        return count
+    with atomic(target) as temporary, gallery.audit.export(layout, target) as counts:
 
-    return gallery.store.read(read)
+        def read(store: Store) -> int:
+            try:
+                return write(store, temporary)
+            except OSError as error:
+                if error.errno is not None and error.filename is None:  # a full disk, which is not the gallery's
+                    error.filename = str(temporary)
+                raise
+
+        counts["people"] = count = gallery.store.read(read)
+    return count
 
 
 def _write_parquet(store: Store, target: Path) -> int:

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 
 import gallery_filled as made
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 import toy_bundle as toy
 
 from psarm.errors import GalleryError, UsageError
+from psarm.runtime.gallery import export as exporting
 from psarm.runtime.gallery.export import write_coco, write_mot, write_parquet
 from psarm.runtime.gallery.gallery import Gallery
 from psarm.runtime.gallery.records import Source, SourceBatch
@@ -41,6 +44,17 @@ def test_a_place_that_cannot_be_written_is_not_the_gallery(filled, tmp_path, wri
     (tmp_path / "file").write_text("x")
     with pytest.raises(OSError, match=str(tmp_path / "file")):
         write(gallery, tmp_path / "file" / "out")
+
+
+@pytest.mark.parametrize("write", [write_coco, write_mot])
+def test_a_full_disk_is_not_the_gallerys(filled, tmp_path, monkeypatch, write):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(exporting, "_xywh", full)
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path / 'out'}'"):
+        write(filled[0], tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_coco(filled, tmp_path):
@@ -117,3 +131,27 @@ def test_visits_alone_cannot_be_exported(tmp_path):
             with pytest.raises(GalleryError, match="keeps visits only"):
                 write(gallery, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("write", [write_parquet, write_coco, write_mot])
+def test_an_export_that_begins_again_is_one(tmp_path, monkeypatch, write):
+    (name, *others) = made.fill(tmp_path / "gallery", toy.make_toy_bundle(tmp_path / "toy.psarm"), tmp_path)
+    step, calls = "_committed" if write is write_parquet else "_frames", []
+    read = getattr(exporting, step)
+
+    def purged(store, info, *columns):
+        calls.append(info.source.name)
+        if len(calls) == 2:
+            with Gallery.open(tmp_path / "gallery", tmp_path / "other.jsonl") as other:
+                other.delete_source(name)
+            raise RuntimeError("lance error: Not found: people.lance/data/1.lance")
+        return read(store, info, *columns)
+
+    monkeypatch.setattr(exporting, step, purged)
+    with Gallery.open(tmp_path / "gallery") as gallery:
+        found = write(gallery, tmp_path / "out")
+    (line,) = map(json.loads, (tmp_path / "gallery" / "audit.jsonl").read_text().splitlines())
+    assert line["people"] == 4 and calls[0] == name and set(calls[2:]) == set(others)
+    if write is write_mot:
+        assert list(found) == others and sorted((tmp_path / "out").iterdir()) == sorted(found.values())
+    assert not list(tmp_path.glob(".out*"))
