@@ -31,6 +31,9 @@ TABLES = (SOURCES, PEOPLE, VISITS, SEGMENTS)
 READS = 10
 """How often a read is begun again whose files a purge removed."""
 
+TEMPORARY = ".tmp"
+"""End of the name of the folder that a gallery is made in."""
+
 INDEX_CACHE, METADATA_CACHE = 512 << 20, 64 << 20
 """Bytes that LanceDB may keep in memory; it takes gigabytes unless told."""
 
@@ -56,7 +59,10 @@ class Store:
 
     @classmethod
     def create(cls, where: str | Path, facts: GalleryFacts) -> Self:
-        """Make the tables, empty, so that no half-made gallery is ever there; raises `GalleryError`."""
+        """Make the tables, empty; raises `GalleryError`, and leaves nothing then.
+
+        A new directory is a gallery or is not there. One that was there and empty has to be emptied after a kill.
+        """
         address = _address(where)
         directory = _directory(address)
         if directory is None:
@@ -192,7 +198,7 @@ def _make_directory(directory: Path, facts: GalleryFacts) -> None:
     directory.parent.mkdir(parents=True, exist_ok=True)
     empty = directory.exists()  # may be a mount point, which nothing can be renamed to
     within = directory if empty else directory.parent
-    with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", suffix=".tmp", dir=within) as temporary:
+    with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", suffix=TEMPORARY, dir=within) as temporary:
         made = Path(temporary, directory.name)
         made.mkdir()  # with the rights of other directories, which the temporary one has not
         with _said(str(directory), "cannot be written"):
@@ -203,6 +209,15 @@ def _make_directory(directory: Path, facts: GalleryFacts) -> None:
             return
         for name in (*TABLES, FACTS):  # so does the first of these; the facts last: what has them is complete
             _folder(made, name).rename(_folder(directory, name))
+
+
+def _is_half_made(directory: Path | None) -> bool:
+    """Whether `_make_directory` did not come to its end in a directory without facts: nothing is in the tables."""
+    if directory is None:
+        return False
+    begun = [path for path in directory.glob(f".*{TEMPORARY}") if path.name.startswith(f".{directory.name}.")]
+    moved = _folder(directory, TABLES[0]).exists()
+    return any(not moved or _folder(path / directory.name, FACTS).exists() for path in begun)
 
 
 def _make_tables(database: DBConnection, facts: GalleryFacts) -> None:
@@ -221,6 +236,11 @@ def _read_facts(address: str, database: DBConnection) -> GalleryFacts:
         try:
             rows = _again(lambda: database.open_table(FACTS).search().to_list())
         except ValueError as error:
+            if _is_half_made(_directory(address)):
+                raise GalleryError(
+                    f"{address} is no gallery yet: another process makes it, or was killed while it did; where none "
+                    "does, remove all that is in this directory, hidden files too, and index again."
+                ) from error
             raise GalleryError(
                 f"{address} is no gallery, or a damaged one: {error}; give the directory of one that psarm index made."
             ) from error

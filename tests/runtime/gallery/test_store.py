@@ -3,6 +3,9 @@ import json
 import os
 import resource
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
 from contextlib import contextmanager
 from dataclasses import replace
@@ -216,6 +219,34 @@ def test_a_gallery_that_cannot_be_made_leaves_nothing(tmp_path, monkeypatch, the
     with pytest.raises(GalleryError, match=rf"{where} cannot be (made|written): .*No space"):
         Gallery.create(where, "f", DIM, "/b")
     assert list(tmp_path.rglob("*")) == ([where] if there else [])
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from psarm.runtime.gallery.gallery import Gallery
+
+def killed(path, target):
+    os.kill(os.getpid(), signal.SIGKILL) if path.name == "visits.lance" else rename(path, target)
+
+rename, Path.rename = Path.rename, killed
+Gallery.create(sys.argv[1], "f", 8, "/b")
+"""
+
+
+def test_a_gallery_half_made_says_what_to_do(tmp_path):
+    where = tmp_path / "g"
+    where.mkdir()
+    assert subprocess.run([sys.executable, "-c", KILLED, where], check=False).returncode == -signal.SIGKILL
+    with pytest.raises(GalleryError, match=r"killed while it did; .*remove all that is in this directory"):
+        Gallery.open(where)
+    for path in where.iterdir():
+        shutil.rmtree(path)
+    Gallery.create(where, "f", DIM, "/b").close()
+    (where / ".g.x.tmp" / "g").mkdir(parents=True)  # killed when it was made: what is damaged later is not thrown away
+    shutil.rmtree(where / "facts.lance")
+    with pytest.raises(GalleryError, match="or a damaged one"):
+        Gallery.open(where)
 
 
 @pytest.mark.parametrize("there", [False, True], ids=["new", "empty"])
