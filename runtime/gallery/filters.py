@@ -61,8 +61,8 @@ def is_in(column: str, values: Iterable[int]) -> str:
 
 
 def sql_time(time: datetime) -> str:
-    """An aware time in SQL."""
-    return f"timestamp '{time.astimezone(UTC).isoformat()}'"
+    """A time in SQL; `UsageError` for one without time zone, or that UTC does not have."""
+    return f"timestamp '{_utc(time).isoformat()}'"
 
 
 def lowest_score(min_score: float) -> float:
@@ -102,18 +102,18 @@ def _seen(first: str, last: str, where: Where) -> str | None:
     if where.start is not None and where.end is not None and _utc(where.start) >= _utc(where.end):
         raise UsageError(f"The time to search must end after it starts, got {where.start} to {where.end}.")
     return both(
-        None if where.start is None else f"{last} >= {sql_time(_utc(where.start))}",
-        None if where.end is None else f"{first} < {sql_time(_utc(where.end))}",
+        None if where.start is None else f"{last} >= {sql_time(where.start)}",
+        None if where.end is None else f"{first} < {sql_time(where.end)}",
     )
 
 
 def _utc(time: datetime) -> datetime:
     if time.tzinfo is None:
-        raise UsageError(f"A time to search must have a time zone, got {time}; give it one, such as {time}+00:00.")
+        raise UsageError(f"A time must have a time zone, got {time}; give it one, such as {time}+00:00.")
     try:
         return time.astimezone(UTC)
     except OverflowError as error:
-        raise UsageError(f"A time to search must lie in the years 1 to 9999 of UTC, got {time}.") from error
+        raise UsageError(f"A time must lie in the years 1 to 9999 of UTC, got {time}.") from error
 
 
 def _scored(where: Where) -> str | None:

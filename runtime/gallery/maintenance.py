@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from psarm.errors import GalleryError, UsageError
+from psarm.errors import GalleryError
 from psarm.runtime.gallery.columns import frames_of
 from psarm.runtime.gallery.filters import is_in, sql_time
 from psarm.runtime.gallery.ledger import empty_segment, read_segments, read_sources, summed_up
@@ -109,9 +109,7 @@ def is_purge_due(store: Store, older_than: datetime) -> bool:
 
 
 def _seen_before(store: Store, older_than: datetime) -> tuple[str, str]:
-    """SQL of the people and of the visits that `purge` erases; `UsageError` for a time without zone."""
-    if older_than.tzinfo is None:
-        raise UsageError(f"{older_than} has no time zone; give an aware datetime.")
+    """SQL of the people and of the visits that `purge` erases; `UsageError` for a time that cannot be one."""
     moment = sql_time(older_than)
     old = is_in("source", [info.progress.source for info in read_sources(store) if info.added < older_than])
     return f"time < {moment} OR (time IS NULL AND {old})", f'"end" < {moment} OR ("end" IS NULL AND {old})'

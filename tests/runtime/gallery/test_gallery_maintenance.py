@@ -1,5 +1,5 @@
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
 import pytest
@@ -92,6 +92,8 @@ def test_people_of_unknown_time_go_by_when_their_source_was_added(gallery):
 def test_a_time_without_zone_is_refused(gallery):
     with pytest.raises(UsageError, match="time zone"):
         gallery.purge(datetime(2026, 1, 1))
+    with pytest.raises(UsageError, match="years 1 to 9999 of UTC"):
+        gallery.purge(datetime.min.replace(tzinfo=timezone(timedelta(hours=2))))
 
 
 def test_a_crash_in_a_purge_is_mended_by_another(gallery, monkeypatch):
