@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from psarm.cli.gallery_options import AS_JSON, GALLERY
+from psarm.cli.gallery_options import AS_JSON
+from psarm.cli.gallery_path import GalleryPath
 from psarm.cli.gallery_times import local
 from psarm.errors import GalleryError, UsageError
 
@@ -21,12 +22,18 @@ if TYPE_CHECKING:
 Entry = dict[str, Any]
 
 
+def _there(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """The gallery, which has to be there only where its own log is read."""
+    return value if context.params["audit_log"] else GalleryPath().convert(value, parameter, context)
+
+
 @click.command()
-@GALLERY
+@click.argument("gallery", callback=_there)
 @click.option(
     "--audit-log",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Read this file, where --audit-log was given then.",
+    is_eager=True,
+    help="Read this file, where --audit-log was given then. GALLERY may be gone.",
 )
 @AS_JSON
 def audit(gallery: str, audit_log: Path | None, as_json: bool) -> None:

@@ -81,7 +81,7 @@ def _rates_table(found: Calibration) -> Table:
     type=click.Choice(["IVF_PQ", "IVF_SQ", "IVF_HNSW_SQ"]),
     default="IVF_SQ",
     show_default=True,
-    help="IVF_PQ is smaller and takes long to build; IVF_HNSW_SQ answers soonest.",
+    help="IVF_PQ is smaller and takes long to build, IVF_HNSW_SQ has a graph in every part.",
 )
 @click.option("--queries", type=click.IntRange(min=1), default=100, show_default=True, help="To measure it with.")
 @AS_JSON

@@ -2,8 +2,10 @@
 
 import io
 import json
+import shutil
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import gallery_filled as made
 import pytest
@@ -12,6 +14,7 @@ from rich.console import Console
 
 from psarm.cli import run
 from psarm.cli.gallery_hits import hit_visit
+from psarm.cli.gallery_learning import index
 from psarm.cli.gallery_sources import full_name
 from psarm.errors import UsageError
 from psarm.runtime.gallery.gallery import Gallery
@@ -193,6 +196,22 @@ def test_audit(place, capfd):
         log.write("{half")
     code, _, err = psarm(capfd, "audit", place / "gallery")
     assert code == 1 and "Line 2 of" in err
+
+
+def test_the_audit_log_of_a_gallery_that_is_gone_is_read(place, capfd):
+    with Gallery.open(place / "gallery", place / "log.jsonl") as gallery:
+        gallery.search(made.VECTORS[0])
+    shutil.rmtree(place / "gallery")
+    log = ("--audit-log", place / "log.jsonl")
+    for arguments in ((place / "gallery", *log), (*log, place / "gallery")):
+        code, out, _ = psarm(capfd, "audit --json", *arguments)
+        assert code == 0 and json.loads(out)["gallery"] == str(place / "gallery")
+
+
+def test_the_help_of_an_index_says_what_the_documentation_does():
+    words = (Path(__file__).parents[2] / "docs" / "gallery.md").read_text().replace("`", "").split()
+    (kind,) = (option for option in index.params if option.name == "kind")
+    assert kind.help in " ".join(words)
 
 
 def test_what_takes_long_is_said_on_a_terminal(place, monkeypatch, capfd):
