@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from psarm.cli.checkpoint_path import NamedCheckpointPath
+from psarm.cli.output_files import check_page
 from psarm.config import DATASETS
 from psarm.errors import DataError, PsarmError, UsageError
 
@@ -171,6 +172,7 @@ def command(
         targets = [path.resolve() for path in (json_path, html_path, save) if path is not None]
         if len(set(targets)) < len(targets):
             raise UsageError("--json, --html and --save-detections write a file each; give them different names.")
+        check_page("--html", html_path)
         _run(_settings(bundle, dataset, data_root, options), json_path, html_path)
 
 

@@ -13,7 +13,7 @@ import click
 from psarm.cli.engine_options import EXISTING, Frames, check_bundle_first, engine_options, open_engine
 from psarm.cli.gallery_path import GalleryPath
 from psarm.cli.gallery_times import parse_age, parse_time
-from psarm.cli.output_files import check_writable
+from psarm.cli.output_files import check_jpeg, check_page
 from psarm.cli.query_pictures import Box, Choice, Query, box_text, check_choice, parse_boxes, read_queries
 from psarm.errors import UsageError
 
@@ -118,8 +118,8 @@ def command(
     """
     choice = Choice(boxes, people, save_people, as_json)
     check_choice(query_paths, choice)
-    check_writable("--html", html)
-    check_writable("--save-people", save_people)
+    check_page("--html", html)
+    check_jpeg("--save-people", save_people)
     engine_settings = {name: options.pop(name) for name in ("backend", "precision", "threads", "conf")}
     if gallery is not None:
         _refuse_given(context, PATHS_ONLY, "PATH")

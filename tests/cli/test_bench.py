@@ -233,12 +233,16 @@ def test_a_baseline_that_fails_is_no_failure(capsys, root, bundle):
         ([".", "--data-root", ".", "--threshold", "2"], "--threshold goes with --compare only"),
         ([".", "--data-root", ".", "--threads", "0"], "'--threads'"),
         ([".", "--data-root", ".", "--json", "."], "is a directory"),
+        (
+            [".", "--data-root", ".", "--html", "cli.py"],
+            "cli.py would be overwritten by --html and is not a page; give",
+        ),
         ([".", "--data-root", ".", "--json", "x", "--html", "./x"], "write a file each; give them different names"),
     ],
 )
 def test_usage_errors_are_one_sentence(capsys, tmp_path, monkeypatch, arguments, sentence):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "cli.py").touch()
+    (tmp_path / "cli.py").write_text("pass")
     code, out, err = bench(capsys, *arguments)
     assert code == 2 and out == ""
     assert sentence in " ".join(err.split())

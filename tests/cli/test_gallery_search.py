@@ -215,6 +215,9 @@ def test_the_bundle_is_the_gallerys_or_one_of_its_space(place, tmp_path, capfd):
         (["--from", "2026-03-02", "--to", "2026-03-01"], 2, "before it"),
         (["--html", "{query}/page.html"], 2, "query.png is not a directory; give another place"),
         (["--save-people", "{query}/a/b.jpg"], 2, "b.jpg cannot be written"),
+        (["--html", "{query}"], 2, "query.png would be overwritten by --html and is not a page; give another name."),
+        (["--html", "{query}.mp4"], 2, "query.png.mp4 would be overwritten by --html and is not a page; give another"),
+        (["--save-people", "{query}.mp4"], 2, "would be overwritten by --save-people and is not a JPEG; give another"),
         (["--query", "{query}.mp4"], 2, "is a video; give a picture, such as one frame"),
         (["--every", "2"], 2, "--every works with PATH only"),
         (["{query}", "{query}"], 2, "came beside --gallery"),
@@ -222,10 +225,12 @@ def test_the_bundle_is_the_gallerys_or_one_of_its_space(place, tmp_path, capfd):
 )
 def test_bad_input_is_one_sentence(place, tmp_path, capfd, arguments, code, says):
     query = draw(tmp_path / "query.png", {5: RED})
-    (tmp_path / "query.png.mp4").touch()
+    (tmp_path / "query.png.mp4").write_bytes(b"a film")
+    before = query.read_bytes()
     filled = [argument.format(query=query) for argument in arguments]
     got, found, err = search(capfd, place / "gallery", *filled, "--query", query)
     assert got == code and found is None and says in err.replace("\n", " ")
+    assert query.read_bytes() == before and (tmp_path / "query.png.mp4").read_bytes() == b"a film"
 
 
 def test_no_gallery(tmp_path, capfd):

@@ -209,6 +209,7 @@ def test_bundle_comes_first(bundle, query, capfd):
         (["--query", "{query}", "{gallery}", "--person", "1", "--person", "2"], 2, "2 --person came for 1 --query"),
         (["--query", "{query}", "{gallery}", "--camera", "door"], 2, "--camera works with --gallery only"),
         (["--query", "{query}", "{gallery}", "--save-people", "{query}"], 2, "would be overwritten"),
+        (["--query", "{query}", "{gallery}", "--html", "{query}"], 2, "overwritten by --html and is not a page"),
         (["--query", "{gallery}", "{gallery}"], 1, "is a folder; a picture file is needed"),
         (["--query", "{bad}", "{gallery}"], 1, "is damaged or not a picture"),
         (["--query", "{query}", "{gallery}", "--box", "1,2,3"], 2, "not of the form x1,y1,x2,y2"),
