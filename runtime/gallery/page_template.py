@@ -16,11 +16,12 @@ aside .caption:last-child { margin-bottom: 0; }
 .play a { color: var(--good); font-weight: 600; text-decoration: none; white-space: nowrap; }
 .play a:hover { text-decoration: underline; }
 .play code { min-width: 0; color: var(--soft); font-size: 12px; overflow-wrap: anywhere; }
-.unlikely .views { filter: grayscale(1); opacity: .65; }
+article.unlikely { border: 2px dashed var(--soft); }
 .unlikely .rank, .unlikely .bar span { background: var(--soft); }
 .unlikely .when { font-weight: 400; }
 .unlikely .play a { color: var(--soft); }
-.verdict { grid-column: 1 / -1; color: var(--soft); font-size: 13px; font-style: italic; }
+.verdict { grid-column: 1 / -1; justify-self: start; padding: 0 8px; border: 1px dashed var(--soft); border-radius: 999px;
+           font-size: 13px; font-style: italic; }
 """
 """Behind the style of all search pages."""
 

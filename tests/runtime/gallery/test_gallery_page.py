@@ -51,10 +51,11 @@ def test_a_thumbnail_stands_where_there_is_no_frame():
     assert len(pictures(text)) == 2 and "no picture" in text
 
 
-def test_what_is_probably_no_match_is_greyed():
+def test_what_is_probably_no_match_is_marked_and_keeps_its_colours():
     text = gallery_page("street", [QUERY], [card(), card(unlikely="probably not a match")])
     assert text.count('<article class="unlikely">') == 1 and text.count("<article>") == 1
     assert text.index("probably not a match") > text.index('<article class="unlikely">')
+    assert "article.unlikely { border:" in text and not re.search(r"grayscale|opacity|filter:", text)
 
 
 @pytest.mark.parametrize("name", ["door.mp4", "it's a <door> & 50%.mp4"])
