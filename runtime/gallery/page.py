@@ -64,7 +64,7 @@ class Card:
     """JPEG of the person; None: cut out of `frame`."""
     moment: Moment | None = None
     unlikely: str = ""
-    """Why it is probably not a match; such hits get a label and a dashed border, and keep their colours: clothes are told by them."""
+    """Why it is probably not a match; such hits get a label and a border, and keep their colours: those of clothes."""
 
 
 def gallery_page(

@@ -20,8 +20,8 @@ article.unlikely { border: 2px dashed var(--soft); }
 .unlikely .rank, .unlikely .bar span { background: var(--soft); }
 .unlikely .when { font-weight: 400; }
 .unlikely .play a { color: var(--soft); }
-.verdict { grid-column: 1 / -1; justify-self: start; padding: 0 8px; border: 1px dashed var(--soft); border-radius: 999px;
-           font-size: 13px; font-style: italic; }
+.verdict { grid-column: 1 / -1; justify-self: start; padding: 0 8px; border: 1px dashed var(--soft);
+           border-radius: 999px; font-size: 13px; font-style: italic; }
 """
 """Behind the style of all search pages."""
 
