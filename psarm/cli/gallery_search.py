@@ -14,19 +14,29 @@ import click
 
 from psarm.cli.engine_options import open_engine
 from psarm.cli.gallery_hits import GalleryHit, hit_length, hit_times, hit_visit, hit_when
-from psarm.cli.gallery_search_notes import UNLIKELY, exact_after_all, how_hits_are_judged, why_nobody
+from psarm.cli.gallery_search_notes import (
+    UNLIKELY,
+    exact_after_all,
+    how_hits_are_judged,
+    outdated,
+    unlike_pictures,
+    why_nobody,
+)
 from psarm.cli.gallery_sources import full_name
 from psarm.cli.gallery_times import local, zone
 from psarm.cli.query_pictures import Choice, Query, box_text, read_queries
 from psarm.errors import UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from rich.table import Table
 
     from psarm.runtime import PersonSearch
     from psarm.runtime.gallery.calibration import Calibration
     from psarm.runtime.gallery.gallery import Gallery
     from psarm.runtime.gallery.records import Where
+    from psarm.runtime.gallery.store import Store
 
 UNLIKELY_NARROW = "probably\nnot a\nmatch"
 
@@ -62,6 +72,8 @@ class Found:
     hits: Sequence[GalleryHit]
     calibration: Calibration | None
     """None: the hits are not judged."""
+    visits: int
+    """Of the gallery now."""
     facts: dict[str, Any]
 
     def unlikely(self, hit: GalleryHit) -> bool:
@@ -75,6 +87,8 @@ class Found:
 
 def search_in_gallery(search: GallerySearch, engine_settings: dict[str, Any]) -> None:
     """Search and show what was found."""
+    import numpy as np
+
     from psarm.console import err
     from psarm.runtime.gallery.gallery import Gallery
 
@@ -88,11 +102,17 @@ def search_in_gallery(search: GallerySearch, engine_settings: dict[str, Any]) ->
             err.print(exact, markup=False)
         with open_engine(bundle, **engine_settings) as engine:
             queries = read_queries(engine, search.query_paths, search.choice)
-            hits = _search(gallery, engine, queries, where, search)
+            embeddings = np.concatenate([engine.embed(query.image, [query.box]) for query in queries])
+            calibration = gallery.calibration()
+            if unlike := unlike_pictures(search.query_paths, embeddings, calibration):
+                err.print(unlike, markup=False)
+            hits = _search(gallery, engine, queries, embeddings, where, search)
             facts = _facts(gallery, engine, search, search.approximate and not exact)
-        calibration = None if search.cbgm or search.frames else gallery.calibration()
-        found = Found(search, gallery, queries, hits, calibration, facts)
+        judge = None if search.cbgm or search.frames else calibration
+        found = Found(search, gallery, queries, hits, judge, gallery.store.read(_visits), facts)
         err.print(how_hits_are_judged(found), markup=False)
+        if aged := outdated(found):
+            err.print(f"Note: {aged}", markup=False)
         if search.choice.as_json:
             click.echo(json.dumps(_record(found)))
         else:
@@ -102,6 +122,11 @@ def search_in_gallery(search: GallerySearch, engine_settings: dict[str, Any]) ->
 
             write_page(search.html, found)
             err.print(f"Wrote {search.html}.", markup=False)
+
+
+def _visits(store: Store) -> int:
+    count: int = store.visits.count_rows()
+    return count
 
 
 def _bundle(gallery: Gallery, given: Path | None) -> Path:
@@ -137,13 +162,15 @@ def _where(gallery: Gallery, search: GallerySearch) -> Where:
 
 
 def _search(
-    gallery: Gallery, engine: PersonSearch, queries: list[Query], where: Where, search: GallerySearch
+    gallery: Gallery,
+    engine: PersonSearch,
+    queries: list[Query],
+    embeddings: NDArray[np.float32],
+    where: Where,
+    search: GallerySearch,
 ) -> Sequence[GalleryHit]:
-    import numpy as np
-
     from psarm.runtime.gallery.search import Approximate
 
-    embeddings = np.concatenate([engine.embed(query.image, [query.box]) for query in queries])
     context = engine.detect_around(queries[0].image, queries[0].box) if search.cbgm else None
     method = gallery.search_frames if search.frames else gallery.search
     return method(
@@ -184,6 +211,7 @@ def _record(found: Found) -> dict[str, Any]:
 
 def _hit_record(found: Found, rank: int, hit: GalleryHit) -> dict[str, Any]:
     from psarm.runtime.gallery.records import VisitHit
+    from psarm.runtime.gallery.schema import visit_name
 
     record = {
         "rank": rank,
@@ -192,6 +220,7 @@ def _hit_record(found: Found, rank: int, hit: GalleryHit) -> dict[str, Any]:
         "camera": hit.camera,
         "source": hit.source,
         "visit": hit.visit,
+        "visit_name": None if hit.visit is None else visit_name(hit.visit),
         "score": round(hit.score, 6),
         "box": hit.box.tolist(),
     }

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from psarm.cli.gallery_times import local, span, zone
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from psarm.cli.gallery_search import Found, GallerySearch
     from psarm.runtime.gallery.calibration import Calibration
     from psarm.runtime.gallery.gallery import Gallery
     from psarm.runtime.gallery.store import Store
 
 UNLIKELY = "probably not a match"
+
+FEWER, MORE = 0.8, 1.2
+"""Shares of the visits calibrated on, below and above which the gallery has become another."""
 
 
 def how_hits_are_judged(found: Found) -> str:
@@ -36,6 +44,39 @@ def judged(calibration: Calibration) -> str:
     return (
         f"Hits below {calibration.threshold:.3f} are marked as {UNLIKELY}. From there on {threshold_rate(calibration)} "
         f"of other people are as similar: {others:.1f} of {visits:,} visits."
+    )
+
+
+def outdated(found: Found) -> str | None:
+    """Of a calibration that judges the hits, and is of when the gallery had far fewer or more visits than now."""
+    if found.calibration is None:
+        return None
+    then = found.calibration.visits
+    if FEWER * then <= found.visits <= MORE * then:
+        return None
+    return (
+        f"The gallery was calibrated when it had {then:,} visits, and now has {found.visits:,}; calibrate again with: "
+        f"psarm gallery calibrate {found.gallery.where}"
+    )
+
+
+def unlike_pictures(
+    paths: Sequence[Path], embeddings: NDArray[np.float32], calibration: Calibration | None
+) -> str | None:
+    """Of query pictures whose embeddings [q,D] are less similar to one another than visits of other people may be."""
+    import numpy as np
+
+    if calibration is None:
+        return None
+    similarities = embeddings @ embeddings.T
+    np.fill_diagonal(similarities, np.inf)  # a picture is not compared with itself
+    one, other = divmod(int(similarities.argmin()), len(paths))
+    lowest = float(similarities[one, other])
+    if lowest >= calibration.threshold:
+        return None
+    return (
+        f"Note: the query pictures do not look like one person: {paths[one]} and {paths[other]} have a similarity of "
+        f"{lowest:.3f}, below {calibration.threshold:.3f}."
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from psarm.cli.gallery_hits import GalleryHit, hit_length, hit_seconds, hit_times, hit_visit, hit_when
 from psarm.cli.gallery_search import Found
-from psarm.cli.gallery_search_notes import UNLIKELY, filters, how_hits_are_judged
+from psarm.cli.gallery_search_notes import UNLIKELY, filters, how_hits_are_judged, outdated
 from psarm.cli.gallery_times import places, zone
 from psarm.cli.query_pictures import box_text
 from psarm.errors import ImageError
@@ -82,7 +82,10 @@ def _head(found: Found) -> list[str]:
     times = [time for hit in found.hits if (time := hit_times(hit)[0]) is not None]
     if times:
         facts.append(f"Times are local ({zone(times[0])}).")
-    return [*facts, how_hits_are_judged(found)]
+    facts.append(how_hits_are_judged(found))
+    if aged := outdated(found):
+        facts.append(aged)
+    return facts
 
 
 def _notes(found: Found) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import cv2
@@ -13,7 +14,9 @@ import toy_bundle as toy
 
 from psarm.cli import run
 from psarm.runtime import PersonSearch
+from psarm.runtime.gallery.calibration import save_calibration
 from psarm.runtime.gallery.gallery import Gallery
+from psarm.runtime.gallery.schema import visit_name
 
 RED, ORANGE, PINK, BLUSH = (255, 0, 0), (255, 90, 0), (255, 0, 120), (255, 60, 60)
 
@@ -72,6 +75,7 @@ def test_visits(place, tmp_path, capfd):
     assert (first["start_s"], first["end_s"], first["best_frame"]) == (0.0, 0.5, made.FRAME_US)
     assert first["probably_not_a_match"] is None and "Not calibrated, so no hit is marked" in err
     assert first["similarity"] >= second["similarity"]
+    assert (first["visit"], first["visit_name"]) == (0, "0-0") and second["visit_name"] == visit_name(second["visit"])
     assert found["queries"][0]["image"] == str(query)
 
 
@@ -80,6 +84,7 @@ def test_frames(place, tmp_path, capfd):
     code, found, _ = search(capfd, place / "gallery", "--query", query, "--frames", "--camera", "door")
     assert code == 0 and found["search"] == "frames" and len(found["hits"]) == 3
     assert {hit["frame"] for hit in found["hits"][:2]} == {0, made.FRAME_US}
+    assert [hit["visit_name"] for hit in found["hits"]] == ["0-0", "0-0", "0-1"]
     assert found["hits"][0]["offset_s"] == 0.5 and found["hits"][0]["box"] == [10, 20, 30, 80]
 
 
@@ -125,6 +130,33 @@ def test_what_is_below_the_threshold_is_marked(place, tmp_path, capfd):
     code, found, err = search(capfd, gallery, "--query", query, "--frames")
     assert code == 0 and {hit["probably_not_a_match"] for hit in found["hits"]} == {None}
     assert "Calibrations are of visits, and not of people in single frames: no hit is marked." in err
+
+
+@pytest.mark.parametrize(("then", "said"), [(3, True), (4, True), (5, False), (6, False), (7, True)])
+def test_a_calibration_of_fewer_or_more_visits_is_told_of(place, tmp_path, capfd, then, said):
+    query, page = draw(tmp_path / "query.png", {5: RED}), tmp_path / "page.html"
+    gallery = shutil.copytree(place / "gallery", tmp_path / "calibrated")
+    with Gallery.open(gallery) as opened:
+        save_calibration(opened.store.database, replace(opened.calibrate(0.5), visits=then))
+    text = f"he gallery was calibrated when it had {then} visits, and now has 5; calibrate again with: psarm gallery"
+    _, _, err = search(capfd, gallery, "--query", query, "--html", page)
+    assert (f"Note: T{text}" in err.replace("\n", " ")) == said and (f"<p>T{text}" in page.read_text()) == said
+    assert "calibrate again" not in search(capfd, gallery, "--query", query, "--frames")[2]
+
+
+def test_query_pictures_of_two_people_are_told_of(place, tmp_path, capfd):
+    one, alike = (draw(tmp_path / name, {5: RED}) for name in ("a.png", "b.png"))
+    other = draw(tmp_path / "c.png", {5: PINK})
+    gallery = shutil.copytree(place / "gallery", tmp_path / "calibrated")
+    pictures = ["--query", one, "--query", alike, "--query", other]
+    assert "do not look like" not in search(capfd, gallery, *pictures)[2]
+    with Gallery.open(gallery) as opened:
+        save_calibration(opened.store.database, replace(opened.calibrate(0.5), threshold=0.99))
+    for option in ([], ["--frames"]):
+        code, _, err = search(capfd, gallery, *pictures, *option)
+        assert code == 0 and f"Note: the query pictures do not look like one person: {one} and {other} have" in err
+    assert "do not look like" not in search(capfd, gallery, *pictures[:4])[2]
+    assert "do not look like" not in search(capfd, gallery, "--query", one)[2]
 
 
 def test_cbgm_is_not_judged(place, tmp_path, capfd):
