@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from psarm.cli.gallery_times import length, places, span
+from psarm.cli.gallery_times import length, local, place, places, span
 from psarm.runtime.gallery.records import FrameHit, VisitHit
 from psarm.runtime.gallery.schema import visit_name
 
@@ -24,13 +24,23 @@ def hit_seconds(hit: GalleryHit) -> tuple[float, float] | None:
 
 def hit_when(hit: GalleryHit) -> str:
     """The time by the clock where it is known, else the place in the video, else the number of the picture."""
-    start, end = hit_times(hit)
-    if start is not None and end is not None:
-        return span(start, end)
+    if isinstance(hit, FrameHit):
+        return _frame_when(hit)
+    if hit.start is not None and hit.end is not None:
+        return span(hit.start, hit.end)
     if (seconds := hit_seconds(hit)) is not None:
         return places(*seconds)
-    first, last = (hit.first_frame, hit.last_frame) if isinstance(hit, VisitHit) else (hit.frame, hit.frame)
+    first, last = hit.first_frame, hit.last_frame
     return f"picture {first + 1}" if first == last else f"pictures {first + 1}–{last + 1}"
+
+
+def _frame_when(hit: FrameHit) -> str:
+    """With tenths of a second: several frames are of one second."""
+    if hit.time is not None:
+        return f"{local(hit.time)}.{hit.time.microsecond // 100_000}"
+    if hit.offset_s is not None:
+        return f"{place(hit.offset_s)}.{int(hit.offset_s * 10) % 10}"
+    return f"picture {hit.frame + 1}"
 
 
 def hit_visit(hit: GalleryHit) -> str:

@@ -24,6 +24,7 @@ from psarm.cli.gallery_search_notes import (
 )
 from psarm.cli.gallery_sources import full_name
 from psarm.cli.gallery_times import local, zone
+from psarm.cli.gallery_words import counted
 from psarm.cli.query_pictures import Choice, Query, box_text, read_queries
 from psarm.errors import UsageError
 
@@ -157,7 +158,8 @@ def _where(gallery: Gallery, search: GallerySearch) -> Where:
         searched = [info.source for info in gallery.sources() if not names or info.source.name in names]
         searched = [source for source in searched if not search.cameras or source.camera in search.cameras]
         if timeless := sum(source.start is None and source.kind != "live" for source in searched):
-            err.print(f"Note: nobody knows when {timeless} of {len(searched)} sources were taken; they are left out.")
+            of = counted(len(searched), "source")
+            err.print(f"Note: left out, since nobody knows when they were taken: {timeless} of {of}.")
     return Where(search.cameras or None, names or None, search.begin, search.end, search.min_score)
 
 

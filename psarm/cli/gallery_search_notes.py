@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from psarm.cli.gallery_times import local, span, zone
+from psarm.cli.gallery_words import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,7 +44,7 @@ def judged(calibration: Calibration) -> str:
     others = calibration.expected_false_hits(calibration.threshold, visits)
     return (
         f"Hits below {calibration.threshold:.3f} are marked as {UNLIKELY}. From there on {threshold_rate(calibration)} "
-        f"of other people are as similar: {others:.1f} of {visits:,} visits."
+        f"of other people are as similar: {others:.1f} of {counted(visits, 'visit')}."
     )
 
 
@@ -55,8 +56,8 @@ def outdated(found: Found) -> str | None:
     if FEWER * then <= found.visits <= MORE * then:
         return None
     return (
-        f"The gallery was calibrated when it had {then:,} visits, and now has {found.visits:,}; calibrate again with: "
-        f"psarm gallery calibrate {found.gallery.where}"
+        f"The gallery was calibrated when it had {counted(then, 'visit')}, and now has {found.visits:,}; calibrate "
+        f"again with: psarm gallery calibrate {found.gallery.where}"
     )
 
 
@@ -103,10 +104,12 @@ def why_nobody(gallery: Gallery, search: GallerySearch) -> str:
     seen = "at times nobody knows"
     if info.start is not None and info.end is not None:
         seen = f"{span(info.start, info.end)} ({zone(info.start)})"
-    text = f"Without filters there are {info.visits:,} visits, of {', '.join(info.cameras)}, seen {seen}"
+    verb = "is" if info.visits == 1 else "are"
+    text = f"Without filters there {verb} {counted(info.visits, 'visit')}, of {', '.join(info.cameras)}, seen {seen}"
     unknown = gallery.store.read(_visits_of_unknown_time)
     if (search.begin or search.end) and unknown:
-        text += f"; {unknown:,} visits of unknown time are left out by --from, --to and --last"
+        verb = "is" if unknown == 1 else "are"
+        text += f"; {counted(unknown, 'visit')} of unknown time {verb} left out by --from, --to and --last"
     return f"{text}."
 
 

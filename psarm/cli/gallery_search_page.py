@@ -11,6 +11,7 @@ from psarm.cli.gallery_hits import GalleryHit, hit_length, hit_seconds, hit_time
 from psarm.cli.gallery_search import Found
 from psarm.cli.gallery_search_notes import UNLIKELY, filters, how_hits_are_judged, outdated
 from psarm.cli.gallery_times import places, zone
+from psarm.cli.gallery_words import counted
 from psarm.cli.query_pictures import box_text
 from psarm.errors import ImageError
 from psarm.runtime.gallery.records import FrameHit, Source
@@ -64,8 +65,7 @@ def _detail(hit: GalleryHit) -> str:
     score = f"detection score {hit.score:.3f}"
     if isinstance(hit, FrameHit):
         return f"visit {hit_visit(hit)} · box {box_text(hit.box.tolist())} · {score}"
-    frames = f"{hit.frames} {'frame' if hit.frames == 1 else 'frames'}"
-    return f"visit {hit_visit(hit)} · {hit_length(hit)} · {frames} · {score}"
+    return f"visit {hit_visit(hit)} · {hit_length(hit)} · {counted(hit.frames, 'frame')} · {score}"
 
 
 def _moment(source: Source, hit: GalleryHit) -> Moment | None:

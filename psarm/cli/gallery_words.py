@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
 def counts(removed: Removed) -> str:
     """`2 visits and 31 people in frames`."""
-    return f"{removed.visits:,} visits and {removed.people:,} people in frames"
+    return f"{counted(removed.visits, 'visit')} and {counted(removed.people, 'person', 'people')} in frames"
+
+
+def counted(number: int, one: str, several: str | None = None) -> str:
+    """`1 visit`, `1,200 visits`."""
+    return f"{number:,} {one if number == 1 else several or one + 's'}"
 
 
 def parse_visits(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> tuple[int, ...]:

@@ -244,7 +244,8 @@ def _print(query: Query, sources: list[FrameSource], hits: list[Hit], facts: dic
     elif hits:
         out.print(_hits_table(sources, hits))
     else:
-        out.print(f"Nobody was found in the {facts['frames']} frames searched.")
+        searched = "frame" if facts["frames"] == 1 else f"{facts['frames']} frames"
+        out.print(f"Nobody was found in the {searched} searched.")
 
 
 def _hits_table(sources: list[FrameSource], hits: list[Hit]) -> Any:

@@ -103,11 +103,11 @@ def test_delete_visit(place, capfd):
     code, out, _ = psarm(capfd, "delete-visit --dry-run --json", place / "gallery", name, hit.visit, "0-0")
     assert code == 0 and json.loads(out) == {"people": 3, "visits": 2, "index_dropped": []}
     code, _, err = psarm(capfd, "delete-visit", place / "gallery", name)
-    assert code == 2 and f"Erase 1 visits and 1 people in frames from {place / 'gallery'}?" in err and "--yes" in err
+    assert code == 2 and f"Erase 1 visit and 1 person in frames from {place / 'gallery'}?" in err and "--yes" in err
     code, _, err = psarm(capfd, "delete-visit --yes", place / "gallery", name, "1-9")
     assert code == 1 and "has no visit 1-9; psarm search --gallery says" in err and err.count("\n") == 1
     code, out, _ = psarm(capfd, "delete-visit --yes", place / "gallery", name)
-    assert (code, out) == (0, "1 visits and 1 people in frames erased.\n")
+    assert (code, out) == (0, "1 visit and 1 person in frames erased.\n")
     code, out, _ = psarm(capfd, "info --json", place / "gallery")
     assert (json.loads(out)["people"], json.loads(out)["visits"]) == (6, 4)
 

@@ -109,7 +109,7 @@ def test_times(place, tmp_path, capfd):
     code, found, err = search(capfd, place / "gallery", "--query", query, *span)
     assert code == 0 and {hit["camera"] for hit in found["hits"]} == {"door"} and len(found["hits"]) == 2
     assert "Searching from 2026-03-01 12:00:00 to 2026-03-01 12:00:01 (UTC+00:00)." in err
-    assert "nobody knows when 2 of 3 sources were taken; they are left out" in err
+    assert "Note: left out, since nobody knows when they were taken: 2 of 3 sources." in err
     code, found, _ = search(capfd, place / "gallery", "--query", query, "--last", "1h")
     recent = datetime.now(UTC) - timedelta(hours=1) < made.START
     assert code == 0 and bool(found["hits"]) == recent
@@ -132,13 +132,14 @@ def test_what_is_below_the_threshold_is_marked(place, tmp_path, capfd):
     assert "Calibrations are of visits, and not of people in single frames: no hit is marked." in err
 
 
-@pytest.mark.parametrize(("then", "said"), [(3, True), (4, True), (5, False), (6, False), (7, True)])
+@pytest.mark.parametrize(("then", "said"), [(1, True), (4, True), (5, False), (6, False), (7, True)])
 def test_a_calibration_of_fewer_or_more_visits_is_told_of(place, tmp_path, capfd, then, said):
     query, page = draw(tmp_path / "query.png", {5: RED}), tmp_path / "page.html"
     gallery = shutil.copytree(place / "gallery", tmp_path / "calibrated")
     with Gallery.open(gallery) as opened:
         save_calibration(opened.store.database, replace(opened.calibrate(0.5), visits=then))
-    text = f"he gallery was calibrated when it had {then} visits, and now has 5; calibrate again with: psarm gallery"
+    visits = "1 visit" if then == 1 else f"{then} visits"
+    text = f"he gallery was calibrated when it had {visits}, and now has 5; calibrate again with: psarm gallery"
     _, _, err = search(capfd, gallery, "--query", query, "--html", page)
     assert (f"Note: T{text}" in err.replace("\n", " ")) == said and (f"<p>T{text}" in page.read_text()) == said
     assert "calibrate again" not in search(capfd, gallery, "--query", query, "--frames")[2]
@@ -163,6 +164,19 @@ def test_cbgm_is_not_judged(place, tmp_path, capfd):
     query = draw(tmp_path / "query.png", {5: RED})
     code, found, err = search(capfd, place / "gallery", "--query", query, "--cbgm")
     assert code == 0 and found["cbgm"] and "--cbgm are not calibrated" in err
+
+
+def test_frames_of_one_second_can_be_told_apart(place, tmp_path, capfd):
+    query = draw(tmp_path / "query.png", {5: RED})
+    options = ["--gallery", place / "gallery", "--backend", "onnxruntime", "--threads", 1, "--frames"]
+    code, out, _ = psarm(capfd, "search", *options, "--query", query)
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
+    assert code == 0 and [row[3] for row in rows if row[5] == "0-0"] == [
+        "2026-03-01 12:00:00.5",
+        "2026-03-01 12:00:00.0",
+    ]
+    assert {row[3] for row in rows if row[2] == "hall"} == {"00:00.0"}
+    assert {row[3] for row in rows if row[2] == "stairs"} == {"picture 1", "picture 2"}
 
 
 def test_a_table(place, tmp_path, capfd):

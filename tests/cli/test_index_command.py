@@ -151,7 +151,7 @@ def test_who_was_seen_longer_ago_than_is_kept_is_purged(bundle, videos, tmp_path
     options = ("--gallery", tmp_path / "gallery", "--keep", "30d", "--start", "2026-03-01T14:30Z", "--start")
     code, out, err = index(capfd, bundle, *videos, *options, datetime.now(UTC).isoformat(), "--json")
     [said] = json.loads(out)["purges"]
-    assert code == 0 and said.startswith("Purged 1 visits and 4 people in frames, seen before ") and said in err
+    assert code == 0 and said.startswith("Purged 1 visit and 4 people in frames, seen before ") and said in err
     with Gallery.open(tmp_path / "gallery") as gallery:
         assert (gallery.info().people, gallery.info().visits) == (8, 2)
 

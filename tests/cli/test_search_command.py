@@ -155,7 +155,7 @@ def test_a_table(bundle, gallery, query, capfd):
 def test_no_hits(bundle, query, tmp_path, capfd):
     empty = draw(tmp_path / "empty.png", {})
     code, out, _ = psarm(capfd, "search", bundle, "--query", query, empty, "--html", tmp_path / "page.html")
-    assert code == 0 and "Nobody was found in the 1 frames searched" in out
+    assert code == 0 and "Nobody was found in the frame searched" in out
     assert "Nobody was found" in (tmp_path / "page.html").read_text()
 
 
