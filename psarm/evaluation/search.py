@@ -40,7 +40,7 @@ from psarm.evaluation.truth import Person, Truth
 from psarm.evaluation.types import DetectionSet, Floating, QueryHits, QueryRanks, SearchMetrics
 
 SCORE_THRESHOLD = 0.5
-# Queries whose similarities are computed in one matrix product: 256 x 40k float32 is 40 MB, of which two are held.
+# Queries whose similarities are computed in one matrix product: 256 x 40k float32 is 40 MB, of which three are held.
 _CHUNK = 256
 # One product with all detections is quicker than picking the gallery's, unless those are fewer than one in so many.
 _SPARSE = 32
