@@ -146,7 +146,8 @@ def main(
             "pictures": "synthetic scenes" if video is None else video.name,
             "frame": [height, width],
             "frames_a_second": round(setting.rate, 2),
-            "drills": json.loads(json.dumps(rows).replace(f"{setting.work}/", "")),  # where it was is nobody's concern
+            # Where it was is nobody's concern.
+            "drills": json.loads(json.dumps(rows, ensure_ascii=False).replace(f"{setting.work}/", "")),
         }
         write_json(json_path, report)
     failed = [row["name"] for row in rows if not row["passed"]]

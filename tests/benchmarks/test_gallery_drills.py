@@ -172,7 +172,7 @@ def test_the_command(tmp_path, toy_bundle, monkeypatch):
     monkeypatch.setattr(gallery_drills, "DRILLS", {"good": good, "bad": bad})
     monkeypatch.setattr(gallery_drills, "measured_rate", lambda setting: 5.0)
     clip, path = write_clip(PICTURES, 4, tmp_path / "clip.mkv"), tmp_path / "drills.json"
-    words = [toy_bundle, "--work", tmp_path / "work", "--video", clip, "--json", path, "--threads", 1]
+    words = [toy_bundle, "--work", tmp_path / "wörk", "--video", clip, "--json", path, "--threads", 1]
     result = CliRunner().invoke(gallery_drills.main, [str(word) for word in words])
     assert isinstance(result.exception, PsarmError) and "1 of 2 drills failed: bad" in str(result.exception)
     first, second = json.loads(path.read_text())["drills"]
