@@ -16,6 +16,7 @@ from psarm.runtime.indexing.events import Detect, Ended, Event, Failed, Found, S
 from psarm.runtime.indexing.reading import GrowingReader, SourceReader
 from psarm.runtime.indexing.retention import Retention
 from psarm.runtime.indexing.visits import find_visits
+from psarm.runtime.indexing.web import WebReader
 
 MEMORY_MICROSECONDS = int(TRACK_MEMORY * 1_000_000)
 
@@ -88,6 +89,7 @@ class Indexer:
         name = reader.source.name
         try:
             source = reader.plan()
+            self._check_there(reader)
             progress = writer.add_source(source, reader.continues if isinstance(reader, GrowingReader) else None)
         except (ImageError, GalleryError) as error:
             self._unread[name] = SourceReport(name, reader.source.camera, None, error=str(error))
@@ -101,6 +103,13 @@ class Indexer:
         self._names.append(name)
         self._changed(name)
         return not progress.finished
+
+    def _check_there(self, reader: SourceReader) -> None:
+        """Raise `ImageError` where a video of the gallery is away, and so could be taken for a camera."""
+        if isinstance(reader, WebReader) and reader.unsure:
+            name = reader.source.name
+            if any((info.source.name, info.source.kind) == (name, "video") for info in self._gallery.sources()):
+                raise ImageError(f"{name} cannot be read: {reader.unsure}.")
 
     def _index(self, readers: Sequence[tuple[SourceReader, int]], writer: GalleryWriter) -> None:
         self._last_commit = time.monotonic()

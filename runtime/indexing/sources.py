@@ -30,7 +30,7 @@ def find_readers(
     sources: Sequence[str],
     cameras: Sequence[str] = (),
     sampling: Sampling | None = None,
-    starts: Sequence[datetime] = (),
+    starts: Sequence[datetime | None] = (),
     give_up_after: float | None = None,
     on_note: OnNote | None = None,
 ) -> list[SourceReader]:
@@ -49,7 +49,7 @@ def find_readers(
     given_cameras = _one_each(cameras, len(sources), "cameras")
     given_starts = _one_each(starts, len(sources), "starts")
     _check_starts(given_starts)
-    shared_start = len(starts) == 1 and len(sources) > 1
+    shared_start = len(starts) == 1 and len(sources) > 1 and starts[0] is not None
     finder = _Finder(sampling or Sampling(), shared_start, give_up_after, on_note or (lambda note: None))
     readers = [finder.find(*one) for one in zip(sources, given_cameras, given_starts, strict=True)]
     if shared_start and not any(isinstance(reader, VideoReader | WebReader) for reader in readers):

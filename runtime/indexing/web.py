@@ -24,6 +24,8 @@ class WebReader:
         self._video = video
         self._live = live
         self._surely_video = surely_video
+        self.unsure: str | None = None
+        """Once planned: why the server could not be asked, so that a file may be behind what is taken for a camera."""
 
     @property
     def source(self) -> Source:
@@ -42,6 +44,8 @@ class WebReader:
     def chunks(self, frames_per_chunk: int, after: int = -1) -> list[Chunk]:
         """Parts of a file; raises `ImageError` for a camera."""
         if isinstance(self._reader, LiveReader):
+            if self.unsure:
+                raise ImageError(f"{self.source.name} cannot be read: {self.unsure}.")
             raise ImageError(f"{self.source.name} is a camera, which only one process reads; index it without --ray.")
         return self._reader.chunks(frames_per_chunk, after)
 
@@ -71,7 +75,9 @@ class WebReader:
         except av.error.FFmpegError as error:
             # Not str(error), which has the address with its password.
             reason, away = str(error.strerror), isinstance(error, OSError | av.error.HTTPServerError)
-        named_as_file = PurePosixPath(re.split("[?#]", self._address)[0]).suffix.lower() in VIDEO_SUFFIXES
+        parts = re.split("[?#&=]", self._address)  # …/get?file=a.mp4 too
+        named_as_file = any(PurePosixPath(part).suffix.lower() in VIDEO_SUFFIXES for part in parts)
         if away and not named_as_file and not self._surely_video:
+            self.unsure = reason
             return False  # should it be a file all the same, the camera's reader says so
         raise ImageError(f"{name} cannot be read: {reason}.")

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import pytest
 import toy_bundle as toy
 from made_up_readers import STEP, MadeUp, scene
+from small_videos import FileServer, server, write_video
 
 from psarm.cli.termination import terminated_as_interrupted
 from psarm.errors import GalleryError, StreamError
@@ -17,6 +18,7 @@ from psarm.runtime.indexing.accounting import NOTES_KEPT, Notes
 from psarm.runtime.indexing.detecting import detect_with
 from psarm.runtime.indexing.indexer import CommitEvery, Indexer
 from psarm.runtime.indexing.reading import Note
+from psarm.runtime.indexing.sources import find_readers
 
 EVERY_FRAME, SELDOM = CommitEvery(people=1), CommitEvery(600)
 
@@ -286,3 +288,13 @@ def test_interrupted_while_planning(gallery, engine, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         indexer.run([MadeUp("a"), reader])
     assert [(report.name, report.to_do) for report in indexer.reports] == [("a", 10)]
+
+
+def test_a_video_whose_server_is_away_is_not_taken_for_a_camera(gallery, engine, tmp_path):
+    web = FileServer(write_video(tmp_path / "a.mp4").read_bytes())
+    with server(web.handle) as port:
+        address = f"http://127.0.0.1:{port}/download"
+        [before] = index(gallery, engine, *find_readers([address]))
+    assert before.finished and before.error is None
+    [report] = index(gallery, engine, *find_readers([address]))
+    assert report.error == f"{address} cannot be read: Connection refused."

@@ -165,6 +165,7 @@ def test_a_file_over_http_whose_server_is_away_at_the_start_fails_at_once(tmp_pa
         ("a.mp4", {}),
         ("A.MKV?key=secret", {"cameras": ["door"]}),
         ("a", {"starts": [datetime.now(UTC)]}),
+        ("a?file=a.mp4", {}),
     ):
         with pytest.raises(
             ImageError, match=r"/a.* cannot be read: Connection refused\.$|/A\.MKV .door. cannot"
@@ -173,6 +174,8 @@ def test_a_file_over_http_whose_server_is_away_at_the_start_fails_at_once(tmp_pa
         assert "secret" not in str(raised.value)
     unnamed = reader(f"{address}/download")
     assert unnamed.plan().kind == "live"
+    with pytest.raises(ImageError, match=r"/download cannot be read: Connection refused\.$"):
+        unnamed.chunks(10)
     with server(FileServer(write_video(tmp_path / "a.mp4").read_bytes()).handle, port):
         with pytest.raises(UsageError, match="it is a file and no camera"):
             list(unnamed.read())
@@ -358,6 +361,7 @@ def test_a_camera_of_this_machine(monkeypatch):
 
 
 def test_addresses_that_differ_in_what_is_left_out_need_cameras():
+    assert len(find_readers(["rtsp://host/a", "rtsp://host/b"], starts=[None])) == 2
     addresses = ["rtsp://host/live?channel=1", "rtsp://host/live?channel=2"]
     with pytest.raises(UsageError, match=r"Two sources are named rtsp://host/live;"):
         find_readers(addresses)
