@@ -52,7 +52,7 @@ class Choice:
     boxes: tuple[Box, ...]
     people: tuple[int, ...]
     drawing: Path | None
-    """Where the numbered people of a picture go that shows several."""
+    """Where the numbered people of a picture go that shows several, or of which one is chosen by number."""
     as_json: bool
 
 
@@ -72,7 +72,8 @@ def _parse_box(value: str) -> Box:
 def check_choice(paths: tuple[Path, ...], choice: Choice) -> None:
     """Raise `UsageError` unless there is one --box or one --person a picture, or none at all.
 
-    Also where the drawing of the people would take the place of a query, or a query is a video.
+    Also where a query is a video, and where the drawing of the people would take the place of a query, or could not be
+    one of all that is asked for.
     """
     from psarm.runtime.video import VIDEO_SUFFIXES
 
@@ -84,6 +85,10 @@ def check_choice(paths: tuple[Path, ...], choice: Choice) -> None:
     for name, values in (("--box", choice.boxes), ("--person", choice.people)):
         if values and len(values) != len(paths):
             raise UsageError(f"{len(values)} {name} came for {len(paths)} --query; give one for each, in their order.")
+    if choice.drawing and choice.boxes:
+        raise UsageError("--save-people draws the people that --person chooses from; leave it out with --box.")
+    if choice.drawing and choice.people and len(paths) > 1:
+        raise UsageError(f"--save-people draws one picture, and {len(paths)} --query came; leave it out.")
     if choice.drawing and choice.drawing.resolve() in {path.resolve() for path in paths}:
         raise UsageError(f"The query {choice.drawing} would be overwritten by --save-people; give another name.")
 
@@ -109,11 +114,16 @@ def read_queries(engine: PersonSearch, paths: tuple[Path, ...], choice: Choice) 
 
 def _chosen(engine: PersonSearch, path: Path, image: Frame, choice: Choice, person: int | None) -> Box:
     """The box of the only person in a picture, or of the one with the number asked for."""
+    from psarm.console import err
+
     people = engine.detect(image)
     if len(people) == 0:
         raise UsageError(f"No person was found in the query {path}; say where the person is with --box x1,y1,x2,y2.")
     if person is None and len(people) > 1:
         raise _several_people(path, image, people, choice)
+    if person is not None and choice.drawing is not None:
+        _draw(choice.drawing, image, people)
+        err.print(f"Wrote {choice.drawing}.", markup=False)
     if person is not None and person > len(people):
         raise UsageError(f"--person is {person}, but people found in the query {path} are numbered 1 to {len(people)}.")
     x1, y1, x2, y2 = people.boxes[(person or 1) - 1].tolist()

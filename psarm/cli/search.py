@@ -55,7 +55,11 @@ GALLERY_ONLY = frozenset(
     multiple=True,
     help="Or a person's number, as listed without it.",
 )
-@click.option("--save-people", type=OUT, help="Where a query shows several people: draw their numbers to this picture.")
+@click.option(
+    "--save-people",
+    type=OUT,
+    help="Where a query shows several people, or with --person: draw their numbers to this picture.",
+)
 @click.option("--top-k", type=click.IntRange(min=1), default=10, show_default=True, help="Hits to show.")
 @click.option("--cbgm", is_flag=True, help="Let the people around the query help (context bipartite graph matching).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
@@ -120,6 +124,8 @@ def command(
     check_choice(query_paths, choice)
     check_page("--html", html)
     check_jpeg("--save-people", save_people)
+    if html and save_people and html.resolve() == save_people.resolve():
+        raise UsageError("--html and --save-people write a file each; give them different names.")
     engine_settings = {name: options.pop(name) for name in ("backend", "precision", "threads", "conf")}
     if gallery is not None:
         _refuse_given(context, PATHS_ONLY, "PATH")

@@ -95,6 +95,8 @@ def test_several_pictures_of_one_person(place, tmp_path, capfd):
     assert code == 2 and found["query"] == str(other) and "shows 2 people" in err
     code, _, err = search(capfd, place / "gallery", *queries, "--person", 1)
     assert code == 2 and "1 --person came for 2 --query; give one for each, in their order." in err
+    code, _, err = search(capfd, place / "gallery", *queries, "--person", 1, "--person", 1, "--save-people", "n.jpg")
+    assert code == 2 and "--save-people draws one picture, and 2 --query came; leave it out." in err
     boxes = [",".join(map(str, toy.cell_box(cell))) for cell in (5, 1)]
     code, found, _ = search(capfd, place / "gallery", *queries, "--box", boxes[0], "--box", boxes[1])
     assert code == 0 and [query["image"] for query in found["queries"]] == [str(one), str(other)]

@@ -112,8 +112,9 @@ def test_the_people_of_the_query_are_drawn_where_asked_for(bundle, gallery, tmp_
     assert code == 2 and err.endswith(f"(listed in the JSON, drawn in {drawn}); choose one with --person N or --box.\n")
     picture, plain = cv2.imread(str(drawn)), cv2.imread(str(crowd))
     assert picture.shape == plain.shape and (abs(picture.astype(int) - plain) > 60).any()
-    code, _, _ = search(capfd, bundle, "--query", crowd, gallery, "--person", 2, "--save-people", drawn)
-    assert code == 0
+    again = tmp_path / "again.jpg"
+    code, _, err = search(capfd, bundle, "--query", crowd, gallery, "--person", 2, "--save-people", again)
+    assert code == 0 and f"Wrote {again}." in err and again.read_bytes() == drawn.read_bytes()
 
 
 def test_nobody_in_the_query(bundle, gallery, tmp_path, capfd):
@@ -209,6 +210,8 @@ def test_bundle_comes_first(bundle, query, capfd):
         (["--query", "{query}", "{gallery}", "--person", "1", "--person", "2"], 2, "2 --person came for 1 --query"),
         (["--query", "{query}", "{gallery}", "--camera", "door"], 2, "--camera works with --gallery only"),
         (["--query", "{query}", "{gallery}", "--save-people", "{query}"], 2, "would be overwritten"),
+        (["--query", "{query}", "{gallery}", "--save-people", "n", "--box", "9,9,50,60"], 2, "leave it out with --box"),
+        (["--query", "{query}", "{gallery}", "--save-people", "n", "--html", "./n"], 2, "give them different names"),
         (["--query", "{query}", "{gallery}", "--html", "{query}"], 2, "overwritten by --html and is not a page"),
         (["--query", "{gallery}", "{gallery}"], 1, "is a folder; a picture file is needed"),
         (["--query", "{bad}", "{gallery}"], 1, "is damaged or not a picture"),
