@@ -17,6 +17,9 @@ from pathlib import Path
 IMPORTED = ("psarm.cli.train", "psarm.training.trainer", "psarm.training.final", "psarm.benchmarks.table")
 """What the process imports that the others are forked from."""
 
+LONGEST = 300
+"""Seconds that a process may take."""
+
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload([*IMPORTED, "torch.distributed.run", "torch.utils.tensorboard"])
 
@@ -34,7 +37,11 @@ def run(
             target=_main, args=(words, {**os.environ, **(environment or {})}, streams, processes)
         )
         process.start()
-        process.join()
+        process.join(LONGEST)
+        if process.is_alive():
+            process.kill()
+            process.join()
+            raise subprocess.TimeoutExpired(words, LONGEST)
         return subprocess.CompletedProcess(words, process.exitcode, *(path.read_text("utf-8") for path in streams))
 
 

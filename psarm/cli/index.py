@@ -107,9 +107,8 @@ def command(
     opened = Bundle.open(bundle)
     check_options(opened, options["backend"], options["precision"], here=not address)
     display = IndexProgress(alone=len(sources) == 1)
-    taken = _sampling(fps, every, keyframes)
     retention = Retention(keep, display.purged) if keep is not None else None
-    readers = find_readers(sources, cameras, taken, starts, give_up_after, display.note)
+    readers = find_readers(sources, cameras, _sampling(fps, every, keyframes), starts, give_up_after, display.note)
     if address:
         check_in_parts(readers)
     interrupted = False

@@ -99,8 +99,9 @@ def check_in_parts(readers: Sequence[SourceReader]) -> None:
 def connected(address: str, threads: int = 1) -> Iterator[None]:
     """A connection to a cluster for engines of so many threads; one that is open already is used and left open.
 
-    Not to be made while a gallery is read or written: Ray forks, and what Lance is in the middle of does not go on in
-    a fork. Raises `UsageError` where no node has so many CPUs, `StreamError` where the cluster cannot be reached.
+    Not to be made while another thread reads or writes a gallery: Ray forks, and what Lance is in the middle of does
+    not go on in a fork. Raises `UsageError` where no node has so many CPUs, `StreamError` where the cluster cannot be
+    reached.
     """
     require("ray", feature="psarm index --ray", extra="ray")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
