@@ -12,7 +12,6 @@ import click
 
 from psarm.cli.engine_options import EXISTING, FEW_FRAMES, network_options, open_engine, quiet_decoders
 from psarm.cli.gallery_times import parse_age, parse_time
-from psarm.console import err
 from psarm.errors import GalleryError, UsageError
 
 if TYPE_CHECKING:
@@ -128,6 +127,7 @@ def command(
 def _end(indexer: Indexer, interrupted: bool) -> None:
     """Say that nothing was to be done; raises `KeyboardInterrupt` and `StreamError` for what ends with an exit code."""
     from psarm.cli.index_display import raise_failures
+    from psarm.console import err
 
     if interrupted:
         raise KeyboardInterrupt("What was found so far is in the gallery; the same command goes on after it.")
@@ -153,6 +153,7 @@ def _open_gallery(
     `cluster`: address of a Ray cluster, and threads of an engine. Everything is to do for a new gallery, so that it is
     made only where the cluster is reached; for one that is there, Ray may not be needed at all.
     """
+    from psarm.console import err
     from psarm.runtime.gallery.gallery import Gallery
     from psarm.runtime.indexing.ray_job import connected
 
