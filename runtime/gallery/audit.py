@@ -12,12 +12,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from psarm.errors import GalleryError
+from psarm.errors import GalleryError, UsageError
 from psarm.runtime.gallery.records import Where
 from psarm.runtime.gallery.search import SearchRequest
 
 AUDIT_FILE = "audit.jsonl"
 
+BEGINNING = b'{"time"'
+"""Of every line."""
 
 Counts = dict[str, int | None]
 """What is known only after it: how many hits, people, visits; None: it failed."""
@@ -27,7 +29,12 @@ class AuditLog:
     """The lines on a gallery. What cannot be written down is not done."""
 
     def __init__(self, gallery: str, directory: Path | None, path: Path | None) -> None:
-        """`directory`: of the gallery, None on object storage; `path`: the file, None for the gallery's own."""
+        """`directory`: of the gallery, None on object storage; `path`: the file, None for the gallery's own.
+
+        Raises `UsageError` where `path` is a file of something else.
+        """
+        if path is not None:
+            _check_is_log(path)
         self._gallery = gallery
         self.path = path or (directory / AUDIT_FILE if directory else None)
 
@@ -101,6 +108,19 @@ class AuditLog:
             raise GalleryError(f"The audit log {self.path} cannot be written ({error.strerror}).") from error
         if written != len(data):
             raise GalleryError(f"The audit log {self.path} cannot be written: its disk is full.")
+
+
+def _check_is_log(path: Path) -> None:
+    """Raise `UsageError` for a file that has something in it and does not begin as a log does."""
+    try:
+        if not path.is_file():
+            return
+        with path.open("rb") as file:
+            beginning = file.read(len(BEGINNING))
+    except PermissionError:  # a user may be allowed to add lines and not to read them
+        return
+    if beginning and beginning != BEGINNING:
+        raise UsageError(f"{path} is no audit log, and no line is added to it; give --audit-log a new file or a log.")
 
 
 def _take_back(descriptor: int, written: int) -> None:
