@@ -115,7 +115,7 @@ def _print_info(record: dict[str, Any], found: GalleryInfo, calibration: Calibra
 @GALLERY
 @AS_JSON
 def sources(gallery: str, as_json: bool) -> None:
-    """List the sources of a gallery and how far each is."""
+    """List the sources of a gallery, how far each is and how many people were found in it, also those erased since."""
     from psarm.cli.narrow_tables import print_fitting
     from psarm.console import out
     from psarm.runtime.gallery.gallery import Gallery
@@ -166,7 +166,7 @@ def _sources_table(found: list[SourceInfo], narrow: bool) -> Table:
     table.add_column("source")
     table.add_column("camera", overflow="fold")
     table.add_column("begins", no_wrap=True)
-    for title in ("indexed", "skipped", "to do", "people"):
+    for title in ("indexed", "skipped", "to do", "people\nfound"):
         table.add_column(title, justify="right", no_wrap=True)
     for info in found:
         progress, to_do = info.progress, _to_do(info)

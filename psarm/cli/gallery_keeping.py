@@ -41,7 +41,8 @@ def compact(gallery: str, as_json: bool) -> None:
     elif before is None or after is None:
         out.print("Compacted.")
     else:
-        out.print(f"Compacted: {decimal(after)}, before {decimal(before)}.")
+        grown = " What was replaced is kept for an hour; a compaction after that removes it." if after > before else ""
+        out.print(f"Compacted: {decimal(after)}, before {decimal(before)}.{grown}")
 
 
 @click.command()

@@ -246,7 +246,7 @@ class Gallery:
     def delete_visits(self, ids: Collection[int]) -> Removed:
         """Erase visits (`VisitHit.visit`) with their people, from the disk too; they are not indexed again.
 
-        Raises `GalleryError`, and erases nothing, where one of them is not there.
+        Raises `UsageError`, and erases nothing, where one of them is not there.
         """
         filters = {"visits": [visit_name(visit) for visit in ids]}
         return self._erase("delete_visits", filters, lambda: maintenance.delete_visits(self.store, ids))

@@ -77,13 +77,29 @@ def check_same(where: str, known: Source, source: Source) -> None:
         ("camera", known.camera, source.camera),
         ("kind", known.kind, source.kind),
         ("content", known.signature, source.signature),
-        ("settings", canonical(known.settings), canonical(source.settings)),
     ):
         if old != new:
             raise GalleryError(
                 f"{source.name} is in {where} with another {what} ({old}, now {new}); give the same, "
                 "or run psarm gallery delete-source first."
             )
+    if known.settings != source.settings:
+        raise GalleryError(
+            f"{source.name} is in {where} with {_options(known.settings, source.settings)}, now "
+            f"{_options(source.settings, known.settings)}; give the same, or run psarm gallery delete-source first."
+        )
+
+
+def _options(settings: Mapping[str, Any], others: Mapping[str, Any]) -> str:
+    """Those that differ from the others, as `psarm index` is given them; `no --start` where only the others have it."""
+    own = {name: value for name, value in settings.items() if others.get(name) != value}
+    if not own:
+        return " ".join(f"no --{name}" for name in others if name not in settings)
+    return " ".join(f"--{name}" if value is True else f"--{name} {_number(value)}" for name, value in own.items())
+
+
+def _number(value: Any) -> str:
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def read_segments(store: Store) -> dict[int, list[Segment]]:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from psarm.errors import GalleryError
+from psarm.errors import GalleryError, UsageError
 from psarm.runtime.gallery.columns import frames_of
 from psarm.runtime.gallery.filters import is_in, sql_time
 from psarm.runtime.gallery.ledger import empty_segment, read_segments, read_sources, summed_up
@@ -172,11 +172,9 @@ def _visits_there(store: Store, ids: Collection[int]) -> set[int]:
 
 
 def _check_visits(store: Store, ids: Collection[int], there: Collection[int]) -> None:
-    """Raise `GalleryError` for a visit that is not `there`."""
+    """Raise `UsageError` for a visit that is not `there`."""
     if unknown := [visit_name(visit) for visit in ids if visit not in there]:
-        raise GalleryError(
-            f"{store.where} has no visit {', '.join(unknown)}; psarm search --gallery says which it has."
-        )
+        raise UsageError(f"{store.where} has no visit {', '.join(unknown)}; psarm search --gallery says which it has.")
 
 
 def erase(store: Store) -> None:

@@ -53,6 +53,7 @@ def test_sources(place, capfd):
     assert (hall["to_do"], stairs["to_do"], stairs["kind"]) == (2, 0, "pictures")
     code, out, _ = psarm(capfd, "sources", place / "gallery")
     assert code == 0 and "1 damaged" in out and str(place / "hall.mp4") in out
+    assert " found " in out  # not what is left after an erasure
     Gallery.create(place / "empty", "f" * 64, toy.DIM, "toy.psarm").close()
     assert psarm(capfd, "sources", place / "empty")[1] == "No source was indexed yet.\n"
 
@@ -105,7 +106,7 @@ def test_delete_visit(place, capfd):
     code, _, err = psarm(capfd, "delete-visit", place / "gallery", name)
     assert code == 2 and f"Erase 1 visit and 1 person in frames from {place / 'gallery'}?" in err and "--yes" in err
     code, _, err = psarm(capfd, "delete-visit --yes", place / "gallery", name, "1-9")
-    assert code == 1 and "has no visit 1-9; psarm search --gallery says" in err and err.count("\n") == 1
+    assert code == 2 and "has no visit 1-9; psarm search --gallery says" in err and err.count("\n") == 1
     code, out, _ = psarm(capfd, "delete-visit --yes", place / "gallery", name)
     assert (code, out) == (0, "1 visit and 1 person in frames erased.\n")
     code, out, _ = psarm(capfd, "info --json", place / "gallery")
@@ -139,6 +140,26 @@ def test_compact(place, capfd):
     found = json.loads(out)
     assert code == 0 and found["bytes_after"] > 0 and found["bytes_before"] > 0
     assert psarm(capfd, "compact", place / "gallery")[1].startswith("Compacted: ")
+
+
+@pytest.mark.parametrize(("after", "grown"), [(9_000, True), (5_000, False)])
+def test_a_compaction_says_why_a_gallery_grew(place, capfd, monkeypatch, after, grown):
+    sizes = iter((7_000, after))
+    monkeypatch.setattr("psarm.runtime.gallery.maintenance.disk_bytes", lambda store: next(sizes))
+    code, out, _ = psarm(capfd, "compact", place / "gallery")
+    assert code == 0 and ("kept for an hour" in out) == grown
+
+
+@pytest.mark.parametrize("command", ["delete-source --yes", "purge --older-than 1s --yes", "export --format coco"])
+def test_no_line_is_added_to_what_is_no_audit_log(place, tmp_path, capfd, command):
+    video = tmp_path / "door.mp4"
+    video.write_bytes(b"\0\0\0\x20ftypisom")
+    name = {"delete-source": ["hall.mp4"], "export": [tmp_path / "a.json"]}.get(command.split()[0], [])
+    code, out, err = psarm(capfd, command, place / "gallery", *name, "--audit-log", video)
+    assert code == 2 and out == "" and err.startswith(f"Error: {video} is no audit log") and err.count("\n") == 1
+    assert video.read_bytes() == b"\0\0\0\x20ftypisom" and not (tmp_path / "a.json").exists()
+    with Gallery.open(place / "gallery") as gallery:
+        assert len(gallery.sources()) == 3 and gallery.info().people > 0
 
 
 def test_exports(place, capfd):

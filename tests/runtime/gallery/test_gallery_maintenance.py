@@ -180,7 +180,7 @@ def test_a_broken_off_deletion_is_finished_by_the_same_call(gallery, monkeypatch
         with pytest.raises(ZeroDivisionError):
             gallery.delete_visits([row["visit"]])
     assert row["thumbnail"] in on_disk(gallery)
-    with pytest.raises(GalleryError, match="has no visit"):
+    with pytest.raises(UsageError, match="has no visit"):
         gallery.delete_visits([row["visit"]])
     assert row["thumbnail"] not in on_disk(gallery)
 
@@ -214,7 +214,7 @@ def test_visits_are_erased_with_their_people_and_not_indexed_again(gallery):
     with gallery.writer() as writer:  # which folds the last segment again, where a visit lacks it
         assert writer.add_source(source_of(0)).last_frame == (FRAMES - 1) * STEP
     assert gallery.info().visits == info.visits
-    with pytest.raises(GalleryError, match=r"has no visit 0-0; psarm search"):
+    with pytest.raises(UsageError, match=r"has no visit 0-0; psarm search"):
         gallery.delete_visits([1, 0])
     assert gallery.info().visits == info.visits
 

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -21,6 +22,7 @@ from writing_process import DIM, START, STEP, frame_people, source_of
 
 from psarm.errors import GalleryError, UsageError
 from psarm.runtime.gallery.gallery import Gallery
+from psarm.runtime.gallery.ledger import check_same
 from psarm.runtime.gallery.records import Source, SourceBatch
 from psarm.runtime.gallery.repair import TRACK_MEMORY
 
@@ -90,7 +92,7 @@ def test_adding_a_source_again_goes_on_or_says_what_differs(where):
             assert (done.source, done.last_frame, done.frames, done.skipped) == (0, 12 * STEP, 12, 2)
             assert done.finished and done.reasons == {"late": 2}
             assert done.next_visit == 1 + max(people.visits.max(initial=-1) for people in frames(0, 0, 12))
-        for what, value in (("camera", "x"), ("signature", "x"), ("settings", {"fps": 1}), ("kind", "live")):
+        for what, value in (("camera", "x"), ("signature", "x"), ("kind", "live")):
             named = {"signature": "content"}.get(what, what)
             with pytest.raises(GalleryError, match=f"another {named} .*delete-source"):
                 writer.add_source(replace(source_of(0), **{what: value}))
@@ -101,6 +103,21 @@ def test_adding_a_source_again_goes_on_or_says_what_differs(where):
             writer.add_source(replace(source_of(2), start=datetime(2026, 1, 1)))
         writer.close()
         assert len(gallery.sources()) == 2 and gallery.sources()[1].progress.last_frame == -1
+
+
+@pytest.mark.parametrize(
+    ("known", "new", "told"),
+    [
+        ({"fps": 2.0, "start": "2026"}, {"fps": 5.0, "start": "2026"}, "--fps 2, now --fps 5;"),
+        ({"fps": 29.97}, {"keyframes": True}, "--fps 29.97, now --keyframes;"),
+        ({"every": 1}, {"every": 1, "start": "2026"}, "no --start, now --start 2026;"),
+        ({"every": 1, "start": "2026"}, {"fps": 2.5}, "--every 1 --start 2026, now --fps 2.5;"),
+    ],
+)
+def test_settings_that_differ_are_told_as_options(known, new, told):
+    with pytest.raises(GalleryError, match=f"is in /g with {re.escape(told)} give the same, .*delete-source"):
+        check_same("/g", replace(source_of(0), settings=known), replace(source_of(0), settings=new))
+    check_same("/g", replace(source_of(0), settings=known), replace(source_of(0), settings=dict(known)))
 
 
 def test_recent_people_come_back_as_they_were(where):
