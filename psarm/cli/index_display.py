@@ -133,7 +133,7 @@ def _table(reports: Sequence[SourceReport], narrow: bool) -> Table:
     for title in ("due", "indexed"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("skipped", no_wrap=True)
-    for title in ("to do", "people", "visits", "frames/s"):
+    for title in ("to do", "people\nfound", "visits\nfound", "frames/s"):
         table.add_column(title, justify="right", no_wrap=True)
     for report in reports:
         reasons = (f"{count} {reason}" for reason, count in report.skipped.items())

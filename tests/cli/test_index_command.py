@@ -62,7 +62,7 @@ def test_two_cameras_and_a_table(bundle, videos, tmp_path, capfd):
     where = tmp_path / "gallery"
     options = ("--gallery", where, "--camera", "door", "--camera", "hall", "--start", "2026-03-01T14:30Z")
     code, out, err = index(capfd, bundle, *videos, *options)
-    assert code == 0
+    assert code == 0 and out.count(" found ") == 2  # people and visits, also those erased since
     assert [row[1:8] for row in cells(out)] == [
         ["door", "4", "4", "–", "0", "4", "1"],
         ["hall", "4", "4", "–", "0", "8", "2"],
