@@ -30,7 +30,7 @@ def printed(build):
 
 
 def sources(name, reasons):
-    progress = SourceProgress(1, 1, 123456, 12, 23456, reasons, False, {}, 1)
+    progress = SourceProgress(1, 1, 123456, 12, 23456, reasons, False, 1)
     return [SourceInfo(Source(name, "hall", "video", start=TIME, planned=200000), TIME, progress)]
 
 
