@@ -5,10 +5,10 @@ Importing `psarm` needs no torch; `load_model` imports it when called.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # not typing's, nor pathlib here: no command can answer Ctrl-C before this file is imported
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from psarm.model.person_search import PersonSearchModel
 
 __version__ = "0.1.0"

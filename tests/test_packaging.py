@@ -40,7 +40,7 @@ def test_wheel_installs_one_package_and_one_command(wheel_files):
     tops = {name.split("/")[0] for name in wheel_files}
     assert tops == {"psarm", f"psarm-{psarm.__version__}.dist-info"}
     entry_points = wheel_files[f"psarm-{psarm.__version__}.dist-info/entry_points.txt"].decode()
-    assert entry_points.split() == ["[console_scripts]", "psarm", "=", "psarm.cli:main"]
+    assert entry_points.split() == ["[console_scripts]", "psarm", "=", "psarm.__main__:main"]
 
 
 def test_base_install_needs_only_what_the_runtime_needs(wheel_files):
