@@ -1,5 +1,7 @@
 """Growth curves on the toy bundle, and what they predict."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from toy_bundle import draw_scene
@@ -77,6 +79,22 @@ def test_search_in_blocks_is_the_search_of_everything(monkeypatch):
     drawn = draw_gallery(20, 8)
     np.testing.assert_array_equal(drawn[:7], drawn[7:14])
     np.testing.assert_allclose(np.linalg.norm(drawn, axis=1), 1, rtol=1e-6)
+
+
+def test_small_galleries_are_searched_many_times(monkeypatch):
+    """Of a search of microseconds, five tell how busy the machine was and nothing else."""
+    now, calls = [0.0], []
+
+    def clocked(*_):
+        calls.append(1)
+        now[0] += taken
+
+    monkeypatch.setattr(growth_gallery, "search", clocked)
+    monkeypatch.setattr(growth_gallery, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    for taken, searches in ((2.0, 5), (0.125, 5), (2**-10, 512)):
+        calls.clear()
+        assert growth_gallery._milliseconds(np.zeros(2), np.zeros((1, 2))) == 1000 * taken
+        assert len(calls) == 1 + searches  # the first warms up
 
 
 def test_a_gallery_beyond_memory_says_so(monkeypatch):
