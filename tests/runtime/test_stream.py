@@ -1,6 +1,7 @@
 """`PersonSearch.stream` with real threads on the toy bundle: order, batches, bounds, drops, ends."""
 
 import gc
+import itertools
 import threading
 import time
 from types import SimpleNamespace
@@ -94,6 +95,28 @@ def test_two_batches_run_at_the_same_time(bundle, monkeypatch):
     with PersonSearch(bundle, "onnxruntime", threads=2) as engine:
         monkeypatch.setattr(OnnxRuntimeBackend, "_run", meet)
         assert len(list(engine.stream(FRAMES[:6]))) == 6
+
+
+def test_a_batch_that_overtakes_another_comes_after_it(bundle, monkeypatch):
+    """The first batch stays in its lane until the second has left the other."""
+    second_is_done = threading.Event()
+    detect = Network.detect
+
+    def hold(self, batch, thresholds, timer):
+        first = not calls
+        calls.append(1)
+        if first:
+            assert second_is_done.wait(NEVER)
+        found = detect(self, batch, thresholds, timer)
+        second_is_done.set()
+        return found
+
+    calls = []
+    with PersonSearch(bundle, "onnxruntime", threads=2) as engine:
+        monkeypatch.setattr(Network, "detect", hold)
+        results = list(engine.stream(FRAMES[:6], requests=2))
+    assert [result.index for result in results] == list(range(6))
+    assert all(result.frame is frame for result, frame in zip(results, FRAMES, strict=False))
 
 
 def test_stages_work_at_the_same_time(engine, monkeypatch):
@@ -245,6 +268,28 @@ def test_a_backend_that_dies_names_the_last_good_frame(engine, monkeypatch):
         "device lost; the last good is frame 5 of hall."
     )
     assert caught.value.last_good == {"hall": 5} and caught.value.source is None
+    assert threads_left() == []
+
+
+def test_a_lane_that_dies_names_the_last_good_frame_of_every_source(bundle, monkeypatch):
+    """Two batches are in the network when the third or fourth dies; none after it is given out."""
+    calls, detect = itertools.count(1), Network.detect
+
+    def die(self, batch, thresholds, timer):
+        if next(calls) == 3:
+            raise MemoryError("out of memory")
+        return detect(self, batch, thresholds, timer)
+
+    last_good = {}
+    with PersonSearch(bundle, "onnxruntime", threads=2) as engine:
+        monkeypatch.setattr(Network, "detect", die)
+        sources = {"hall": FRAMES, "door": FRAMES}
+        with pytest.raises(StreamError, match=r"^The stream stopped at frame .*: MemoryError: out of memory") as caught:
+            for result in engine.stream(sources, batch=3, requests=2, max_wait=None):
+                last_good[result.source] = result.index
+    assert sum(index + 1 for index in last_good.values()) in (6, 9)
+    assert caught.value.last_good == last_good
+    assert all(f"frame {index} of {name}" in str(caught.value) for name, index in last_good.items())
     assert threads_left() == []
 
 

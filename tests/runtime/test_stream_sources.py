@@ -1,5 +1,7 @@
 """What a stream can read from, and how a source that breaks off is told."""
 
+import socket
+
 import cv2
 import numpy as np
 import pytest
@@ -141,3 +143,12 @@ def test_a_live_source_that_is_not_there(engine, monkeypatch):
     monkeypatch.setattr(Capture, "opened", False)
     with pytest.raises(StreamError, match="before its first frame: The camera 7 cannot be opened"):
         next(engine.stream(7))
+
+
+def test_an_address_that_says_nothing_is_broken_off(engine, monkeypatch):
+    monkeypatch.setattr("psarm.runtime.video.NETWORK_TIMEOUT_MS", 200)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,  # takes connections and never answers
+        pytest.raises(StreamError, match=r"before its first frame: The address .* cannot be opened"),
+    ):
+        next(engine.stream(f"http://127.0.0.1:{server.getsockname()[1]}/video"))
