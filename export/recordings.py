@@ -5,10 +5,13 @@ A recording launches hundreds of kernels at once; run one by one from Python, la
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -52,7 +55,7 @@ def record_cuda(function: Function, inputs: Sequence[Tensor], pool: Any = None) 
     `pool`: of `torch.cuda.graph_pool_handle`, shared by recordings that are never replayed at the same time.
     """
     own = tuple(torch.empty_like(given, device="cuda").copy_(given) for given in inputs)
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream = _stream(torch.cuda.current_device())
     stream.wait_stream(torch.cuda.current_stream())
     tuning = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True  # the shapes stay, so trying every algorithm once pays
@@ -60,15 +63,53 @@ def record_cuda(function: Function, inputs: Sequence[Tensor], pool: Any = None) 
         with torch.cuda.stream(stream):
             for _ in range(WARM_UPS):
                 function(*own)
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        # Other threads may go on with the GPU meanwhile: one that uploads the next frames, say.
-        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
-            outputs = tuple(function(*own))
+            graph = torch.cuda.CUDAGraph()
+            outputs = _capture(graph, partial(function, *own), pool or torch.cuda.graph_pool_handle())
     finally:
         torch.backends.cudnn.benchmark = tuning
     torch.cuda.synchronize()
     return Recording(own, outputs, graph.replay)
+
+
+@cache
+def _stream(device: int) -> torch.cuda.Stream:
+    """Where a device's recordings are made: memory of one pool goes to recordings of one stream only."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
+def _capture(graph: torch.cuda.CUDAGraph, function: Callable[[], Sequence[Tensor]], pool: Any) -> tuple[Tensor, ...]:
+    """What `torch.cuda.graph` does, on the current stream, but that the process may go on where it fails."""
+    gc.collect()  # nothing is to be freed by calls that a recording forbids
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    # Work space of cuBLAS is then the recording's own; that of a stream is gone with the first of its recordings.
+    torch._C._cuda_clearCublasWorkspaces()
+    # Other threads may go on with the GPU meanwhile: one that uploads the next frames, say.
+    graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+    try:
+        outputs = tuple(function())
+        graph.capture_end()
+    except BaseException:
+        _abandon(graph, pool)
+        raise
+    finally:
+        torch._C._cuda_clearCublasWorkspaces()
+    return outputs
+
+
+def _abandon(graph: torch.cuda.CUDAGraph, pool: Any) -> None:
+    """End a recording that failed.
+
+    Where CUDA has given it up, torch cannot end it, and its allocator would for ever take it to be under way: it would
+    neither free memory nor let a recording share this pool.
+    """
+    device = torch.cuda.current_device()
+    try:
+        graph.capture_end()
+    except RuntimeError:
+        with suppress(RuntimeError):  # it has ended
+            torch._C._cuda_endAllocateToPool(device, pool)
+            torch._C._cuda_releasePool(device, pool)
 
 
 class Recorder:
