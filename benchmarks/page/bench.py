@@ -9,16 +9,17 @@ from psarm.benchmarks.growth_curves import GrowthCurve
 from psarm.benchmarks.notation import DASH, percent, speed
 from psarm.benchmarks.page.charts import Growth, Point, growth_chart, speed_chart
 from psarm.benchmarks.page.parts import facts_list, plots, table, whole_page
-from psarm.benchmarks.paper.published import SPEEDS, not_comparable, title_of
+from psarm.benchmarks.paper.published import SPEEDS, not_comparable, title_of, untimed
 from psarm.benchmarks.report import BenchReport, Row
 from psarm.benchmarks.table import STAGE_TITLES, fact_lines, row_title, search_name
 
 GROWTH_TITLES = {
-    "people": ("People in a frame", "people in a frame"),
-    "size": ("Size of the frame", "pixels of the frame"),
-    "batch": ("Frames in a batch", "frames in a batch"),
-    "gallery": ("People in the gallery", "people in the gallery"),
+    "people": ("People in a frame", "people in a frame", "ms an image"),
+    "size": ("Size of the frame", "pixels of the frame", "ms an image"),
+    "batch": ("Frames in a batch", "frames in a batch", "ms an image"),
+    "gallery": ("People in the gallery", "people in the gallery", "ms a query"),
 }
+"""Of the figure and of its axes."""
 
 
 def bench_page(report: BenchReport) -> str:
@@ -109,19 +110,25 @@ def _group(report: BenchReport) -> str:
 
 def _speed_section(report: BenchReport, points: list[Point]) -> str:
     accuracy = "mAP with CBGM, %" if report.settings.cbgm else "mAP, %"
-    published = SPEEDS.get(report.settings.dataset, [])
+    data = report.facts.dataset
+    published, levels = SPEEDS.get(data.name, []), untimed(data.name)
     quoted = "; ".join(f"{p.title} {p.mAP} % at {p.fps} FPS on a {p.gpu}, from {p.source}" for p in published)
     spoken = "; ".join(f"{point.name} {point.y:.1f} % at {speed(point.x)} FPS" for point in points)
     caption = "Frames a second are of finding the people of an image, without a search."
     if published:
-        caption += f" Hollow: published, {quoted}, with CBGM. Speeds on other machines do not compare."
+        others = not_comparable(data.name, data.gallery_frames, data.queries)
+        caption += f" Hollow: published, {quoted}, with CBGM. Speeds on other machines do not compare"
+        caption += ", nor accuracies on other frames." if others else "."
+    caption += "".join(f" Dotted: {name} {value} %, published without a speed." for name, value in levels.items())
     caption += " The paper gives the other speeds of its Fig. 1 as a plot only; they are not quoted."
     rows = [(p.name, [f"{p.y:.1f}", speed(p.x), f"{1000 / p.x:.1f}"]) for p in points]
     rows += [
         (f"{p.title} (published, {p.gpu})", [f"{p.mAP:.1f}", speed(p.fps), f"{1000 / p.fps:.1f}"]) for p in published
     ]
+    rows += [(f"{name} (published)", [f"{value:.1f}", DASH, DASH]) for name, value in levels.items()]
     numbers = table("Accuracy and speed", [["engine", accuracy, "FPS", "ms an image"]], rows)
-    return plots([(speed_chart(points, published, f"Accuracy against speed. {spoken}.", accuracy), caption)], numbers)
+    alt = f"Accuracy against speed. {spoken}."
+    return plots([(speed_chart(points, published, levels, alt, accuracy), caption)], numbers)
 
 
 def _growth_section(curves: Sequence[GrowthCurve]) -> str:
@@ -145,7 +152,7 @@ def _growth_section(curves: Sequence[GrowthCurve]) -> str:
 
 def _growth_figure(kind: str, curves: Sequence[GrowthCurve]) -> tuple[str, str]:
     """The plot of one kind and its caption."""
-    title, axis = GROWTH_TITLES[kind]
+    title, axis, unit = GROWTH_TITLES[kind]
     drawn = []
     for curve in curves:
         points = [(p.x, p.measured_ms, p.predicted_ms) for p in curve.points if p.measured_ms is not None]
@@ -161,7 +168,8 @@ def _growth_figure(kind: str, curves: Sequence[GrowthCurve]) -> tuple[str, str]:
     caption = f"{title}. The model: {why}. " + (f"Left out: {' '.join(left_out)}" if left_out else "")
     ticks = {p.x: p.label for curve in curves for p in curve.points if any(p.x in one.x for one in drawn)}
     spoken = "; ".join(f"{c.name} from {_ms(c.measured[0])} to {_ms(c.measured[-1])} ms" for c in drawn)
-    return growth_chart(kind, drawn, axis, ticks, f"Time over {axis}. {spoken}.") if drawn else "", caption
+    chart = growth_chart(kind, drawn, (axis, unit), ticks, f"Time over {axis}. {spoken}.") if drawn else ""
+    return chart, caption
 
 
 def _how(report: BenchReport) -> str:

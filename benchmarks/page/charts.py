@@ -68,9 +68,16 @@ class Pair:
 
 
 def speed_chart(
-    points: Sequence[Point], published: Sequence[PublishedSpeed], alt: str, accuracy: str = "mAP with CBGM, %"
+    points: Sequence[Point],
+    published: Sequence[PublishedSpeed],
+    untimed: Mapping[str, float],
+    alt: str,
+    accuracy: str = "mAP with CBGM, %",
 ) -> str:
-    """`accuracy`, in percent, over frames a second: what was measured is filled, published points are hollow."""
+    """`accuracy`, in percent, over frames a second: what was measured is filled, published points are hollow.
+
+    `untimed`: published accuracies without a speed, each a dotted line.
+    """
     with _chart("speed", alt) as (axes, svg):
         for number, point in enumerate(points):
             axes.plot(point.x, point.y, **_mark(number), linestyle="none", markersize=9, label=_legend(point.name))
@@ -82,6 +89,9 @@ def speed_chart(
                 "markeredgecolor": PUBLISHED,
             }
             axes.plot(speed.fps, speed.mAP, linestyle="none", markersize=12, label=label, **style)
+        for title, value in untimed.items():
+            label = f"{title} (published, without a speed)"
+            axes.axhline(value, color=PUBLISHED, linewidth=1.4, linestyle=":", label=label)
         speeds = [point.x for point in points] + [speed.fps for speed in published]
         if max(speeds) > 8 * min(speeds):
             axes.set_xscale("log")
@@ -106,10 +116,13 @@ def gallery_chart(curves: Sequence[Curve], alt: str) -> str:
     return svg[0]
 
 
-def growth_chart(name: str, curves: Sequence[Growth], x_title: str, ticks: Mapping[float, str], alt: str) -> str:
+def growth_chart(
+    name: str, curves: Sequence[Growth], titles: tuple[str, str], ticks: Mapping[float, str], alt: str
+) -> str:
     """Milliseconds over what grows: measured with marks, predicted dashed in the same colour.
 
-    `ticks`: what stands at an x. An axis is logarithmic where its largest value is many times the smallest.
+    `titles`: of the axes; `ticks`: what stands at an x. An axis is logarithmic where its largest value is many times
+    the smallest.
     """
     with _chart(f"growth-{name}", alt) as (axes, svg):
         for number, curve in enumerate(curves):
@@ -129,7 +142,7 @@ def growth_chart(name: str, curves: Sequence[Growth], x_title: str, ticks: Mappi
         if max(len(label) for label in ticks.values()) > 6:
             axes.tick_params(axis="x", labelrotation=45)
         axes.xaxis.set_minor_locator(NullLocator())
-        _label(axes, x_title, "ms")
+        _label(axes, *titles)
     return svg[0]
 
 

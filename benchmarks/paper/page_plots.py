@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import html
 
-from psarm.benchmarks.notation import speed
+from psarm.benchmarks.notation import DASH, speed
 from psarm.benchmarks.page.charts import Curve, Pair, Point, boxes_chart, gallery_chart, speed_chart
 from psarm.benchmarks.page.parts import plots, table
-from psarm.benchmarks.paper.published import SPEEDS, title_of
+from psarm.benchmarks.paper.published import SPEEDS, title_of, untimed
 from psarm.benchmarks.paper.report import PaperReport, Result
 from psarm.benchmarks.paper.scores import GT_BOXES
 
@@ -17,7 +17,7 @@ CBGM = "search_cbgm"
 def speed_section(report: PaperReport) -> str:
     """Fig. 1: mAP against frames a second."""
     points = [Point(r.contender.name, r.fps, r.percent(CBGM, "mAP")) for r in report.results]
-    published = SPEEDS.get(report.settings.dataset, [])
+    published, levels = SPEEDS.get(report.settings.dataset, []), untimed(report.settings.dataset)
     spoken = "; ".join(f"{point.name} {point.y:.1f} % at {speed(point.x)} FPS" for point in points)
     alt = f"mAP with CBGM against frames a second. {spoken}."
     caption = "mAP is with CBGM; frames a second are of finding the people of one image, without it, "
@@ -26,13 +26,15 @@ def speed_section(report: PaperReport) -> str:
         quoted = "; ".join(f"{p.title} {p.mAP} % at {p.fps} FPS on a {p.gpu}, from {p.source}" for p in published)
         caption += f" Hollow: published, {quoted}. Speeds on other machines do not compare."
         alt += f" Published: {quoted}."
+    caption += "".join(f" Dotted: {name} {value} %, published without a speed." for name, value in levels.items())
     caption += " The paper gives the other speeds of its Fig. 1 as a plot only; they are not quoted."
     rows = [(p.name, [f"{p.y:.1f}", speed(p.x), f"{1000 / p.x:.1f}"]) for p in points]
     rows += [
         (f"{p.title} (published, {p.gpu})", [f"{p.mAP:.1f}", speed(p.fps), f"{1000 / p.fps:.1f}"]) for p in published
     ]
+    rows += [(f"{name} (published)", [f"{value:.1f}", DASH, DASH]) for name, value in levels.items()]
     numbers = table("Accuracy and speed", [["checkpoint", "mAP with CBGM, %", "FPS", "ms an image"]], rows)
-    return plots([(speed_chart(points, published, alt), caption)], numbers)
+    return plots([(speed_chart(points, published, levels, alt), caption)], numbers)
 
 
 def galleries_section(report: PaperReport) -> str:

@@ -73,6 +73,12 @@ def published_rows(dataset: str) -> list[PublishedRow]:
     return [_row(preset) for preset in load_presets() if _has_figures(preset) and preset.config.data.dataset == dataset]
 
 
+def untimed(dataset: str) -> dict[str, float]:
+    """What the paper's own network reaches on a data set, mAP in percent: it prints no speed of it."""
+    found = [row.figures.mAP for row in published_rows(dataset) if row.model.variant == "psarm"]
+    return {"PS-ARM": found[0]} if found and found[0] is not None else {}
+
+
 def matching_row(model: ModelConfig, rows: list[PublishedRow]) -> PublishedRow | None:
     """The row of the same variant with RoIs of the same shape (its height over its width), if there is one."""
     found = [row for row in rows if row.model.variant == model.variant and _aspect(row.model) == _aspect(model)]

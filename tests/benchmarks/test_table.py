@@ -148,9 +148,14 @@ def test_the_page_has_rows_plots_and_reasons(report):
     text = bench_page(report)
     assert text.count("<svg") == 2 and "http://" not in text.replace("http://www.w3.org", "") and "https://" not in text
     assert "SeqNet 47.6 % at 11.5 FPS on a V100" in text and "with CBGM. Speeds on other machines" in text
+    assert "do not compare, nor accuracies on other frames." in text
     for words in (
         "<li>openvino int8: this version has [no] such backend</li>",
         "<li>No roofline of a &lt;thing&gt;: why.</li>",
+        "PS-ARM (published, without a speed)</text>",
+        "Dotted: PS-ARM 52.6 %, published without a speed.",
+        ">frames in a batch</text>",
+        ">ms an image</text>",
         "weights are shared",
         "Left out: onnxruntime fp32: 2 (no &lt;memory&gt;).",
         "Not comparable.",
