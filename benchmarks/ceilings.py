@@ -1,8 +1,8 @@
 """What this machine does at best: multiply-adds a second in a matrix product, bytes a second in a copy.
 
 On a CPU the product runs as the engines do, in a bundle of its own whose graph is nothing else, on the same backend
-with the same threads; on a GPU, and for the torch backend, torch multiplies. The time of a short chain of products is
-subtracted from that of a long one, so that calls and copies to the device do not count.
+with the same threads; for the torch backend torch multiplies. The time of a short chain of products is subtracted from
+that of a long one, so that calls do not count. A GPU's are the GPU suite's.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,11 +25,13 @@ from psarm.runtime.backends import load_backend
 from psarm.runtime.backends.compiled_cache import nothing_kept
 from psarm.runtime.bundle import Bundle
 
+if TYPE_CHECKING:
+    import torch
+
 ROUNDS = 5
 CHAINS = 1, 5
 """Products in the short and the long chain."""
 COPIED_BYTES = 1 << 28
-GPU_SIDE = 8192
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Ceiling:
 def measure_ceiling(backend: str, precision: str, on_cpu: bool, threads: int) -> Ceiling:
     """Measure it, once; raises `PsarmError` with the reason where that cannot be done."""
     if not on_cpu or backend == "torch":
-        return _by_torch(precision, on_cpu, threads)
+        return _by_torch(precision, threads) if on_cpu else _of_gpu(precision)
     require("onnx", feature="Measuring the ceiling of a backend", extra="export")
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -88,18 +91,25 @@ def _chain_seconds(folder: Path, backend: str, precision: str, threads: int, len
         return _least(lambda: engine.run_detect(images, np.array([[SIDE, SIDE]])))
 
 
-def _by_torch(precision: str, on_cpu: bool, threads: int) -> Ceiling:
-    require("torch", feature="Measuring the ceiling of this device", extra="train")
+def _of_gpu(precision: str) -> Ceiling:
+    """As the GPU suite measures it: medians by the GPU's own clock."""
+    kind = _torch_type(precision)
     import torch
 
-    kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if precision not in kinds:
-        raise PsarmError(f"torch, by which the ceiling of this device is measured, has no product in {precision}.")
-    if not on_cpu and not torch.cuda.is_available():
+    from psarm.benchmarks.gpu.measure import GEMM, measure_ceiling
+
+    if not torch.cuda.is_available():
         raise PsarmError("the ceiling of a GPU is measured by torch, which has none here.")
-    device = "cpu" if on_cpu else "cuda"
-    side = COLUMNS if on_cpu else GPU_SIDE
-    matrix = torch.rand(side, side, dtype=kinds[precision], device=device)
+    device = torch.device("cuda")
+    found, side = measure_ceiling(device, {precision: kind}, ROUNDS), GEMM[device.type]
+    return Ceiling(1000 * found.tera_macs[precision], found.gigabytes, f"{side}x{side}x{side} products in torch")
+
+
+def _by_torch(precision: str, threads: int) -> Ceiling:
+    kind, side = _torch_type(precision), COLUMNS
+    import torch
+
+    matrix = torch.rand(side, side, dtype=kind)
     result = torch.empty_like(matrix)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -107,28 +117,23 @@ def _by_torch(precision: str, on_cpu: bool, threads: int) -> Ceiling:
     def multiply(times: int) -> None:
         for _ in range(times):
             torch.matmul(matrix, matrix, out=result)
-        if not on_cpu:
-            torch.cuda.synchronize()
 
     try:
         seconds = [_least(lambda length=length: multiply(length)) for length in CHAINS]  # type: ignore[misc]
     finally:
         torch.set_num_threads(before)
     rate = _rate((CHAINS[1] - CHAINS[0]) * side**3, *seconds)
-    return Ceiling(rate, copy_rate(threads) if on_cpu else _gpu_copy_rate(), f"{side}x{side}x{side} products in torch")
+    return Ceiling(rate, copy_rate(threads), f"{side}x{side}x{side} products in torch")
 
 
-def _gpu_copy_rate() -> float:
+def _torch_type(precision: str) -> torch.dtype:
+    require("torch", feature="Measuring the ceiling of this device", extra="train")
     import torch
 
-    source = torch.ones(4 * COPIED_BYTES, dtype=torch.uint8, device="cuda")
-    target = torch.empty_like(source)
-
-    def copy() -> None:
-        target.copy_(source)
-        torch.cuda.synchronize()
-
-    return 2 * source.numel() / _least(copy) / 1e9
+    kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if precision not in kinds:
+        raise PsarmError(f"torch, by which the ceiling of this device is measured, has no product in {precision}.")
+    return kinds[precision]
 
 
 def _rate(macs: int, short: float, long: float) -> float:

@@ -40,6 +40,23 @@ def test_what_has_no_ceiling_says_so():
         measure_ceiling("torch", "int8", True, 1)
 
 
+def test_a_gpu_has_that_of_the_gpu_suite(monkeypatch):
+    import torch
+
+    from psarm.benchmarks.gpu import measure
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(PsarmError, match="which has none here"):
+        measure_ceiling.__wrapped__("tensorrt", "fp16", False, 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    asked = []
+    found = measure.Ceiling({"fp16": 0.25}, 3000.0)
+    monkeypatch.setattr(measure, "measure_ceiling", lambda *arguments: asked.append(arguments) or found)
+    ceiling = measure_ceiling.__wrapped__("tensorrt", "fp16", False, 1)
+    assert asked == [(torch.device("cuda"), {"fp16": torch.float16}, ceilings.ROUNDS)]
+    assert ceiling == Ceiling(250.0, 3000.0, "8192x8192x8192 products in torch")
+
+
 def test_the_rate_is_that_of_what_the_long_chain_has_more():
     assert ceilings._rate(3_000_000_000, 1.0, 2.5) == pytest.approx(2)
     with pytest.raises(PsarmError, match="too busy"):
