@@ -198,12 +198,17 @@ def _curve(series: _Series, contender: Contender, results: list[Result], model: 
             explanation = series.explanation
         except PsarmError as error:
             explanation = f"no prediction: {error}"
-    points = [
-        GrowthPoint(place.x, place.label, result.total_ms, predict(place, result))
-        if isinstance(result, Timing)
-        else GrowthPoint(place.x, place.label, failure=str(result))
-        for place, result in zip(series.places, results, strict=True)
-    ]
+    points = []
+    for place, result in zip(series.places, results, strict=True):
+        if not isinstance(result, Timing):
+            points.append(GrowthPoint(place.x, place.label, failure=str(result)))
+            continue
+        predicted = None
+        try:
+            predicted = predict(place, result)
+        except PsarmError as error:  # what was measured is worth keeping
+            explanation += f"; none at {place.label}: {str(error).rstrip('.')}"
+        points.append(GrowthPoint(place.x, place.label, result.total_ms, predicted))
     return GrowthCurve(series.kind, f"{row.name} {row.precision}{series.suffix}", explanation, points)
 
 

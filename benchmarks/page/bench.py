@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Callable, Sequence
 
 from psarm.benchmarks.growth_curves import GrowthCurve
@@ -156,7 +157,7 @@ def _growth_figure(kind: str, curves: Sequence[GrowthCurve]) -> tuple[str, str]:
     drawn = []
     for curve in curves:
         points = [(p.x, p.measured_ms, p.predicted_ms) for p in curve.points if p.measured_ms is not None]
-        predicted = [p for _, _, p in points if p is not None]
+        predicted = [math.nan if p is None else p for _, _, p in points]
         if points:
             drawn.append(Growth(curve.name, [x for x, _, _ in points], [y for _, y, _ in points], predicted))
     left_out = [
@@ -165,11 +166,15 @@ def _growth_figure(kind: str, curves: Sequence[GrowthCurve]) -> tuple[str, str]:
         if (failed := [point for point in curve.points if point.failure])
     ]
     why = "; ".join(dict.fromkeys(curve.explanation for curve in curves))
-    caption = f"{title}. The model: {why}. " + (f"Left out: {' '.join(left_out)}" if left_out else "")
+    sentences = [f"{title}. The model: {why}."]
+    if ratios := [p.measured_ms / p.predicted_ms for c in curves for p in c.points if p.measured_ms and p.predicted_ms]:
+        sentences.append(f"Measured is {min(ratios):.2f} to {max(ratios):.2f} times the prediction.")
+    if left_out:
+        sentences.append(f"Left out: {' '.join(left_out)}")
     ticks = {p.x: p.label for curve in curves for p in curve.points if any(p.x in one.x for one in drawn)}
     spoken = "; ".join(f"{c.name} from {_ms(c.measured[0])} to {_ms(c.measured[-1])} ms" for c in drawn)
     chart = growth_chart(kind, drawn, (axis, unit), ticks, f"Time over {axis}. {spoken}.") if drawn else ""
-    return chart, caption
+    return chart, " ".join(sentences)
 
 
 def _how(report: BenchReport) -> str:

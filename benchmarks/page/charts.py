@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+import math
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -55,7 +56,7 @@ class Growth:
     x: list[float]
     measured: list[float]
     predicted: list[float]
-    """As many; empty where nothing predicts them."""
+    """As many; not a number where nothing predicts it."""
 
 
 @dataclass(frozen=True)
@@ -127,12 +128,11 @@ def growth_chart(
     with _chart(f"growth-{name}", alt) as (axes, svg):
         for number, curve in enumerate(curves):
             axes.plot(curve.x, curve.measured, **_mark(number), linewidth=1.6, markersize=6, label=_legend(curve.name))
-            if curve.predicted:
-                axes.plot(curve.x, curve.predicted, color=SERIES[number % len(SERIES)], linewidth=1.2, linestyle="--")
+            axes.plot(curve.x, curve.predicted, color=SERIES[number % len(SERIES)], linewidth=1.2, linestyle="--")
         axes.plot([], [], color=SOFT, linewidth=1.2, linestyle="--", label="predicted")
         if min(ticks) > 0 and max(ticks) > 10 * min(ticks):
             axes.set_xscale("log")
-        times = [value for curve in curves for value in (*curve.measured, *curve.predicted)]
+        times = [value for curve in curves for value in (*curve.measured, *curve.predicted) if not math.isnan(value)]
         if max(times) > 30 * min(times) > 0:
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))

@@ -12,6 +12,7 @@ from psarm.benchmarks.growth import too_large
 from psarm.benchmarks.growth_gallery import draw_gallery, gallery_curve, search
 from psarm.benchmarks.roofline import RooflineModel
 from psarm.benchmarks.settings import GROWTHS
+from psarm.errors import PsarmError
 from psarm.runtime import Bundle
 
 
@@ -67,6 +68,24 @@ def test_a_batch_too_large_ends_its_curve(dataset, toy_bundle, monkeypatch):
     first, second = curve.points
     assert first.measured_ms > 0 and second.failure.startswith("not measured: the steps so far")
     assert curve.explanation == "no prediction: no roofline was measured" and first.predicted_ms is None
+
+
+@pytest.mark.usefixtures("small")
+def test_what_cannot_be_predicted_is_still_told(dataset, toy_bundle, monkeypatch):
+    monkeypatch.setattr("psarm.benchmarks.suite._measure_fresh", lambda *_: [])
+    work = RooflineModel.work
+
+    def fails_at_one_size(self, workload, rule=None):
+        if rule is not None and workload.size == (160, 96):
+            raise PsarmError("The detection stage proposes 2 people.")
+        return work(self, workload, rule)
+
+    monkeypatch.setattr(RooflineModel, "work", fails_at_one_size)
+    options = {"backends": ("onnxruntime",), "threads": 1, "frames": 1, "growth": ("size",)}
+    _, full = run_benchmark(BenchSettings(dataset.root, toy_bundle, **options)).growth
+    assert [point.measured_ms is not None for point in full.points] == [True] * 3
+    assert [point.predicted_ms is not None for point in full.points] == [True, False, True]
+    assert full.explanation.endswith("; none at 160x96: The detection stage proposes 2 people")
 
 
 def test_search_in_blocks_is_the_search_of_everything(monkeypatch):

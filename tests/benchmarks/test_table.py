@@ -143,7 +143,8 @@ def test_curves_are_printed(report):
 
 
 def test_the_page_has_rows_plots_and_reasons(report):
-    points = [GrowthPoint(1, "1", 10.0, 11.0), GrowthPoint(2, "2", failure="no <memory>.")]
+    points = [GrowthPoint(1, "1", 10.0, 10.0), GrowthPoint(2, "2", 12.0, 10.0), GrowthPoint(4, "4", 9.0)]
+    points.append(GrowthPoint(8, "8", failure="no <memory>."))
     report.growth.append(GrowthCurve("batch", "onnxruntime fp32", "weights are shared", points))
     text = bench_page(report)
     assert text.count("<svg") == 2 and "http://" not in text.replace("http://www.w3.org", "") and "https://" not in text
@@ -156,8 +157,8 @@ def test_the_page_has_rows_plots_and_reasons(report):
         "Dotted: PS-ARM 52.6 %, published without a speed.",
         ">frames in a batch</text>",
         ">ms an image</text>",
-        "weights are shared",
-        "Left out: onnxruntime fp32: 2 (no &lt;memory&gt;).",
+        "The model: weights are shared. Measured is 1.00 to 1.20 times the prediction. "
+        "Left out: onnxruntime fp32: 8 (no &lt;memory&gt;).",
         "Not comparable.",
         "80 GMACs a second in products of numbers",
         "commit abc1234",
