@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import os
 import shlex
-import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,62 +19,27 @@ from statistics import median
 from typing import Any
 
 import click
+import cv2
 import numpy as np
 
 import psarm
 from psarm.benchmarks import script
 from psarm.benchmarks.facts import git_commit
+from psarm.benchmarks.fresh_process import PHASES, Subject, measure_phases
 from psarm.console import out
-from psarm.errors import PsarmError, UsageError
+from psarm.errors import UsageError
 from psarm.files import write_json
 from psarm.machine import default_threads, describe_machine, package_versions
 from psarm.runtime import Bundle
 from psarm.runtime.backends import runnable
 
-PHASES = ("python", "import", "verify", "open", "first", "second")
-"""Start of Python, import of psarm.runtime, SHA-256 of the bundle, opening the engine, first and second call."""
 TO_FIRST_RESULT = PHASES[:-1]
 MODES = ("none", "first", "again")
 BACKENDS = ("openvino", "onnxruntime")
 """Those whose compiled graphs are kept."""
-# It imports nothing that a program with an engine would not. The time of day is the one clock two processes share.
-CHILD = """
-import sys, time
-times = [float(sys.argv[1]), time.time()]
-from psarm.runtime import Bundle, PersonSearch
-times.append(time.time())
-path, backend, precision, threads, frame = sys.argv[2:]
-bundle = Bundle.open(path)
-times.append(time.time())
-engine = PersonSearch(bundle, backend, precision, int(threads))
-times.append(time.time())
-import numpy
-frame = numpy.load(frame)
-paused = time.time() - times[-1]
-for _ in range(2):
-    engine.detect(frame)
-    times.append(time.time() - paused)
-print(*(after - before for before, after in zip(times, times[1:])))
-"""
 
 
-def measure_once(
-    bundle: Path, backend: str, precision: str, threads: int, frame: Path, environment: dict[str, str]
-) -> dict[str, float]:
-    """Seconds of each of `PHASES` in a fresh process; raises `PsarmError` with what it said where it fails."""
-    arguments = [str(bundle), backend, precision, str(threads), str(frame)]
-    command = [sys.executable, "-c", CHILD, repr(time.time()), *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment)
-    if result.returncode != 0:
-        reason = (result.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise PsarmError(f"{backend} in {precision} failed in a process of its own: {reason}")
-    seconds = (round(float(text), 4) for text in result.stdout.split())
-    return dict(zip(PHASES, seconds, strict=True))
-
-
-def measure(
-    bundle: Path, backend: str, precision: str, threads: int, frame: Path, repeats: int
-) -> tuple[dict[str, list[dict[str, float]]], int]:
+def measure(subject: Subject, repeats: int) -> tuple[dict[str, list[dict[str, float]]], int]:
     """Samples by mode, `repeats` of each in turns, and the bytes that were kept."""
     samples: dict[str, list[dict[str, float]]] = {mode: [] for mode in MODES}
     kept = 0
@@ -84,12 +47,13 @@ def measure(
         with tempfile.TemporaryDirectory() as folder:
             for mode in MODES:
                 environment = {"PSARM_CACHE": folder, "PSARM_COMPILED_CACHE": "0" if mode == "none" else "1000"}
-                samples[mode].append(measure_once(bundle, backend, precision, threads, frame, environment))
+                seconds = measure_phases(subject, environment)
+                samples[mode].append({phase: round(value, 4) for phase, value in seconds.items()})
             kept = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
     return samples, kept
 
 
-def summarise(backend: str, precision: str, samples: dict[str, list[dict[str, float]]], kept: int) -> dict[str, Any]:
+def summarise(subject: Subject, samples: dict[str, list[dict[str, float]]], kept: int) -> dict[str, Any]:
     """A row of the report: medians by mode, and how much the cache is worth."""
     medians = {
         mode: {
@@ -100,8 +64,8 @@ def summarise(backend: str, precision: str, samples: dict[str, list[dict[str, fl
     }
     ratios = [none["open"] / again["open"] for none, again in zip(samples["none"], samples["again"], strict=True)]
     return {
-        "backend": backend,
-        "precision": precision,
+        "backend": subject.backend,
+        "precision": subject.precision,
         "kept_bytes": kept,
         "medians": medians,
         "open_times_as_fast": round(median(ratios), 2),
@@ -153,10 +117,11 @@ def main(
     choices = _choices(opened, precisions)
     load, rows = [os.getloadavg()[0]], []
     with tempfile.TemporaryDirectory() as folder:
-        frame = Path(folder) / "frame.npy"
-        np.save(frame, np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8))
+        frame = str(Path(folder) / "frame.png")
+        cv2.imwrite(frame, np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8))
         for backend, precision in choices:
-            rows.append(summarise(backend, precision, *measure(bundle, backend, precision, threads, frame, repeats)))
+            subject = Subject(str(bundle), None, backend, precision, threads, [frame])
+            rows.append(summarise(subject, *measure(subject, repeats)))
             _show(rows[-1])
     load.append(os.getloadavg()[0])
     if json_path is not None:

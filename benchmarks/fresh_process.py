@@ -1,27 +1,37 @@
-"""What opening an engine costs a program: seconds until its first result, and memory, in a process of its own.
+"""An engine in a process of its own: seconds from the start of Python to its second result, and memory.
 
-    python -m psarm.benchmarks.fresh_process '{"bundle": "prw.psarm", "backend": "onnxruntime", …}'
-
-prints one line of JSON. Caches of compiled models stay as they are.
+`psarm bench` asks for what opening an engine costs a program, the PyTorch model and any workload included;
+`psarm.benchmarks.cold_start` for every phase of a bundle's, with compiled graphs kept from before and without.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from psarm.benchmarks.engines import SearchEngine
-from psarm.benchmarks.memory import peak_memory
-from psarm.benchmarks.timing import detect
-from psarm.benchmarks.workloads import Workload
 from psarm.errors import PsarmError
-from psarm.runtime import PersonSearch, read_image
+
+if TYPE_CHECKING:
+    from psarm.benchmarks.engines import SearchEngine
+
+PHASES = ("python", "import", "verify", "open", "first", "second")
+"""Start of Python, import of psarm.runtime, SHA-256 of the bundle, opening the engine, first and second call."""
+# The import of this module is a part of psarm.runtime's: all that it imports above is imported there as well.
+CHILD = """
+import sys, time
+begun = time.time()
+from psarm.benchmarks.fresh_process import report
+report(float(sys.argv[1]), begun, sys.argv[2])
+"""
 
 
 @dataclass(frozen=True)
@@ -65,37 +75,86 @@ class FreshProcess:
 
 
 def measure_in_fresh_process(subject: Subject) -> FreshProcess:
-    """Run this module on `subject`; raises `PsarmError` with the reason where it fails."""
-    words = [sys.executable, "-m", "psarm.benchmarks.fresh_process", json.dumps(asdict(subject))]
-    result = subprocess.run(words, capture_output=True, text=True, check=False)
+    """Open `subject` and call it twice, caches of compiled models as they are; raises `PsarmError` with the reason."""
+    before = gpu_memory()
+    found = _run(subject, "Opening it", {})
+    seconds, after = found["seconds"], found["gpu_memory"]
+    used = None if before is None or after is None else max(0, after - before)
+    return FreshProcess(1000 * (seconds["verify"] + seconds["open"]), 1000 * seconds["first"], found["memory"], used)
+
+
+def measure_phases(subject: Subject, environment: Mapping[str, str]) -> dict[str, float]:
+    """Seconds of each of `PHASES`, with these variables set; raises `PsarmError` with the reason where it fails."""
+    seconds: dict[str, float] = _run(subject, f"{subject.backend} in {subject.precision}", environment)["seconds"]
+    return seconds
+
+
+def run_python(words: Sequence[str], what: str, environment: Mapping[str, str] | None = None) -> Any:
+    """The last line that Python prints when run on `words`, which is JSON; raises `PsarmError` with its reason.
+
+    `what`: the subject of that sentence. `environment`: on top of this process's own.
+    """
+    variables = os.environ | (environment or {})
+    result = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, env=variables)
     lines = [line.strip() for line in (result.stdout if result.returncode == 0 else result.stderr).splitlines()]
     last = next((line for line in reversed(lines) if line), "it said nothing")
     if result.returncode:
         why = f"signal {-result.returncode}" if result.returncode < 0 else last.removeprefix("Error: ")
-        raise PsarmError(f"Opened in a process of its own, it failed: {why}")
-    return FreshProcess(**json.loads(last))
+        raise PsarmError(f"{what} failed in a process of its own: {why}")
+    return json.loads(last)
 
 
-def _measure(subject: Subject) -> FreshProcess:
-    before = gpu_memory()
-    workload = Workload(subject.batch, subject.people, subject.size)
-    frames = workload.frames([read_image(Path(path)) for path in subject.frames])
-    start = time.perf_counter()
+def _run(subject: Subject, what: str, environment: Mapping[str, str]) -> dict[str, Any]:
+    content = json.dumps(asdict(subject))
+    # The time of day is the one clock that two processes share.
+    found: dict[str, Any] = run_python(["-c", CHILD, repr(time.time()), content], what, environment)
+    return found
+
+
+def report(started: float, begun: float, content: str) -> None:
+    """In the new process: print what `content`, a `Subject` in JSON, comes to; it was `started`, Python had `begun`."""
+    values = json.loads(content)
+    values["size"] = None if values["size"] is None else tuple(values["size"])
+    try:
+        found = _measure(Subject(**values), [started, begun])
+    except PsarmError as error:
+        sys.exit(f"Error: {error}")
+    print(json.dumps(found))
+
+
+def _measure(subject: Subject, times: list[float]) -> dict[str, Any]:
     engine: SearchEngine
+    from psarm.runtime import Bundle, PersonSearch, read_image
+
+    times.append(time.time())
     if subject.bundle is None:
+        times.append(times[-1])  # nothing to verify
         from psarm.benchmarks.torch_engine import load_engine
 
         engine = load_engine(Path(subject.checkpoint or ""), subject.threads)
     else:
-        engine = PersonSearch(subject.bundle, subject.backend, subject.precision, subject.threads)
+        bundle = Bundle.open(subject.bundle)
+        times.append(time.time())
+        engine = PersonSearch(bundle, subject.backend, subject.precision, subject.threads)
+    times.append(time.time())
+    # A program with an engine would not import these: no phase holds them, nor the reading of the frames.
+    from psarm.benchmarks.memory import peak_memory
+    from psarm.benchmarks.timing import detect
+    from psarm.benchmarks.workloads import Workload
+
+    workload = Workload(subject.batch, subject.people, subject.size)
+    frames = workload.frames([read_image(Path(path)) for path in subject.frames])
     with workload.imposed_on(engine):
-        opened = time.perf_counter()
-        detect(engine, frames)
-        first = time.perf_counter()
-        detect(engine, frames)
-    after = gpu_memory()
-    used = None if before is None or after is None else max(0, after - before)
-    return FreshProcess(1000 * (opened - start), 1000 * (first - opened), peak_memory(), used)
+        paused = time.time() - times[-1]
+        for _ in range(2):
+            detect(engine, frames)
+            times.append(time.time() - paused)
+    seconds = (after - before for before, after in pairwise(times))
+    return {
+        "seconds": dict(zip(PHASES, seconds, strict=True)),
+        "memory": peak_memory(),
+        "gpu_memory": gpu_memory(),
+    }
 
 
 def gpu_memory() -> int | None:
@@ -106,17 +165,3 @@ def gpu_memory() -> int | None:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     values = [int(line) for line in result.stdout.splitlines() if line.strip().isdecimal()]
     return sum(values) * 2**20 if result.returncode == 0 and values else None
-
-
-def _main() -> None:
-    content = json.loads(sys.argv[1])
-    content["size"] = None if content["size"] is None else tuple(content["size"])
-    try:
-        found = _measure(Subject(**content))
-    except PsarmError as error:
-        sys.exit(f"Error: {error}")
-    print(json.dumps(asdict(found)))
-
-
-if __name__ == "__main__":
-    _main()

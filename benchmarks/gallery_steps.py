@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from psarm.benchmarks.fresh_process import run_python
 from psarm.benchmarks.gallery_rows import DAYS, FIRST_DAY, FRAME, RATE, STRETCH, Footage, Scenery
 from psarm.benchmarks.memory import peak_memory
 from psarm.errors import PsarmError
@@ -40,14 +40,8 @@ Figures = dict[str, Any]
 
 def in_fresh_process(step: str, **arguments: Any) -> Figures:
     """Run a step in a process of its own; raises `PsarmError` with the reason where it fails."""
-    words = [sys.executable, "-m", "psarm.benchmarks.gallery_steps", step, json.dumps(arguments)]
-    result = subprocess.run(words, capture_output=True, text=True, check=False)
-    lines = (result.stdout if result.returncode == 0 else result.stderr).strip().splitlines()
-    last = lines[-1] if lines else "it said nothing"
-    if result.returncode:
-        why = f"signal {-result.returncode}" if result.returncode < 0 else last.removeprefix("Error: ")
-        raise PsarmError(f"The step {step!r} failed in a process of its own: {why}")
-    figures: Figures = json.loads(last)
+    words = ["-m", "psarm.benchmarks.gallery_steps", step, json.dumps(arguments)]
+    figures: Figures = run_python(words, f"The step {step!r}")
     return figures
 
 

@@ -7,7 +7,8 @@ import toy_bundle as toy
 from click.testing import CliRunner
 
 from psarm.benchmarks import cold_start
-from psarm.benchmarks.cold_start import MODES, PHASES
+from psarm.benchmarks.cold_start import MODES
+from psarm.benchmarks.fresh_process import PHASES, Subject, measure_phases
 from psarm.errors import PsarmError, UsageError
 
 
@@ -42,4 +43,4 @@ def test_a_precision_that_runs_nowhere_is_refused(tmp_path, monkeypatch, running
 
 def test_a_process_that_fails_says_why(tmp_path):
     with pytest.raises(PsarmError, match=r"onnxruntime in fp32 failed .* There is no bundle at"):
-        cold_start.measure_once(tmp_path / "none", "onnxruntime", "fp32", 1, tmp_path / "frame.npy", {})
+        measure_phases(Subject(str(tmp_path / "none"), None, "onnxruntime", "fp32", 1, []), {})
