@@ -29,7 +29,7 @@ class Prepared:
     stages: dict[str, Function] = field(default_factory=dict)
     """Its parts, where it has any: detect and reid."""
     answer: Callable[[], dict[str, Tensor]] | None = None
-    """Features and embeddings, to see that they are right."""
+    """Features and embeddings, to see that they are right; `exact` where a form may choose other proposals."""
     people_found: int | None = None
     """By a contender that looks for them itself."""
 
@@ -95,8 +95,10 @@ class Rewrites:
         reid = self._function("reid", (features.clone(), *rows), lambda: (features, *rows))
 
         def answer() -> dict[str, Tensor]:
-            found = detect()
-            return {"features": found[3].clone(), "embeddings": reid()[1][: len(case.boxes)].clone()}
+            names = self.forms["detect"].static_outputs if self.recorded else self.forms["detect"].outputs
+            found = dict(zip(names, detect(), strict=False))
+            wanted = {name: value.clone() for name, value in found.items() if name in ("features", "exact")}
+            return {**wanted, "embeddings": reid()[1][: len(case.boxes)].clone()}
 
         def network() -> None:
             detect()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -33,6 +34,7 @@ class EndToEnd:
         self.bundle, self.frame = bundle, frame
         self.precision = device_precisions()[-1]  # fp16 on a GPU
         self._modes: dict[float, str] = {}
+        self._warnings: dict[str, list[str]] = {}
 
     def measure(self, batch: int, modes: Sequence[str], model: PersonSearchModel | None) -> None:
         """A row for each mode of the torch backend, and one for the literal `model`, frame by frame."""
@@ -44,7 +46,10 @@ class EndToEnd:
             for mode in modes:
                 with self.journal.guarded({**base, "name": f"engine, {mode}"}):
                     engine = stack.enter_context(open_engine(self.bundle, self.precision, mode))
-                    functions[mode] = _warm(partial(engine.detect, frames))
+                    with warnings.catch_warnings(record=True) as told:
+                        warnings.simplefilter("always")
+                        functions[mode] = _warm(partial(engine.detect, frames))
+                    self._warnings[mode] = [str(one.message) for one in told]
                     engines[mode] = engine
             if model is not None:
                 with self.journal.guarded({**base, "name": "literal eager, autocast"}):
@@ -56,7 +61,7 @@ class EndToEnd:
                 row.update(ms=taken.median, ms_best=taken.best, ms_worst=taken.worst, samples=taken.samples)
                 row["frames_per_second"] = 1000 * batch / taken.median
                 if key in engines:
-                    row.update(_about(engines[key], frames))
+                    row.update(_about(engines[key], frames), warnings=self._warnings[key])
                     self._modes[taken.median / batch] = key
                 self.journal.add(row)
 

@@ -83,13 +83,18 @@ class Bench:
             self.journal.add(row)
 
     def _check(self, prepared: Prepared, row: dict[str, Any]) -> None:
-        """How far features and embeddings are from float32's, in decibels, where the case has those people first."""
+        """How far features and embeddings are from float32's, in decibels, where the case has those people first.
+
+        `exact`: that the proposals are the ordinary graph's; where not, an app runs that graph too.
+        """
         if prepared.answer is None:
             return
         answer = prepared.answer()
         for name, expected in self.expected.items():
             count = min(len(expected), len(answer[name]))
             row[f"{name}_db"] = decibels(answer[name][:count], expected[:count])
+        if "exact" in answer:
+            row["exact"] = bool(answer["exact"].all())
 
 
 def network_row(times: Times, case: Case) -> Row:

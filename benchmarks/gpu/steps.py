@@ -39,8 +39,9 @@ class Suite:
         self.half = "fp16" if device.type == "cuda" else "bf16"  # CPUs' convolutions are very slow in fp16
         # On a CPU nothing is compiled to code, which would take minutes, but what is compiled is traced.
         self.compiler = "eager" if device.type == "cpu" else "inductor"
-        self._made: dict[str, Contender] = {}
+        self._made = {contender.name: contender for contender in self._candidates()}
         self.bench = Bench(journal, device, rounds)
+        self.bench.ceilings = journal.report.get("ceiling", {}).get("tera_macs", {})  # of the process before this one
 
     def run(self, profile: bool) -> None:
         """Everything that fits; nothing that fails stops the rest.
@@ -94,8 +95,8 @@ class Suite:
     def _batch_one(self) -> None:
         contenders = [
             literal(self.half),
-            self._keep(rewrites("CUDA graphs", self.half)),
-            self._keep(rewrites("CUDA graphs, fused convolutions", self.half, fused=True)),
+            self._made["rewrites CUDA graphs"],
+            self._made["rewrites CUDA graphs, fused convolutions"],
             rewrites("eager", self.half, recorded=False),
             literal(self.half, autocast=False),
             literal("fp32"),
@@ -103,27 +104,17 @@ class Suite:
         self.bench.run("batch 1", contenders, 1, self.people)
 
     def _kernels(self) -> None:
-        contenders = [
-            self._best(),
-            self._keep(rewrites("CUDA graphs, kernels", self.half, kernels=True)),
-            self._keep(rewrites("CUDA graphs, kernels, fused convolutions", self.half, kernels=True, fused=True)),
-        ]
-        self.bench.run("kernels", contenders, 1, self.people)
+        self._beside_the_best("kernels", "kernels", "kernels, fused convolutions")
 
     def _compiled_parts(self) -> None:
-        parts = partial(rewrites, precision=self.half, seconds=60, compiled="parts", compiler=self.compiler)
-        contenders = [
-            self._best(),
-            self._keep(parts("CUDA graphs, compiled parts")),
-            self._keep(parts("CUDA graphs, compiled parts, fused convolutions", fused=True)),
-        ]
-        self.bench.run("compiled parts", contenders, 1, self.people)
+        self._beside_the_best("compiled parts", "compiled parts", "compiled parts, fused convolutions")
 
     def _compiled_whole(self) -> None:
-        whole = rewrites(
-            "CUDA graphs, compiled whole", self.half, seconds=100, compiled="whole", compiler=self.compiler
-        )
-        self.bench.run("compiled whole", [self._best(), self._keep(whole)], 1, self.people)
+        self._beside_the_best("compiled whole", "compiled whole")
+
+    def _beside_the_best(self, group: str, *names: str) -> None:
+        others = [self._made[f"rewrites CUDA graphs, {name}"] for name in names]
+        self.bench.run(group, [self._best(), *others], 1, self.people)
 
     def _batches(self) -> None:
         for batch in (8, 16, 4, 32, 2) if not self.tiny else (2,):
@@ -188,10 +179,19 @@ class Suite:
     def _onnxruntime(self) -> None:
         onnxruntime_rows(self.journal, self.subject, self.folder, self.rounds)
 
-    def _keep(self, contender: Contender) -> Contender:
-        """Remember a contender that may turn out the best."""
-        self._made[contender.name] = contender
-        return contender
+    def _candidates(self) -> list[Contender]:
+        """What may turn out the best."""
+        recorded = partial(rewrites, precision=self.half)
+        compiled = partial(recorded, compiler=self.compiler)
+        return [
+            recorded("CUDA graphs"),
+            recorded("CUDA graphs, fused convolutions", fused=True),
+            recorded("CUDA graphs, kernels", kernels=True),
+            recorded("CUDA graphs, kernels, fused convolutions", kernels=True, fused=True),
+            compiled("CUDA graphs, compiled parts", seconds=60, compiled="parts"),
+            compiled("CUDA graphs, compiled parts, fused convolutions", seconds=60, compiled="parts", fused=True),
+            compiled("CUDA graphs, compiled whole", seconds=100, compiled="whole"),
+        ]
 
     def _best(self, compiled: bool = True) -> Contender:
         """The fastest that is right, of one frame; where nothing was measured the plainest recording.
@@ -202,14 +202,18 @@ class Suite:
         rows = [row for row in rows if compiled or "compiled" not in row["name"]]
         rows = [row for row in rows if row["batch"] == 1 and row["people"] == self.people]
         name = min(rows, key=lambda row: float(row["ms"]))["name"] if rows else "rewrites CUDA graphs"
-        return self._made[name] if name in self._made else rewrites("CUDA graphs", self.half)
+        return self._made[name]
 
 
 def check_device(device: torch.device) -> None:
-    """Raise `DeviceLostError` where a kernel went wrong so that every later call to the GPU fails."""
+    """Raise `DeviceLostError` where a kernel went wrong so that every later call to the GPU fails.
+
+    Or a recording, so that torch's allocator does.
+    """
     if device.type == "cuda":
         try:
             torch.cuda.synchronize()
+            torch.cuda.empty_cache()
         except RuntimeError as error:
             raise DeviceLostError(str(error)) from error
 

@@ -92,7 +92,9 @@ def _remark(row: Row) -> str:
         text = f"mAP {100 * search['mAP']:.2f} top-1 {100 * search['top1']:.2f}"
         matched = row.get("matched")
         return text + (f", matched {100 * matched['share']:.1f} %" if matched else "")
-    return ", ".join(f"{name} {ms:.2f}" for name, ms in row.get("stages_ms", {}).items())
+    parts = [f"{name} {ms:.2f}" for name, ms in row.get("stages_ms", {}).items()]
+    parts += [] if row.get("exact", True) else ["proposals not exact"]
+    return ", ".join([*parts, *row.get("warnings", [])])
 
 
 def _stages_table(title: str, stages: dict[str, Any]) -> Table:
