@@ -54,11 +54,13 @@ test: $(STAMP) ## Run every test.
 bench: $(STAMP) $(BUNDLE) ## Measure accuracy and speed of BUNDLE=… on DATA=… (the demo's).
 	$(VENV)/bin/psarm $(BENCH)
 
+# A process that a signal ends (a library's fault) leaves the steps that it has not begun to another one.
 gpu: ## Run the GPU suite (9 minutes at most), by the Python at hand where its torch has a GPU, else in .venv-gpu.
-	@python=$(PYTHON); \
+	@python=$(PYTHON); code=0; \
 	$(PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null \
 		|| { $(MAKE) --no-print-directory $(GPU_STAMP) && python=$(GPU_VENV)/bin/python; } \
-		&& $$python -m psarm.benchmarks.gpu --profile --json $(GPU_JSON)
+		&& { $$python -m psarm.benchmarks.gpu --profile --json $(GPU_JSON) || code=$$?; } \
+		&& if test $$code -gt 130; then $$python -m psarm.benchmarks.gpu --profile --json $(GPU_JSON) --resume; else exit $$code; fi
 
 $(DEMO)/bundle.psarm: | $(STAMP)
 	$(PY) -m psarm.benchmarks.demo

@@ -17,7 +17,7 @@ import torch._dynamo.config as dynamo
 
 import psarm
 from psarm.benchmarks.facts import git_commit
-from psarm.benchmarks.gpu.journal import Journal, reason
+from psarm.benchmarks.gpu.journal import Journal, OutOfTimeError, deadline, reason
 from psarm.benchmarks.gpu.steps import DeviceLostError, Suite
 from psarm.benchmarks.gpu.table import goals, print_report
 from psarm.console import err, out
@@ -25,6 +25,8 @@ from psarm.errors import PsarmError, UsageError
 from psarm.machine import describe_machine, package_versions
 
 ROOT = Path(psarm.__file__).resolve().parents[1]
+GRACE = 30.0
+"""Seconds past the budget after which the measurement that takes them is ended."""
 CHECKPOINT = ROOT / "release" / "psarm-resnet18-synthetic.safetensors"
 
 
@@ -64,7 +66,10 @@ def main(
         journal = Journal(facts, json_path or Path(folder) / "gpu.json", budget, resume)
         before, lost = set(journal.report["done"]), ""
         try:
-            Suite(journal, torch.device(device), tiny, rounds, Path(folder), checkpoint).run(profile)
+            with deadline(max(1.0, journal.left) + GRACE):
+                Suite(journal, torch.device(device), tiny, rounds, Path(folder), checkpoint).run(profile)
+        except OutOfTimeError as error:  # between two measurements
+            err.print(reason(error))
         except DeviceLostError as error:
             done = [title for title in journal.report["done"] if title not in before]
             err.print(f"the GPU failed ({reason(error)})")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -99,6 +100,26 @@ class Journal:
             self.add({**row, "failure": reason(error), "traceback": "".join(where)[-3000:]})
         finally:
             free()
+
+
+class OutOfTimeError(Exception):
+    """The budget is over while something runs."""
+
+
+@contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """Let `OutOfTimeError` end what the main thread does after so many seconds, and what it does 10 s later."""
+
+    def ring(*_: object) -> None:
+        raise OutOfTimeError("the budget was over before it had ended")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 10)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def reason(error: BaseException) -> str:
