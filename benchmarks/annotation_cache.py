@@ -20,6 +20,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -30,6 +31,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.io import savemat
 
+import psarm
+from psarm.benchmarks.facts import git_commit
 from psarm.benchmarks.script import run
 from psarm.console import out, track
 from psarm.data.cuhk_sysu import IMAGES, PICTURES, POOL, PROTOCOLS, TRAIN
@@ -238,6 +241,8 @@ def main(repeats: int, json_path: Path | None) -> None:
     if json_path is not None:
         report = {
             "command": shlex.join(["python", "-m", "psarm.benchmarks.annotation_cache", *sys.argv[1:]]),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "commit": git_commit(Path(psarm.__file__).resolve().parents[1]),
             "machine": asdict(describe_machine()),
             "packages": package_versions(),
             "load_average": load,  # before and after

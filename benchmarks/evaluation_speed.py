@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,7 +29,9 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+import psarm
 from psarm.benchmarks import script
+from psarm.benchmarks.facts import git_commit
 from psarm.benchmarks.literal_search import LiteralSearch
 from psarm.console import out
 from psarm.data.types import Located
@@ -278,6 +281,8 @@ def main(repeats: int, sampled: int, names: tuple[str, ...], json_path: Path | N
     if json_path is not None:
         report = {
             "command": shlex.join(["python", "-m", "psarm.benchmarks.evaluation_speed", *sys.argv[1:]]),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "commit": git_commit(Path(psarm.__file__).resolve().parents[1]),
             "machine": asdict(describe_machine()),
             "packages": package_versions(),
             "threads": default_threads(),  # of the matrix products; all else runs on one

@@ -10,8 +10,11 @@ n boxes, D embedding dimensions, K principal axes.
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +22,15 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+import psarm
 from psarm.benchmarks.crop_search import Crops, embed_crops
+from psarm.benchmarks.facts import git_commit
 from psarm.benchmarks.script import run
 from psarm.console import out, track
 from psarm.data.visits import read_records
 from psarm.errors import DataError
 from psarm.files import write_json
+from psarm.machine import describe_machine, package_versions
 from psarm.runtime import PersonSearch
 
 Floats = NDArray[np.float64]
@@ -147,6 +153,11 @@ def main(bundle: Path, data: Path | None, frames: int, identities: int, seed: in
         )
     if json_path is not None:
         report: dict[str, Any] = {
+            "command": shlex.join(["python", "-m", "psarm.benchmarks.gallery_spread", *sys.argv[1:]]),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "commit": git_commit(Path(psarm.__file__).resolve().parents[1]),
+            "machine": asdict(describe_machine()),
+            "versions": package_versions(),
             "bundle": bundle.name,
             "pictures": f"drawn, {frames} with seed {seed}" if data is None else data.name,
             "embedding_space": fingerprint,

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -30,6 +31,8 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional
 
+import psarm
+from psarm.benchmarks.facts import git_commit
 from psarm.benchmarks.literal_oim import LiteralMatching
 from psarm.benchmarks.script import run
 from psarm.config import ModelConfig
@@ -210,6 +213,8 @@ def main(rounds: int, steps: int, quick: bool, json_path: Path | None) -> None:
     if json_path is not None:
         report = {
             "command": shlex.join(["python", "-m", "psarm.benchmarks.training_cost", *sys.argv[1:]]),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "commit": git_commit(Path(psarm.__file__).resolve().parents[1]),
             "machine": asdict(describe_machine()),
             "packages": package_versions(),
             "threads": 1,

@@ -18,6 +18,7 @@ from psarm.benchmarks.engines import Frame
 from psarm.benchmarks.workloads import take_best
 from psarm.errors import PsarmError
 from psarm.extras import require
+from psarm.runtime.backends.checks import first_line
 from psarm.runtime.bundle import Bundle
 from psarm.runtime.manifest import Preprocessing
 from psarm.runtime.postprocess import select_proposals
@@ -129,8 +130,11 @@ class _CountedGraph:
         )
 
     def run(self, feeds: dict[str, Any]) -> tuple[dict[str, Any], Part]:
-        """The graph's outputs, and the work."""
-        values = self._session.run([*self._names, *self._shapes.values()], feeds)
+        """The graph's outputs, and the work; raises `PsarmError` where it does not run, for want of memory say."""
+        try:
+            values = self._session.run([*self._names, *self._shapes.values()], feeds)
+        except Exception as error:  # ONNX Runtime's own
+            raise PsarmError(f"ONNX Runtime, which counts the work, failed: {first_line(error)}.") from error
         outputs = dict(zip(self._names, values, strict=False))
         shapes = dict(zip(self._shapes, values[len(self._names) :], strict=True))
         part = Part()

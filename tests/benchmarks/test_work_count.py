@@ -11,6 +11,7 @@ from psarm.benchmarks.roofline import RooflineModel, reasons
 from psarm.benchmarks.timing import Timing
 from psarm.benchmarks.work_count import Part, Work, WorkCounter, _CountedGraph
 from psarm.benchmarks.workloads import Workload
+from psarm.errors import PsarmError
 from psarm.runtime import Bundle
 from psarm.runtime.timing import STAGES
 
@@ -76,3 +77,9 @@ def test_the_roofline_is_the_longer_of_arithmetic_and_memory(toy_bundle, monkeyp
 
 def test_one_reason_for_several():
     assert reasons([("a", "x"), ("b", "y"), ("c", "x"), ("a", "x")]) == ["a, c: x", "b: y"]
+
+
+def test_what_does_not_run_is_told(toy_bundle):
+    counter = WorkCounter(Bundle.open(toy_bundle))
+    with pytest.raises(PsarmError, match="ONNX Runtime, which counts the work, failed: "):
+        counter._graphs["detect"].run({"images": np.zeros(3, np.float32)})
