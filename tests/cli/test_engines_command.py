@@ -1,6 +1,8 @@
 """`psarm engines`, with real builds of tiny graphs by TensorRT for RTX."""
 
 import json
+import os
+import signal
 
 import pytest
 from tiny_engines import make_trt_bundle
@@ -115,11 +117,18 @@ def test_an_export_is_good_where_its_engines_cannot_be_built(bundle, capsys, mon
         export_engines.build_where_possible(bundle, engines.BuildOptions("tensorrt_rtx"), show_table=True)
 
 
-def test_ctrl_c_leaves_nothing(bundle, capsys, monkeypatch):
-    def interrupt(self, graph, phase):
-        if graph == "reid":
-            raise KeyboardInterrupt
+def fail_in_reid(self, graph, phase):
+    if graph == "reid":
+        raise KeyboardInterrupt
 
+
+def terminate_in_reid(self, graph, phase):
+    if graph == "reid":
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("interrupt", [fail_in_reid, terminate_in_reid])
+def test_ctrl_c_and_sigterm_leave_nothing(bundle, capsys, monkeypatch, interrupt):
     monkeypatch.setattr(engines._Progress, "tell", interrupt)
     assert run(["engines", str(bundle), "--precision", "fp32"]) == 130
     assert "Interrupted." in capsys.readouterr().err

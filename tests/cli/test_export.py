@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import signal
 
 import cv2
 import numpy as np
@@ -103,11 +104,13 @@ def test_missing_extra(checkpoint, tmp_path, capsys, monkeypatch):
     assert "pip install 'psarm[export]'" in one_line(capsys)
 
 
-def test_ctrl_c_leaves_nothing(quick, checkpoint, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_leave_nothing(quick, checkpoint, tmp_path, capsys, monkeypatch, number):
     from psarm.export import exporter
 
     def interrupt(*arguments):
-        raise KeyboardInterrupt
+        assert list(tmp_path.glob(".b.*.tmp"))
+        signal.raise_signal(number)
 
     monkeypatch.setattr(exporter, "verify_bundle", interrupt)
     assert run(["export", str(checkpoint), "--out", str(tmp_path / "b")]) == 130
