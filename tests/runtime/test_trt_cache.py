@@ -211,6 +211,26 @@ def test_tensorrt_builds_for_nothing_without_a_gpu(bundle, monkeypatch):
         make_target(bundle, TENSORRT, "fp32")
 
 
+def test_tensorrt_engines_are_of_one_gpu(bundle, quick, monkeypatch):
+    """Of the same compute capability, but another name."""
+    monkeypatch.setattr(Flavour, "load", lambda self: types.SimpleNamespace(__version__="10.4.0"))
+    said = []
+    for gpu in (Gpu("NVIDIA L40S", "8.9"), ADA):
+        monkeypatch.setattr(cache, "find_gpu", lambda gpu=gpu: (gpu, ""))
+        if gpu == ADA:
+            with pytest.raises(BundleError) as caught:
+                find_engines(bundle, TENSORRT, "fp32", gpu)
+            assert re.search(
+                r"were built for NVIDIA L40S \(compute capability 8.9\) and this GPU is NVIDIA L4 \(compute capability "
+                rf"8.9\); build them again with: psarm engines {bundle.path} --flavour tensorrt --precision fp32\.$",
+                str(caught.value),
+            )
+        engines, built = build_engines(bundle, TENSORRT, make_target(bundle, TENSORRT, "fp32"), say=said.append)
+        assert built and find_engines(bundle, TENSORRT, "fp32", gpu) == engines
+    assert len(engines_in(bundle.path / "engines")) == 2, "those of the other GPU stay"
+    assert said[1] == "Building engines: this GPU is NVIDIA L4 and those there were built for NVIDIA L40S."
+
+
 @pytest.mark.parametrize("change", [{"files": []}, {"files": {}}, {"target": []}, {"created": None}, None])
 def test_an_engine_json_that_says_nothing_is_not_there(bundle, quick, change):
     engines, _, _ = build(bundle)
