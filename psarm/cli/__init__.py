@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from psarm import __version__
+from psarm.cli.termination import terminated_as_interrupted
 from psarm.errors import PsarmError
 
 # One-line purposes live here so that `psarm --help` imports no command (and so no torch).
@@ -62,8 +63,9 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(run(arguments))
 
 
+@terminated_as_interrupted()  # or SIGTERM would leave what is half-written
 def run(arguments: list[str] | None = None) -> int:
-    """As `main`, but return the exit code: 0 done, 1 failure, 2 usage, 130 interrupted."""
+    """As `main`, but return the exit code: 0 done, 1 failure, 2 usage, 130 interrupted (by SIGTERM too)."""
     try:
         result: Any = cli.main(args=arguments, prog_name="psarm", standalone_mode=False)
     except click.exceptions.Exit as stop:

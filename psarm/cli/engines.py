@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from psarm.cli.termination import terminated_as_interrupted
 from psarm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -113,7 +112,6 @@ def build_options(command: Command) -> Command:
 @click.option("--precision", metavar="LIST", help="Comma list, fp32,fp16 say  [default: all the bundle has].")
 @build_options
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@terminated_as_interrupted()  # or SIGTERM would leave half-written engines to the next build
 def command(bundle: Path, precision: str | None, as_json: bool, **options: Any) -> None:
     """Build TensorRT engines for this machine's GPU from a BUNDLE's graphs.
 

@@ -92,7 +92,6 @@ def command(
 
     require("lancedb", "pyarrow", "av", "trackers", feature="psarm index", extra="gallery")
     from psarm.cli.index_display import IndexProgress, print_reports
-    from psarm.cli.termination import terminated_as_interrupted
     from psarm.runtime.backends import check_options
     from psarm.runtime.bundle import Bundle
     from psarm.runtime.indexing.indexer import Indexer
@@ -116,7 +115,7 @@ def command(
         detect = _detect_on_ray(bundle, gallery, address, workers, options) if address else _detect(bundle, **options)
         indexer = Indexer(gallery, detect, on_change=display.change, notes=display.notes, retention=retention)
         try:
-            with terminated_as_interrupted(), display:
+            with display:
                 indexer.run(readers)
         except KeyboardInterrupt:
             interrupted = True

@@ -11,7 +11,6 @@ from typing import Any
 
 import click
 
-from psarm.cli.termination import terminated_as_interrupted
 from psarm.config import Config, load_config
 from psarm.errors import PsarmError, UsageError
 from psarm.extras import require
@@ -54,8 +53,7 @@ def command(
         config = _config(config_name, overrides, data_root, output)
         _check_flags(resume, allow_changes, overwrite, eval_only)
         _say_failed_writes_once()
-        with terminated_as_interrupted():
-            summary = _evaluate(config) if eval_only else _train(config, resume, overwrite, allow_changes)
+        summary = _evaluate(config) if eval_only else _train(config, resume, overwrite, allow_changes)
     except (PsarmError, OSError, KeyboardInterrupt) as error:
         if _is_said_elsewhere(error):
             return getattr(error, "exit_code", 1)

@@ -1,9 +1,11 @@
 import os
 import signal
+import threading
 import time
 
 import pytest
 
+from psarm import cli
 from psarm.cli.termination import terminated_as_interrupted
 
 
@@ -41,3 +43,18 @@ def test_a_forked_process_ends_as_ever():
     os.close(reader)
     os.close(writer)
     assert os.WTERMSIG(status) == signal.SIGTERM
+
+
+def test_every_command_ends_by_it_as_by_ctrl_c(monkeypatch, capsys):
+    monkeypatch.setattr(cli.cli, "main", lambda **_: signal.raise_signal(signal.SIGTERM))
+    assert cli.run(["doctor"]) == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
+
+
+def test_outside_the_main_thread_commands_run_without_it(monkeypatch):
+    codes = []
+    monkeypatch.setattr(cli.cli, "main", lambda **_: 7)
+    thread = threading.Thread(target=lambda: codes.append(cli.run([])))
+    thread.start()
+    thread.join()
+    assert codes == [7]
