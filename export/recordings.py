@@ -8,8 +8,8 @@ from __future__ import annotations
 import gc
 import warnings
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -57,18 +57,29 @@ def record_cuda(function: Function, inputs: Sequence[Tensor], pool: Any = None) 
     own = tuple(torch.empty_like(given, device="cuda").copy_(given) for given in inputs)
     stream = _stream(torch.cuda.current_device())
     stream.wait_stream(torch.cuda.current_stream())
-    tuning = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = True  # the shapes stay, so trying every algorithm once pays
-    try:
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UPS):
-                function(*own)
-            graph = torch.cuda.CUDAGraph()
-            outputs = _capture(graph, partial(function, *own), pool or torch.cuda.graph_pool_handle())
-    finally:
-        torch.backends.cudnn.benchmark = tuning
+    with _tuned(), torch.cuda.stream(stream):
+        for _ in range(WARM_UPS):
+            function(*own)
+        graph = torch.cuda.CUDAGraph()
+        outputs = _capture(graph, partial(function, *own), pool or torch.cuda.graph_pool_handle())
     torch.cuda.synchronize()
     return Recording(own, outputs, graph.replay)
+
+
+@contextmanager
+def _tuned() -> Iterator[None]:
+    """Let cuDNN try every algorithm once: the shapes stay, so that it pays.
+
+    Torch goes on with the algorithm of a convolution's first call, which was not tuned where it was before a recording.
+    It keeps those of `deterministic` apart.
+    """
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic
+    cudnn.benchmark = cudnn.deterministic = True
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.deterministic = before
 
 
 @cache

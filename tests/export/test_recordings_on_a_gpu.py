@@ -71,6 +71,8 @@ def gpu(monkeypatch):
 def test_the_order_and_one_stream_for_all(gpu):
     def run(x):
         gpu.calls.append("run")
+        assert torch.backends.cudnn.benchmark  # and not as in the calls before, whose algorithms were not tuned
+        assert torch.backends.cudnn.deterministic
         return (2 * x,)
 
     recording = record_cuda(run, [torch.ones(3)])
@@ -97,9 +99,9 @@ def runs_until_recorded(gpu, error):
 
 @pytest.mark.parametrize("error", [RuntimeError, TypeError])
 def test_a_recording_that_fails_leaves_nothing_behind(gpu, error):
-    tuning = torch.backends.cudnn.benchmark
+    cudnn = torch.backends.cudnn
     with pytest.raises(error, match="it waits for the GPU"):
         record_cuda(runs_until_recorded(gpu, error), [torch.ones(3)])
     after = gpu.calls[gpu.calls.index("begin") + 1 :]
     ended = ["let go", "release"] if error is RuntimeError else ["end"]  # by torch itself where CUDA goes on
-    assert after == [*ended, "work space", "off stream"] and torch.backends.cudnn.benchmark == tuning
+    assert after == [*ended, "work space", "off stream"] and (cudnn.benchmark, cudnn.deterministic) == (False, False)
