@@ -23,7 +23,7 @@ from psarm.export.tracing import TracedGraph, trace_detect, trace_heads
 from psarm.export.verify import verify_bundle
 from psarm.export.verify_half import verify_half
 from psarm.export.verify_tensorrt import verify_tensorrt
-from psarm.files import atomic_directory, is_taken
+from psarm.files import atomic_directory, is_taken, refuse_unwritable
 from psarm.model.builder import build_model
 from psarm.model.checkpoint import load_state, read_checkpoint
 from psarm.model.person_search import PersonSearchModel
@@ -189,6 +189,7 @@ def _trace_all(model: PersonSearchModel, say: Callable[[str], None]) -> list[Tra
 
 
 def _check_target(out: Path, overwrite: bool) -> None:
+    refuse_unwritable(out)
     if not is_taken(out):
         return
     if not (out / MANIFEST_NAME).is_file():

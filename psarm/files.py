@@ -131,6 +131,24 @@ def is_taken(directory: Path) -> bool:
     return directory.exists() and any(directory.iterdir())
 
 
+def refuse_unwritable(target: Path, option: str = "", inside: bool = False) -> None:
+    """Raise `UsageError` where a file or directory `target` could not be written, before the work for it begins.
+
+    Folders that are missing are made when it is written, so that the nearest one that is there is tried; nothing is
+    left in it. `option` is what the user gave it as; `inside`: files are put into `target`, which may be there already.
+    """
+    path = target.absolute()
+    folder = next((one for one in ([path, *path.parents] if inside else path.parents) if one.exists()), Path("/"))
+    refused = f"{option} {target}".strip() + " cannot be written"
+    if not folder.is_dir():
+        raise UsageError(f"{refused}: {folder} is not a directory; give another place.")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(f"{refused}: {folder} does not allow it ({error.strerror}); give another place.") from error
+
+
 def _put_in_place(directory: Path, target: Path) -> None:
     """Rename `directory` to `target`; what was there is moved aside first and comes back if that fails."""
     if not target.exists():

@@ -77,7 +77,8 @@ class Bundle:
         if precision not in present:
             raise UsageError(
                 f"The bundle {self.path} holds no {precision} graphs, only {', '.join(present)}; "
-                f"export it with: psarm export CHECKPOINT --out DIR --precision {','.join([*present, precision])}."
+                f"export it with: psarm export CHECKPOINT --out DIR --precision {','.join([*present, precision])}"
+                f"{' --calibrate DATA' if precision == 'int8' else ''}."
             )
         return precision
 

@@ -10,7 +10,16 @@ import pytest
 
 from psarm import files
 from psarm.errors import UsageError
-from psarm.files import atomic_directory, atomic_path, is_taken, sha256, write_json, write_text, write_together
+from psarm.files import (
+    atomic_directory,
+    atomic_path,
+    is_taken,
+    refuse_unwritable,
+    sha256,
+    write_json,
+    write_text,
+    write_together,
+)
 
 NO_SPACE = OSError(errno.ENOSPC, "No space left on device")
 FAILURES = [ValueError("no"), KeyboardInterrupt(), SystemExit(3), NO_SPACE]
@@ -267,3 +276,22 @@ def test_files_written_together_name_what_is_in_the_way(tmp_path):
         write_together({tmp_path / "one": b"1", tmp_path / "two": b"2"})
     assert caught.value.filename == str(tmp_path / "two")
     assert listing(tmp_path) == {"one": b"1", "two": None}
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path, inside):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"^--out .*new cannot be written: .*file is not a directory; give another"):
+        refuse_unwritable(tmp_path / "file" / "deep" / "new", "--out", inside)
+    nobody_writes = Path("/proc")  # not even root
+    with pytest.raises(UsageError, match=r"^/proc/new cannot be written: /proc does not allow it \(.*\); give another"):
+        refuse_unwritable(nobody_writes / "new", inside=inside)
+    refuse_unwritable(tmp_path / "deep" / "new", "--out", inside)
+    refuse_unwritable(tmp_path, "--out", inside)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_files_are_put_into_a_directory_that_may_be_there_in_a_place_that_allows_nothing_else():
+    refuse_unwritable(Path("/proc"), inside=False)
+    with pytest.raises(UsageError, match="cannot be written: /proc does not allow it"):
+        refuse_unwritable(Path("/proc"), inside=True)

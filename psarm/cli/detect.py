@@ -10,6 +10,7 @@ import click
 
 from psarm.cli.engine_options import EXISTING, Frames, check_bundle_first, engine_options, open_engine
 from psarm.errors import UsageError
+from psarm.files import atomic_path, refuse_unwritable
 
 if TYPE_CHECKING:
     from psarm.runtime import Detections
@@ -44,6 +45,8 @@ def command(
 
     from psarm.console import err, out, progress
 
+    if save:
+        refuse_unwritable(save, "--save", inside=True)
     check_bundle_first(bundle, paths)
     if save:
         _refuse_searched(save, paths)
@@ -89,7 +92,6 @@ class FrameSaver:
 
     def save(self, source: FrameSource, image: Frame, people: Detections) -> Path:
         """Write one frame atomically and return its path; frames of one name from several folders are numbered."""
-        from psarm.files import atomic_path
         from psarm.runtime.drawing import draw_boxes, encode_jpeg
 
         stem = source.path.stem if source.number is None else f"{source.path.stem}_{source.number:06d}"

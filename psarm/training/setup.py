@@ -17,6 +17,7 @@ from psarm.data.types import PersonSearchDataset
 from psarm.data.validation import hold_out
 from psarm.errors import ConfigError, DataError, UsageError
 from psarm.evaluation.protocol import SearchProtocol
+from psarm.files import refuse_unwritable
 from psarm.training.saving import STATE_FILE, held_files
 
 LONGEST_WAIT = timedelta(hours=6)
@@ -29,6 +30,7 @@ def check_output(output: Path, resume: bool, overwrite: bool) -> None:
         raise UsageError("--resume goes on with a training and --overwrite discards it; give one of them.")
     if output.exists() and not output.is_dir():
         raise UsageError(f"{output} is a file; give a folder as --output.")
+    refuse_unwritable(output, "--output", inside=True)
     held = held_files(output)
     if STATE_FILE in held:
         if not resume and not overwrite:

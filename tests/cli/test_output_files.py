@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from psarm import cli
 from psarm.cli.output_files import check_jpeg, check_page
 from psarm.errors import UsageError
 
@@ -39,3 +40,25 @@ def test_a_jpeg_takes_the_place_of_a_jpeg(tmp_path):
     picture.write_bytes(b"\x89PNG")
     with pytest.raises(UsageError, match="would be overwritten by --save-people and is not a JPEG"):
         check_jpeg("--save-people", picture)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "bench {folder} --data-root {folder} --html {place}",
+        "data synth {place}",
+        "detect {folder} {folder} --save {place}",
+        "export {file} --out {place}",
+        "search {folder} {folder} --query {file} --html {place}",
+        "train --config psarm_prw --data-root {folder} --output {place}",
+    ],
+)
+@pytest.mark.parametrize("place", ["/proc/out", "{file}/out"])  # not even root writes to the first
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_read(tmp_path, capsys, line, place):
+    file = tmp_path / "file"
+    file.touch()
+    place = place.format(file=file)
+    assert cli.run(line.format(file=file, folder=tmp_path, place=place).split()) == 2
+    message = capsys.readouterr().err
+    assert f"{place} cannot be written: " in message and "give another place." in message
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -252,9 +252,10 @@ def test_a_tampered_graph_is_refused_before_any_backend(bundle, name, tmp_path):
 def test_a_precision_the_bundle_lacks(bundle, name, precision):
     with pytest.raises(UsageError) as caught:
         PersonSearch(bundle, name, precision)
+    more = " --calibrate DATA" if precision == "int8" else ""
     assert str(caught.value) == (
         f"The bundle {bundle.path} holds no {precision} graphs, only fp32; "
-        f"export it with: psarm export CHECKPOINT --out DIR --precision fp32,{precision}."
+        f"export it with: psarm export CHECKPOINT --out DIR --precision fp32,{precision}{more}."
     )
 
 

@@ -26,7 +26,7 @@ from psarm.data.convert.split import (
 from psarm.data.convert.summary import ConvertSummary, summarise
 from psarm.data.types import UNLABELLED
 from psarm.errors import DataError, UsageError
-from psarm.files import atomic_directory, is_taken, write_text
+from psarm.files import atomic_directory, is_taken, refuse_unwritable, write_text
 
 NO_AREA = "no area inside the picture"
 
@@ -74,6 +74,7 @@ def write_visits(
 
 def check_target(out: Path, overwrite: bool) -> None:
     """Raise `UsageError` where `out` cannot be written or replaced."""
+    refuse_unwritable(out)
     if not is_taken(out):
         return
     if not overwrite:

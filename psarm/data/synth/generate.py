@@ -18,7 +18,7 @@ from psarm.data.synth.plan import FramePlan, plan_frames
 from psarm.data.synth.prw_layout import PrwLayout
 from psarm.data.synth.settings import Stream, SynthSettings
 from psarm.errors import DataError, UsageError
-from psarm.files import atomic_directory, is_taken, write_json
+from psarm.files import atomic_directory, is_taken, refuse_unwritable, write_json
 
 LAYOUTS: dict[str, Layout] = {"prw": PrwLayout(), "cuhk-sysu": CuhkLayout()}
 _MANIFEST = "synth.json"
@@ -80,6 +80,7 @@ def generate_dataset(
 
 
 def _check_target(out: Path, overwrite: bool) -> None:
+    refuse_unwritable(out)
     if not is_taken(out):
         return
     if not overwrite:
