@@ -72,8 +72,8 @@ class PersonSearch:
 
     @property
     def device(self) -> str:
-        """Where the backend runs, for people: `CPU, 4 threads`."""
-        return self._backend.device
+        """Where the backend runs, and how where that is to be said: `CPU, 1 thread, the rest in bf16`."""
+        return ", ".join(filter(None, (self._backend.device, self._backend.note)))
 
     @property
     def precision(self) -> str:
@@ -82,8 +82,10 @@ class PersonSearch:
 
     @property
     def summary(self) -> str:
-        """What runs, for people: `ONNX Runtime, CPU, 4 threads, fp32`; `reason` also says why."""
-        return f"{self._backend.title}, {self.device}, {self.precision}"
+        """What runs, for people: `OpenVINO int8 (the rest in bf16) on CPU, 4 threads`; `reason` also says why."""
+        backend = self._backend
+        note = f" ({backend.note})" if backend.note else ""
+        return f"{backend.title} {self.precision}{note} on {backend.device}"
 
     @property
     def reason(self) -> str:

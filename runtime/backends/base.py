@@ -75,6 +75,8 @@ class Backend(ABC):
     """The name for people: `ONNX Runtime`."""
     device: str
     """Where it runs, for people: `CPU, 4 threads`."""
+    note: str = ""
+    """What else is to be said of how it computes, for people: `the rest in bf16`."""
 
     def __init__(self, bundle: Bundle, precision: str, threads: int | None = None) -> None:
         """`threads`: CPU threads, None for every usable core. Raises `UsageError` for a precision it cannot run."""

@@ -117,7 +117,7 @@ class OnnxRuntimeTensorRTBackend(OnnxRuntimeBackend):
     """ONNX Runtime's TensorRT provider: it builds an engine at the first call of every range of shapes, and keeps it.
 
     It leaves what TensorRT does not take to CUDA. It has no option against TF32: psarm sets NVIDIA_TF32_OVERRIDE=0 for
-    the process, and `device` says where the user has set it to something else.
+    the process, and `note` says where the user has set it to something else.
     """
 
     name = "onnxruntime_tensorrt"
@@ -127,7 +127,7 @@ class OnnxRuntimeTensorRTBackend(OnnxRuntimeBackend):
         """As of ONNX Runtime."""
         super().__init__(bundle, precision, threads)
         if (override := os.environ.get(ort_providers.TF32_OVERRIDE)) != "0":
-            self.device += f", TF32 as {ort_providers.TF32_OVERRIDE}={override} says"
+            self.note = f"TF32 as {ort_providers.TF32_OVERRIDE}={override} says"
 
     @classmethod
     def provider(cls) -> str:

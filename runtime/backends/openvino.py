@@ -61,7 +61,7 @@ class OpenVINOBackend(Backend):
             self._requests[graph] = compiled.create_infer_request()
         self.device = f"CPU, {count_threads(self.threads)}"
         if precision in ("fp16", "int8") and hint != precision:
-            self.device += f", {'the rest' if precision == 'int8' else 'computed'} in {hint}"
+            self.note = f"{'the rest' if precision == 'int8' else 'computed'} in {hint}"
 
     @staticmethod
     def probe() -> tuple[bool, str]:

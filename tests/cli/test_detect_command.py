@@ -45,7 +45,7 @@ def test_a_table_of_a_folder(bundle, frames, capfd, monkeypatch):
     cells = [[cell.strip() for cell in row.strip("│").split("│")] for row in rows]
     assert code == 0
     assert [row[:2] for row in cells] == [["frames/a.png", "1"], ["frames/b.png", "0"], ["frames/c.png", "2"]]
-    assert err == "Running on ONNX Runtime, CPU, 1 thread, fp32.\n"
+    assert err == "Running on ONNX Runtime fp32 on CPU, 1 thread.\n"
     assert re.fullmatch(r"3 frames in [\d.]+ s, reading included: [\d.]+ frames/s\.", out.splitlines()[-1])
 
 
@@ -56,7 +56,7 @@ def test_one_picture_has_no_rate(bundle, frames, capfd):
 
 def test_what_auto_takes_and_why(bundle, frames, capfd):
     _, _, err = psarm(capfd, "detect", bundle, frames / "a.png", "--threads", 1)
-    title = "OpenVINO, CPU, 1 thread, fp32"
+    title = "OpenVINO fp32 on CPU, 1 thread"
     assert err == f"Running on {title}: the fastest that loads here; psarm doctor BUNDLE says more.\n"
     assert len(err) < 105
 

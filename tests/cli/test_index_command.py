@@ -67,7 +67,7 @@ def test_two_cameras_and_a_table(bundle, videos, tmp_path, capfd):
         ["door", "4", "4", "–", "0", "4", "1"],
         ["hall", "4", "4", "–", "0", "8", "2"],
     ]
-    assert err == f"Made the gallery {where}.\nRunning on ONNX Runtime, CPU, 1 thread, fp32.\n"
+    assert err == f"Made the gallery {where}.\nRunning on ONNX Runtime fp32 on CPU, 1 thread.\n"
     with Gallery.open(where) as gallery:
         info = gallery.info()
         assert (info.people, info.visits, info.cameras) == (12, 3, ("door", "hall"))

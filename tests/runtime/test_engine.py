@@ -191,6 +191,7 @@ def test_a_lower_threshold_finds_more(bundle):
 def test_the_engine_says_what_runs_it_and_where_the_time_went(engine):
     assert engine.backend in ("onnxruntime", "openvino")
     assert (engine.precision, engine.device) == ("fp32", "CPU, 1 thread")
+    assert engine.summary.endswith(" fp32 on CPU, 1 thread")
     assert engine.reason.startswith(f"{engine.backend}, CPU, 1 thread, fp32 (as asked; {engine.backend} ")
     engine.detect(toy.draw_scene({0: REDS[0]}))
     assert list(engine.last_timings) == ["preprocess", "detect", "nms", "reid", "post"]

@@ -156,10 +156,11 @@ def test_int8_says_what_the_rest_runs_in(tmp_path):
     manifest = read_manifest(folder)
     precisions = {"int8": manifest.precisions["fp32"]}
     write_manifest(folder, dataclasses.replace(manifest, precisions=precisions, files=files))
-    with open_backend(Bundle.open(folder), "openvino", threads=1)[0] as backend:
+    with PersonSearch(folder, "openvino", threads=1) as engine:
         rest = "bf16" if HAS_BF16 else "fp32"
-        assert (backend.precision, backend.device) == ("int8", f"CPU, 1 thread, the rest in {rest}")
-        model = backend._requests["detect"].get_compiled_model().get_runtime_model()
+        assert (engine.precision, engine.device) == ("int8", f"CPU, 1 thread, the rest in {rest}")
+        assert engine.summary == f"OpenVINO int8 (the rest in {rest}) on CPU, 1 thread"
+        model = engine._backend._requests["detect"].get_compiled_model().get_runtime_model()
     [convolution] = [op for op in model.get_ops() if kind(op) == "Convolution"]
     assert convolution.get_rt_info()["runtimePrecision"].astype(str) in ("i8", "u8")
 

@@ -76,7 +76,7 @@ def test_people_are_those_of_onnxruntime(world):
         draw_scene({3: RED}),
     ]
     with PersonSearch(world.bundle, "onnxruntime") as plain, PersonSearch(world.bundle, "tensorrt") as engine:
-        assert engine.summary == "TensorRT, NVIDIA L4, compute capability 8.9, fp32"
+        assert engine.summary == "TensorRT fp32 on NVIDIA L4, compute capability 8.9"
         for batch in ([frames[0]], frames[:2], [frames[2]], [frames[3]], frames[:2], [frames[0]]):
             for ours, theirs in zip(engine.detect(batch), plain.detect(batch), strict=True):
                 np.testing.assert_array_equal(ours.boxes, theirs.boxes)
