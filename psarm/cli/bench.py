@@ -98,7 +98,11 @@ DETECTIONS = _Mode(
 )
 @click.option("--frames", type=click.IntRange(min=1), help="Gallery frames to time  [default: 30].")
 @click.option(
-    "--batch", "batches", multiple=True, type=click.IntRange(min=1), help="Frames a call, a row each (repeatable)  [1]."
+    "--batch",
+    "batches",
+    multiple=True,
+    type=click.IntRange(min=1),
+    help="Frames a call, a row each (repeatable)  [default: 1].",
 )
 @click.option(
     "--people",
@@ -112,7 +116,7 @@ DETECTIONS = _Mode(
     multiple=True,
     type=ImageSize(),
     metavar="WxH",
-    help="Size to bring frames to, a row each (repeatable)  [default: as they are].",
+    help="Width and height to bring frames to, as 1920x1080; a row each (repeatable)  [default: as they are].",
 )
 @click.option("--growth", metavar="NAMES", help="Curves of growing cost: people,size,batch,gallery or some of them.")
 @click.option("--quick", is_flag=True, help="Leave out cold start, memory and roofline.")
@@ -125,7 +129,7 @@ DETECTIONS = _Mode(
     show_default=True,
     help="Compare: how many times as bad is a regression.",
 )
-@click.option("--suite", type=click.Choice(["paper"]), help="Measure checkpoints as the paper does; see below.")
+@click.option("--suite", type=click.Choice(["paper"]), help="Measure checkpoints as the paper does, as said above.")
 @click.option("--out", type=FOLDER, metavar="DIR", help="Suite: folder of the report and of the results so far.")
 @click.option("--fresh", is_flag=True, help="Suite: measure everything again.")
 @click.option("--examples", type=click.IntRange(min=0), help="Suite: queries to show  [default: 12].")

@@ -26,7 +26,7 @@ SHOWN_WARNINGS = 20
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option("--dataset", type=click.Choice(DATASETS), help="Format.  [default: told from the files]")
 def check(root: Path, contact_sheet: Path | None, as_json: bool, dataset: str | None) -> None:
-    """Describe the data set in ROOT and name every broken file; exit code 1 if there is one."""
+    """Describe the data set in ROOT and name every broken file. Exit code 1 if there is one."""
     from psarm.cli.engine_options import quiet_decoders
     from psarm.console import err
     from psarm.data.contact_sheet import check_format, write_contact_sheet

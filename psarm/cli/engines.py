@@ -86,7 +86,9 @@ def build_options(command: Command) -> Command:
     for option in reversed(
         [
             click.option("--flavour", help="tensorrt or tensorrt_rtx  [default: the one installed, tensorrt first]."),
-            click.option("--sizes", multiple=True, metavar="HxW", help="Padded frame size, 864x1504 say; repeatable."),
+            click.option(
+                "--sizes", multiple=True, metavar="HxW", help="Padded frame, height first: 864x1504 say; repeatable."
+            ),
             click.option("--max-batch", type=click.IntRange(min=1), help="Most frames at a time  [default: 1]."),
             click.option("--min-shapes", multiple=True, metavar=SHAPES, help="Least shape of images; one a profile."),
             click.option("--opt-shapes", multiple=True, metavar=SHAPES, help="Shape kernels are chosen for."),

@@ -37,7 +37,7 @@ def _there(context: click.Context, parameter: click.Parameter, value: str) -> st
 )
 @AS_JSON
 def audit(gallery: str, audit_log: Path | None, as_json: bool) -> None:
-    """List the searches, exports and erasures: when, by whom, with which picture's name or to which file, of whom.
+    """List the searches, exports and erasures. When, by whom, with which picture's name or to which file, of whom.
 
     An erasure that is not finished was broken off, or could not be written down once more. --json prints the lines as
     they are in the log, two an erasure: one from before it.

@@ -33,7 +33,7 @@ from psarm.errors import UsageError
 def export(
     gallery: str, out: Path, layout: str, rate: float | None, overwrite: bool, audit_log: Path | None, as_json: bool
 ) -> None:
-    """Write the people of a gallery to OUT, for other tools; the audit log gets a line.
+    """Write the people of a gallery to OUT, for other tools. The audit log gets a line.
 
     Visits are named as searches show them, such as 3-17, in the column visit_name (parquet) and as visit (coco); mot
     numbers them from 1 in each source's file, so that 3-17 is 18 in that of source 3.

@@ -115,7 +115,7 @@ def _print_info(record: dict[str, Any], found: GalleryInfo, calibration: Calibra
 @GALLERY
 @AS_JSON
 def sources(gallery: str, as_json: bool) -> None:
-    """List the sources of a gallery, how far each is and how many people were found in it, also those erased since."""
+    """List the sources of a gallery and how far each is. People found in it are counted, also those erased since."""
     from psarm.cli.narrow_tables import print_fitting
     from psarm.console import out
     from psarm.runtime.gallery.gallery import Gallery

@@ -26,7 +26,7 @@ YES = click.option("--yes", is_flag=True, help="Do not ask.")
 @GALLERY
 @AS_JSON
 def compact(gallery: str, as_json: bool) -> None:
-    """Join the small files that indexing leaves, and remove versions older than an hour."""
+    """Join the small files that indexing leaves. Versions older than an hour are removed."""
     from rich.filesize import decimal
 
     from psarm.console import out
@@ -59,7 +59,7 @@ def compact(gallery: str, as_json: bool) -> None:
 @AUDIT_LOG
 @AS_JSON
 def purge(gallery: str, older_than: timedelta, dry_run: bool, yes: bool, audit_log: Path | None, as_json: bool) -> None:
-    """Erase who was seen longer ago than AGE, from the disk too; the audit log gets a line.
+    """Erase who was seen longer ago than AGE, from the disk too. The audit log gets a line.
 
     Where nobody knows when a source was taken, it counts from when it was indexed. Run it every day by cron to keep to
     a retention period.
@@ -85,7 +85,7 @@ def purge(gallery: str, older_than: timedelta, dry_run: bool, yes: bool, audit_l
 @AUDIT_LOG
 @AS_JSON
 def delete_source(gallery: str, name: str, yes: bool, audit_log: Path | None, as_json: bool) -> None:
-    """Erase the source NAME with its people and visits, from the disk too; it can be indexed again then.
+    """Erase the source NAME with its people and visits. They go from the disk too; it can be indexed again then.
 
     The end of its path, such as the file's name, will do where no other source has it. The audit log gets a line.
     """
@@ -107,7 +107,7 @@ def delete_source(gallery: str, name: str, yes: bool, audit_log: Path | None, as
 def delete_visit(
     gallery: str, visits: tuple[int, ...], dry_run: bool, yes: bool, audit_log: Path | None, as_json: bool
 ) -> None:
-    """Erase VISITs with their people, from the disk too: somebody asks to be forgotten.
+    """Erase VISITs with their people, from the disk too. For somebody who asks to be forgotten.
 
     psarm search --gallery shows which visits there are, as 3-17, and its JSON as one number. They are not indexed again
     by the same psarm index. The audit log gets a line.

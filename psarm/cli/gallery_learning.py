@@ -31,7 +31,7 @@ SIMILARITIES = [step / 20 for step in range(6, 20)]
 )
 @AS_JSON
 def calibrate(gallery: str, fmr: float, as_json: bool) -> None:
-    """Estimate how often other people look as similar, from the visits in the gallery.
+    """Estimate how often other people look as similar. The visits in the gallery tell.
 
     It is kept in the gallery: searches then mark what is probably not a match. Calibrate again when much was added.
     """
@@ -86,7 +86,7 @@ def _rates_table(found: Calibration) -> Table:
 @click.option("--queries", type=click.IntRange(min=1), default=100, show_default=True, help="To measure it with.")
 @AS_JSON
 def index(gallery: str, kind: IndexKind, queries: int, as_json: bool) -> None:
-    """Build an index for psarm search --approximate, and measure what share of the exact hits it finds."""
+    """Build an index for psarm search --approximate. What share of the exact hits it finds is measured."""
     from psarm.console import out, print_whole, spinner
     from psarm.runtime.gallery.gallery import Gallery
 

@@ -45,6 +45,15 @@ def test_purpose_in_the_list_fits_one_line(name):
     assert line.endswith(f" {COMMANDS[name]}")
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_purpose_in_the_list_of_a_group_is_whole(name):
+    for command, context in subtree(name):
+        if isinstance(command, click.Group):
+            context.terminal_width = 80
+            listed = command.get_help(context).partition("Commands:")[2]
+            assert "..." not in listed and len(listed.strip().splitlines()) == len(command.list_commands(context))
+
+
 def test_unknown_command_is_a_usage_error():
     with pytest.raises(click.UsageError, match="No such command 'serch'"):
         cli.main(["serch"], standalone_mode=False)
