@@ -48,7 +48,8 @@ class ExportReport:
     quantised: Quantised | None
     """What was done for int8; its graphs are in the bundle."""
     compared_on: str | None
-    """Frames of the comparison with fp32, for people: `16 frames of DIR`; None where there was none."""
+    """Frames of the comparison with fp32, for people: `16 test frames of DIR, none of which int8 was calibrated on`;
+    None where there was none."""
     dataset: str | None
     """Name of the data set that the model was trained on, where the checkpoint knows it."""
 
@@ -88,9 +89,8 @@ def export_bundle(
     """
     out = Path(out)
     _check_target(out, overwrite)
-    for option, value in (("--data-root", settings.data_root), ("--compare-frames", settings.compare_frames)):
-        if value is not None and not verify:
-            raise UsageError(f"{option} is to measure precisions on, which --no-verify leaves out; drop one of them.")
+    if not verify:
+        settings.refuse_without_verification()
     model, dataset = _load(source)
     rule = preprocessing_of(model.config)
     calibration = _calibration(settings, rule)
@@ -173,7 +173,9 @@ def _calibration(settings: PrecisionSettings, rule: Preprocessing) -> Calibratio
     """Pictures to calibrate int8 on, or, without int8, to compare precisions on."""
     if settings.calibrate is None:
         return None
-    return read_calibration(settings.calibrate, rule, least=MIN_FRAMES if "int8" in settings.precisions else 1)
+    least = MIN_FRAMES if "int8" in settings.precisions else 1
+    compare = 0 if settings.data_root is not None else settings.frames_to_compare
+    return read_calibration(settings.calibrate, rule, least=least, compare=compare)
 
 
 def _trace_all(model: PersonSearchModel, say: Callable[[str], None]) -> list[TracedGraph]:

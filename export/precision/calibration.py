@@ -1,8 +1,12 @@
-"""Pictures that int8 is calibrated on: a folder of them, or a data set's training frames."""
+"""Pictures that int8 is calibrated on, and others to compare precisions on: of a folder, or of a data set.
+
+A data set's training frames are calibrated on and its test frames compared on. Of a folder, the pictures to compare on
+are left out of those to calibrate on where enough remain.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,8 +32,10 @@ class Calibration:
     source: str
     """What the pictures are, for people: `32 of the 284 training frames of DIR`."""
     frames: tuple[Path, ...]
-    others: tuple[Path, ...]
-    """The rest of what is there."""
+    compared: tuple[Path, ...]
+    """Pictures to compare precisions on: others, or some of `frames` where there are too few."""
+    compared_source: str
+    """What those are, for people: `16 test frames of DIR, none of which int8 was calibrated on`."""
     rule: Preprocessing
 
     def __iter__(self) -> Iterator[Batch]:
@@ -41,17 +47,18 @@ class Calibration:
 
 
 def read_calibration(
-    root: str | Path, rule: Preprocessing, limit: int = MAX_FRAMES, least: int = MIN_FRAMES
+    root: str | Path, rule: Preprocessing, limit: int = MAX_FRAMES, least: int = MIN_FRAMES, compare: int = 0
 ) -> Calibration:
-    """At most `limit` pictures, spread evenly over the training frames of a data set or over all pictures of a folder.
+    """At most `limit` pictures, spread evenly over the training frames of a data set or over the pictures of a folder.
 
-    `rule` is the bundle's preprocessing. Raises `UsageError` where there are fewer than `least` (`MIN_FRAMES` for
-    int8, 1 to compare precisions on), `DataError` for a data set that cannot be read.
+    `rule` is the bundle's preprocessing, `compare` how many pictures precisions are to be compared on. Raises
+    `UsageError` where there are fewer than `least` (`MIN_FRAMES` for int8, 1 to compare precisions on), `DataError` for
+    a data set that cannot be read.
     """
     root = Path(root)
     if not root.is_dir():
         raise UsageError(f"There is no folder {root} to calibrate int8 on; give a folder of pictures or a data set.")
-    kind, files = _find(root)
+    kind, files, tests = _find(root)
     if len(files) < least:
         found = f"only {len(files)}" if files else "no"
         noun = kind if len(files) != 1 else kind.removesuffix("s")
@@ -60,20 +67,34 @@ def read_calibration(
             f"{root} holds {found} {noun}; {needed} of the scenes it will see, so give a folder with more of them or a "
             "data set."
         )
-    chosen = np.unique(np.linspace(0, len(files) - 1, min(limit, len(files))).round().astype(int))
-    frames = tuple(files[position] for position in chosen)
-    others = tuple(file for position, file in enumerate(files) if position not in set(chosen.tolist()))
-    share = f"{len(frames)} of the {len(files)}" if others else f"all {len(files)}"
-    return Calibration(f"{share} {kind} of {root}", frames, others, rule)
+    held_out = spread(tests, compare)
+    if not held_out and len(files) >= MIN_FRAMES + compare:
+        held_out = spread(files, compare)
+    left_out = set(held_out)
+    frames = spread([file for file in files if file not in left_out], limit)
+    share = f"all {len(files)}" if len(frames) == len(files) else f"{len(frames)} of the {len(files)}"
+    compared = held_out or spread(frames, compare)
+    what = "test frame" if tests else kind.removesuffix("s")
+    source = f"{len(compared)} {what}{'s' if len(compared) != 1 else ''} of {root}"
+    if least > 1:
+        source += f", {'none' if held_out else 'all'} of which int8 was calibrated on"
+    return Calibration(f"{share} {kind} of {root}", frames, compared, source, rule)
 
 
-def _find(root: Path) -> tuple[str, list[Path]]:
-    """What the folder holds, for people, and the files."""
+def spread(paths: Sequence[Path], count: int) -> tuple[Path, ...]:
+    """At most `count` of them, evenly over all."""
+    chosen = np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)
+    return tuple(paths[index] for index in chosen)
+
+
+def _find(root: Path) -> tuple[str, list[Path], list[Path]]:
+    """What the folder holds to calibrate on, for people, the files, and a data set's test frames."""
     for name, layout in LAYOUTS.items():
         if all((root / mark).exists() for mark in layout.marks):
-            return "training frames", [frame.path for frame in read_dataset(name, root).train]
+            dataset = read_dataset(name, root)
+            return "training frames", [frame.path for frame in dataset.train], [one.path for one in dataset.gallery]
     files = (path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-    return "pictures", sorted(path for path in files if not _is_hidden(path.relative_to(root)))
+    return "pictures", sorted(path for path in files if not _is_hidden(path.relative_to(root))), []
 
 
 def _is_hidden(path: Path) -> bool:

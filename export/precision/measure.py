@@ -25,9 +25,9 @@ from psarm.export.precision.answers import (
     run_tensors,
     runnable,
 )
-from psarm.export.precision.calibration import Calibration
+from psarm.export.precision.calibration import Calibration, spread
 from psarm.export.precision.drift import Drift, compare
-from psarm.export.precision.settings import COMPARE_FRAMES, PrecisionSettings
+from psarm.export.precision.settings import PrecisionSettings
 from psarm.export.tracing import TracedGraph
 from psarm.export.verify_inputs import make_frame
 from psarm.runtime.bundle import Bundle
@@ -77,24 +77,19 @@ class MeasuringData:
     pictures: tuple[Path, ...]
     """Files to take frames from; none: frames are made up."""
     source: str
-    """What the frames are, for people: `16 frames of DIR`."""
+    """What the frames are, for people: `16 test frames of DIR`."""
 
     @classmethod
     def read(cls, settings: PrecisionSettings, calibration: Calibration | None) -> MeasuringData:
         """Raises `DataError` for a data set that cannot be used."""
-        count = settings.compare_frames or COMPARE_FRAMES
+        count = settings.frames_to_compare
         if settings.data_root is not None:
             dataset = read_dataset(settings.dataset, settings.data_root)
-            pictures = _spread([frame.path for frame in dataset.gallery], count)
+            pictures = spread([frame.path for frame in dataset.gallery], count)
             return cls(dataset, pictures, _count(len(pictures), f"of {settings.data_root}"))
         if calibration is None:
             return cls(None, (), _count(min(count, len(MADE_UP)), "made up"))
-        fresh = len(calibration.others) >= count
-        pictures = _spread(calibration.others if fresh else calibration.frames, count)
-        where = f"of {settings.calibrate}"
-        if "int8" in settings.precisions:
-            where += f" that int8 was {'not ' if fresh else ''}calibrated on"
-        return cls(None, pictures, _count(len(pictures), where))
+        return cls(None, calibration.compared, calibration.compared_source)
 
     def frames(self, rule: Preprocessing, count: int) -> list[Frame]:
         """Real frames, else `count` textures of sizes that the model takes; raises `ImageError`."""
@@ -119,7 +114,7 @@ def measure_precisions(
     ways, left_out = find_ways(settings.precisions)
     frames: list[Frame] = []
     if settings.reduced:
-        frames = data.frames(bundle.manifest.preprocessing, settings.compare_frames or COMPARE_FRAMES)
+        frames = data.frames(bundle.manifest.preprocessing, settings.frames_to_compare)
         say(f"comparing {', '.join(settings.reduced)} with fp32 on {data.source}…")
     if left_out is not None:
         say(f"int8 is measured on ONNX Runtime only, not as {left_out.name} runs it: {left_out.detail}")
@@ -199,9 +194,3 @@ def _duration(seconds: float) -> str:
 
 def _count(frames: int, what: str) -> str:
     return f"{frames} frame{'s' if frames != 1 else ''} {what}"
-
-
-def _spread(paths: Sequence[Path], count: int) -> tuple[Path, ...]:
-    """A few of them, evenly over all."""
-    chosen = np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)
-    return tuple(paths[index] for index in chosen)

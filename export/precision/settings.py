@@ -60,6 +60,19 @@ class PrecisionSettings:
         if self.precisions == ("fp32",):
             raise UsageError("--min-map-ratio compares precisions with fp32; ask for another one with --precision.")
 
+    def refuse_without_verification(self) -> None:
+        """Raise `UsageError` where something is to be measured on, which an export without verification leaves out."""
+        for option, value in (("--data-root", self.data_root), ("--compare-frames", self.compare_frames)):
+            if value is not None:
+                raise UsageError(
+                    f"{option} is to measure precisions on, which --no-verify leaves out; drop one of them."
+                )
+
+    @property
+    def frames_to_compare(self) -> int:
+        """How many frames precisions are compared with fp32 on, where there are so many."""
+        return self.compare_frames or COMPARE_FRAMES
+
     @property
     def reduced(self) -> tuple[str, ...]:
         """The precisions beside fp32."""

@@ -37,7 +37,7 @@ DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
     "--calibrate",
     type=DIRECTORY,
     metavar="DATA",
-    help="Data set or folder of pictures to learn int8's ranges from; precisions are compared on some of them too.",
+    help="Data set or folder of pictures to learn int8's ranges from, and to compare precisions on others of it.",
 )
 @click.option("--data-root", type=DIRECTORY, metavar="DIR", help="Data set to measure every precision on, fp32 too.")
 @click.option("--dataset", type=click.Choice(DATASETS), help="Format of --data-root  [default: prw].")
@@ -94,6 +94,8 @@ def command(checkpoint: Path, out: Path, trt: bool, as_json: bool, **options: An
     if trt:
         check_building(building)
     settings = _settings(trt, **{name: options.pop(name) for name in SETTINGS})
+    if not options["verify"]:
+        settings.refuse_without_verification()
     from psarm.export import export_bundle  # here: torch takes seconds, and what was typed is checked by now
 
     failure = None

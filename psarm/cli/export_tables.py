@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from psarm.export.precision.measure import PrecisionReport
 
 NOTHING = "–"
+INNER = ("objectness", "deltas")
+"""Signals that are no outputs of a graph."""
 
 
 def show_export(report: ExportReport) -> None:
@@ -36,6 +38,10 @@ def show_export(report: ExportReport) -> None:
         print_whole(_drifts(drifts), out)
         some = next(iter(drifts.values())).tensor_frames
         out.print(f"Compared on {report.compared_on}; signal to noise on {some}.", soft_wrap=True, markup=False)
+        if any(one.snr[name] is None for one in drifts.values() for name in INNER):
+            out.print(
+                f"{NOTHING}: OpenVINO gives a graph's outputs; objectness and deltas are inside it.", soft_wrap=True
+            )
     if any(one.accuracy for one in report.precisions):
         print_whole(_accuracy(report.precisions), out)
     for one in report.precisions:
@@ -87,8 +93,10 @@ def _drifts(drifts: dict[str, Drift]) -> Table:
         table.add_row(f"{name}, signal to noise dB", *(_number(one.snr[name], "{:.1f}") for one in every))
     table.add_section()
     people = [one.people for one in every]
-    table.add_row("people, of fp32 / of both", *(f"{one.expected} / {one.matched}" for one in people))
-    table.add_row("people in common %", *(f"{100 * one.matched_share:.1f}" for one in people))
+    table.add_row("people found by fp32", *(str(one.expected) for one in people))
+    table.add_row("people found by this precision", *(str(one.found) for one in people))
+    table.add_row("people found by both", *(str(one.matched) for one in people))
+    table.add_row("both, of all found by either %", *(f"{100 * one.matched_share:.1f}" for one in people))
     table.add_row("boxes px, mean / largest", *(_pair(one.box_mean, one.box_max, "{:.2g}") for one in people))
     table.add_row("scores, mean / largest", *(_pair(one.score_mean, one.score_max, "{:.1e}") for one in people))
     table.add_row("cosine, mean / least", *(_pair(one.cosine_mean, one.cosine_min, "{:.5f}") for one in people))

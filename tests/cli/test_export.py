@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import signal
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -186,6 +188,32 @@ def test_accuracy_of_fp32_alone(quick, checkpoint, tmp_path, capsys, monkeypatch
     assert "difference to fp32" not in shown and "What the precisions change" not in shown
 
 
+def test_who_is_found_by_which_precision_and_what_a_dash_means(capsys):
+    from psarm.cli.export_tables import show_export
+    from psarm.export import ExportReport
+    from psarm.export.precision.drift import Drift, PeopleDrift, RankDrift
+    from psarm.export.precision.measure import PrecisionReport
+
+    def shown(deltas):
+        snr = {"features": 31.0, "objectness": deltas, "deltas": deltas, "scores": 21.0, "embeddings": 28.0}
+        people = PeopleDrift(12, 13, 12, *(0.5,) * 6)
+        drift = Drift(snr, people, RankDrift(12, 1, 0.01), 4, 4)
+        precisions = [
+            PrecisionReport("fp32", "fp32 on ONNX Runtime", "CPU", None, None),
+            PrecisionReport("int8", "int8 on OpenVINO", "CPU", drift, None),
+        ]
+        show_export(ExportReport(None, {}, {}, [], precisions, None, "4 test frames of x", None))
+        printed = capsys.readouterr().out
+        rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in printed.splitlines() if "│" in line]
+        return printed, {row[0]: row[-1] for row in rows}
+
+    printed, rows = shown(None)
+    assert rows["people found by fp32"] == rows["people found by both"] == "12"
+    assert rows["people found by this precision"] == "13" and rows["both, of all found by either %"] == "92.3"
+    assert "Compared on 4 test frames of x; signal to noise on 4.\n–: OpenVINO gives a graph's outputs; obj" in printed
+    assert "–: OpenVINO" not in shown(18.0)[0]
+
+
 def test_what_int8_left_in_float_is_said():
     from psarm.cli.export_tables import _quantised
     from psarm.export.precision.int8 import KeptLayer, Quantised
@@ -201,6 +229,18 @@ def test_what_int8_left_in_float_is_said():
     ]
     said = _quantised(Quantised({}, layers, kept, signals, "x")).splitlines()[1]
     assert said == "Left in float for accuracy: detect: head.res5.0 alone leaves scores 18.2 dB (2 layers)."
+
+
+def test_what_is_not_verified_is_not_compared_and_torch_is_not_loaded_to_say_so(tmp_path):
+    (tmp_path / "no.pth").write_bytes(b"")
+    arguments = ["export", str(tmp_path / "no.pth"), "--out", str(tmp_path / "b"), "--no-verify"]
+    arguments += ["--precision", "fp16", "--compare-frames", "3"]
+    code = f"import sys; from psarm.cli import run; print(run({arguments}), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "2 False\n", done
+    assert done.stderr == (
+        "Error: --compare-frames is to measure precisions on, which --no-verify leaves out; drop one of them.\n"
+    )
 
 
 @pytest.mark.parametrize(

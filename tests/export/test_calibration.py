@@ -50,7 +50,30 @@ def test_training_frames_of_a_data_set(tmp_path):
     root = write_tiny_prw(tmp_path / "prw", train=MIN_FRAMES + 2, test=5)
     calibration = read_calibration(root, RULE)
     assert list(calibration.frames) == [frame.path for frame in read_prw(root).train]
-    assert calibration.source == f"all 18 training frames of {root}" and calibration.others == ()
+    assert calibration.source == f"all 18 training frames of {root}"
+
+
+def test_a_data_sets_test_frames_are_compared_on(tmp_path):
+    root = write_tiny_prw(tmp_path / "prw", train=MIN_FRAMES, test=5)
+    calibration = read_calibration(root, RULE, compare=4)
+    assert len(calibration) == MIN_FRAMES
+    tests = [frame.path for frame in read_prw(root).gallery]
+    assert calibration.compared == (tests[0], tests[1], tests[3], tests[4])
+    assert calibration.compared_source == f"4 test frames of {root}, none of which int8 was calibrated on"
+    assert read_calibration(root, RULE, compare=9).compared == tuple(tests)
+
+
+@pytest.mark.parametrize("compare, enough", [(4, True), (5, False)])
+def test_pictures_to_compare_on_are_left_out_where_enough_remain(tmp_path, compare, enough):
+    write_pictures(tmp_path, MIN_FRAMES + 4)
+    calibration = read_calibration(tmp_path, RULE, compare=compare)
+    both = {*calibration.frames} & {*calibration.compared}
+    assert len(calibration) == MIN_FRAMES + 4 * (not enough) and len(calibration.compared) == compare
+    share = f"{MIN_FRAMES} of the 20" if enough else "all 20"
+    assert calibration.source == f"{share} pictures of {tmp_path}"
+    share = "none" if enough else "all"
+    assert calibration.compared_source == f"{compare} pictures of {tmp_path}, {share} of which int8 was calibrated on"
+    assert len(both) == (0 if enough else compare)
 
 
 def test_too_few(tmp_path):

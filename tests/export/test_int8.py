@@ -137,10 +137,11 @@ def test_openvino_is_measured_where_it_is_installed(int8, pictures, monkeypatch,
         status = (False, "openvino is not installed; install it with: pip install 'psarm[openvino]'")
         monkeypatch.setattr(OpenVINOBackend, "probe", staticmethod(lambda: status))
     settings = PrecisionSettings(("fp32", "int8"), calibrate=pictures, compare_frames=5)
-    data = MeasuringData.read(settings, read_calibration(pictures, int8.bundle.manifest.preprocessing))
+    calibration = read_calibration(pictures, int8.bundle.manifest.preprocessing, compare=5)
+    data = MeasuringData.read(settings, calibration)
     said = []
     reports = measure_precisions(int8.bundle.path, [], settings, data, said.append)
-    assert said[0] == f"comparing int8 with fp32 on 5 frames of {pictures} that int8 was calibrated on…"
+    assert said[0] == f"comparing int8 with fp32 on 5 pictures of {pictures}, all of which int8 was calibrated on…"
     assert [one.title for one in reports] == ["fp32 on ONNX Runtime", "int8 on ONNX Runtime", "int8 on OpenVINO"][
         : 2 + loads
     ]
@@ -154,15 +155,6 @@ def test_openvino_is_measured_where_it_is_installed(int8, pictures, monkeypatch,
         assert here.snr["features"] != there.snr["features"]
     else:
         assert said[1:] == [f"int8 is measured on ONNX Runtime only, not as openvino runs it: {status[1]}"]
-
-
-def test_frames_that_int8_was_not_calibrated_on_are_preferred(pictures, small_bundle):
-    rule = Bundle.open(small_bundle.bundle).manifest.preprocessing
-    settings = PrecisionSettings(("fp32", "int8"), calibrate=pictures, compare_frames=8)
-    calibration = read_calibration(pictures, rule, limit=8)
-    data = MeasuringData.read(settings, calibration)
-    assert sorted({*data.pictures, *calibration.frames}) == sorted(pictures.iterdir())
-    assert data.source == f"8 frames of {pictures} that int8 was not calibrated on"
 
 
 def test_onnxruntime_computes_in_integers(int8, tmp_path):

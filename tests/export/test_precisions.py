@@ -36,7 +36,7 @@ def people(boxes, scores, embeddings):
 def measured_as(values, folder, monkeypatch):
     """A data set on which each precision has the given mAP; nothing else is verified."""
     monkeypatch.setattr(measure, "_accuracy", lambda engine, *rest: {"search": {"mAP": values[engine.precision]}})
-    monkeypatch.setattr(measure, "COMPARE_FRAMES", 1)
+    monkeypatch.setattr(PrecisionSettings, "frames_to_compare", 1)
     monkeypatch.setattr(exporter, "verify_bundle", lambda *arguments: [])
     return write_tiny_prw(folder / "prw", train=1, test=2)
 
@@ -142,7 +142,10 @@ def test_few_pictures_are_enough_without_int8(quick, tmp_path, monkeypatch):
     cv2.imwrite(str(tmp_path / "pictures" / "a.png"), np.full((90, 120, 3), 99, np.uint8))
     said = []
     export_bundle(quick, tmp_path / "b", settings=settings, say=said.append)
-    assert said[-1] == f"comparing fp16 with fp32 on 1 frame of {tmp_path / 'pictures'}…"
+    assert said[-1] == f"comparing fp16 with fp32 on 1 picture of {tmp_path / 'pictures'}…"
+    root = write_tiny_prw(tmp_path / "prw", train=1, test=3)
+    settings = PrecisionSettings(("fp32", "fp16"), calibrate=root)
+    assert export_bundle(quick, tmp_path / "c", settings=settings).compared_on == f"3 test frames of {root}"
 
 
 @pytest.mark.parametrize("found, kept", [(0.5, False), (0.61, True)])
