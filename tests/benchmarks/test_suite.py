@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from psarm.benchmarks import BenchSettings, run_benchmark
+from psarm.benchmarks import BenchSettings, contenders, run_benchmark
 from psarm.benchmarks.baselines import HISTOGRAM, UNTRAINED
 from psarm.benchmarks.compare import compare_reports
 from psarm.benchmarks.facts import git_commit
@@ -149,6 +149,12 @@ def test_the_report_is_json_with_everything(dataset, toy_bundle):
     assert good["timing"]["fps"] == pytest.approx(1000 / good["timing"]["total_ms"])
     assert good["metrics"]["search"]["top1"] > 0
     assert "holds no int8 graphs" in bad["failure"] and bad["timing"] is None and bad["metrics"] == {}
+
+
+def test_int8_that_the_bundle_lacks_is_refused_before_backends_are_asked(dataset, toy_bundle, monkeypatch):
+    monkeypatch.setattr(contenders, "conditions", lambda *arguments: pytest.fail("asked"))
+    with pytest.raises(UsageError, match="holds no int8 graphs, only fp32"):
+        run_benchmark(settings(dataset, toy_bundle, backends=(), precisions=("int8",)))
 
 
 def test_baselines(dataset, matching_bundle, checkpoint, by_hand):
