@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from psarm.benchmarks.notation import percent
 from psarm.benchmarks.workloads import row_name
 from psarm.console import print_whole
 from psarm.data.json_file import as_number, json_kind, read_json_object
@@ -20,17 +21,18 @@ Report = dict[str, Any]
 Key = tuple[str, str, int, int | None, str | None]  # engine, precision, batch, people, size
 MEASURES: dict[str, tuple[tuple[str, ...], bool]] = {
     "ms an image": (("timing", "total_ms"), True),
-    "p95 of a call": (("timing", "p95_ms"), True),
-    "cold start": (("fresh_process", "cold_start_ms"), True),
-    "memory": (("fresh_process", "memory_bytes"), True),
-    "GPU memory": (("fresh_process", "gpu_memory_bytes"), True),
-    "mAP": (("metrics", "search", "mAP"), False),
-    "top-1": (("metrics", "search", "top1"), False),
-    "detection AP": (("metrics", "detection", "ap"), False),
+    "ms a call, p95": (("timing", "p95_ms"), True),
+    "cold start, ms": (("fresh_process", "cold_start_ms"), True),
+    "memory, MB": (("fresh_process", "memory_bytes"), True),
+    "GPU memory, MB": (("fresh_process", "gpu_memory_bytes"), True),
+    "mAP, %": (("metrics", "search", "mAP"), False),
+    "top-1, %": (("metrics", "search", "top1"), False),
+    "detection AP, %": (("metrics", "detection", "ap"), False),
 }
 """Name → where a row has it, and whether more of it is worse."""
+UNSETTLED = ("timing", "unsettled")
 SAME_MACHINE = ("system", "cpu", "cores", "threads", "memory_bytes", "gpus")
-SAME_DATA = ("name", "gallery_frames", "queries", "image_sizes", "default_gallery")
+SAME_DATA = ("name", "gallery_frames", "queries", "image_sizes", "default_gallery", "drawn")
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Comparison:
     """What two reports have in common and how they differ."""
 
     differences: list[str]
-    """What makes ratios say something else than how psarm changed: another machine, other data, other threads."""
+    """What makes ratios say something else than how psarm changed: another machine, other data, unsettled times."""
     changes: list[Change]
     broken: list[str]
     """Rows that ran in the old report and fail in the new one, with the reason."""
@@ -126,7 +128,8 @@ def compare_reports(old: Report, new: Report) -> Comparison:
             changes.append(Change(row_name(*key), measure, was, now, worse))
     unmatched = [f"{row_name(*key)}: only in the old report" for key in before if key not in after]
     unmatched += [f"{row_name(*key)}: only in the new report" for key in after if key not in before]
-    return Comparison(_differences(old, new), changes, broken, unmatched)
+    differences = [*_differences(old, new), *_unsettled("old", before), *_unsettled("new", after)]
+    return Comparison(differences, changes, broken, unmatched)
 
 
 def print_comparison(comparison: Comparison, threshold: float, console: Console) -> None:
@@ -141,7 +144,14 @@ def print_comparison(comparison: Comparison, threshold: float, console: Console)
     for change in comparison.changes:
         mark = "❌" if change.worse > threshold else ""
         ratio = f"×{change.new / change.old:.2f}"
-        table.add_row(Text(change.row), change.measure, _short(change.old), _short(change.new), ratio, mark)
+        table.add_row(
+            Text(change.row),
+            change.measure,
+            _text(change.measure, change.old),
+            _text(change.measure, change.new),
+            ratio,
+            mark,
+        )
     print_whole(table, console)
     for line in [*(f"❌ {row}" for row in comparison.broken), *comparison.unmatched]:
         console.print(line, markup=False, soft_wrap=True)
@@ -165,6 +175,11 @@ def _differences(old: Report, new: Report) -> list[str]:
     return found
 
 
+def _unsettled(name: str, rows: dict[Key, Report]) -> list[str]:
+    found = [f"{row_name(*key)} ({why})" for key, row in rows.items() if (why := _along(row, UNSETTLED)[-1])]
+    return [f"Unsettled times in the {name} report: {'; '.join(found)}."] if found else []
+
+
 def _key(row: Report) -> Key:
     """Reports of schema 1 have no workloads: frame by frame, as found."""
     work = row.get("workload", {})
@@ -176,6 +191,8 @@ def _value(row: Report, path: tuple[str, ...]) -> float | None:
     return None if value is None else float(value)
 
 
-def _short(value: float) -> str:
-    """Bytes as MB, everything else to three digits."""
-    return f"{value / 1e6:.0f} MB" if value > 1e6 else f"{value:.3g}"
+def _text(measure: str, value: float) -> str:
+    """As the tables of `psarm bench` have it: fractions in percent, bytes in MB, milliseconds as they are."""
+    if measure.endswith("%"):
+        return percent(value)
+    return f"{value / 1e6:.0f}" if measure.endswith("MB") else f"{value:.1f}"

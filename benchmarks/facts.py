@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import psarm
+from psarm.data.synth.generate import is_synthetic
 from psarm.data.types import PersonSearchDataset
 from psarm.evaluation.protocol import FULL
 from psarm.machine import Machine, default_threads, describe_machine, package_versions
@@ -32,6 +33,8 @@ class DatasetFacts:
     """Median of the annotated people of the gallery frames."""
     default_gallery: str
     """Where each query is searched unless a column says otherwise: `100`, or `full`, every frame but its own."""
+    drawn: bool = False
+    """By `psarm data synth`, in the format of the data set that `name` says."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ def gather_facts(dataset: PersonSearchDataset, threads: int | None, timed: Seque
             image_sizes=[size for size, _ in sizes.most_common()],
             people_per_frame=float(np.median([len(frame.boxes) for frame in dataset.gallery])),
             default_gallery=dataset.default_gallery or FULL[0],
+            drawn=is_synthetic(dataset.root),
         ),
     )
 

@@ -43,7 +43,7 @@ def print_report(report: BenchReport, console: Console) -> None:
         print_whole(searches, console)
     for curve in report.growth:
         print_whole(_growth(curve), console)
-    for line in [*_failures(report), *report.notes, *fact_lines(report)]:
+    for line in [*unsettled_lines(report), *_failures(report), *report.notes, *fact_lines(report)]:
         console.print(line, markup=False, soft_wrap=True)
 
 
@@ -196,20 +196,31 @@ def _failures(report: BenchReport) -> list[str]:
     return [f"❌ {row_title(row)}: {row.failure}" for row in report.rows if not row.ok]
 
 
+def unsettled_lines(report: BenchReport) -> list[str]:
+    """Which rows' times would come out otherwise in another run, and why; nothing where there are none."""
+    found = [f"{row_title(row)} ({why})" for row in report.rows if row.timing and (why := row.timing.unsettled)]
+    return [f"⚠ Unsettled, run again on an idle machine or with more --frames: {'; '.join(found)}."] if found else []
+
+
+def threads_of(report: BenchReport) -> str:
+    """`2 CPU threads`."""
+    return f"{report.facts.threads} CPU thread{'s' if report.facts.threads > 1 else ''}"
+
+
 def fact_lines(report: BenchReport) -> list[str]:
     """`Data: …`, `Time: …` and so on: what was measured how, on what."""
     facts = report.facts
     machine, data = facts.machine, facts.dataset
     versions = [f"{name} {facts.versions[name]}" for name in VERSIONS if facts.versions.get(name)]
-    threads = f"{facts.threads} CPU thread{'s' if facts.threads > 1 else ''} each"
     commit = f", commit {facts.commit}" if facts.commit else ""
     return [
-        f"Data: {data.name} at {data.root}: {data.gallery_frames} gallery frames of {' and '.join(data.image_sizes)}, "
-        f"{data.people_per_frame:g} people in a frame (median), {data.queries} queries, "
-        f"default gallery {data.default_gallery}",
-        f"Time: medians over {min(report.settings.frames, data.gallery_frames)} gallery frames, engines interleaved "
-        f"after warm-up, one image at a time unless a batch is named, {threads}; decoding the file is not in it; p95: "
-        "of a call; cold: ms from opening to the first result; roof: share of the roofline",
+        f"Data: {data.name}{' (drawn by psarm data synth)' if data.drawn else ''} at {data.root}: "
+        f"{data.gallery_frames} gallery frames of {' and '.join(data.image_sizes)}, {data.people_per_frame:g} "
+        f"people in a frame (median), {data.queries} queries, default gallery {data.default_gallery}",
+        f"Time: medians over {min(report.settings.frames, data.gallery_frames)} gallery frames, of each stage by "
+        "itself, engines interleaved after warm-up, one image at a time unless a batch is named, "
+        f"{threads_of(report)} each; decoding the file is not in it; p95: of a call; cold: ms from opening to the "
+        "first result; roof: share of the roofline",
         f"Machine: {machine.cpu}, {machine.cores} cores, {machine.memory_bytes / 2**30:.1f} GiB, {machine.system}"
         + "".join(f", {gpu}" for gpu in machine.gpus),
         f"Versions: {', '.join(versions)}; {facts.date}{commit}",

@@ -32,6 +32,10 @@ SETTLE_SECONDS = 0.02
 
 MIN_CALLS = 5
 """Of a large batch, whatever the number of frames."""
+UNSETTLED_P95 = 2.0
+"""Times the median; on a quiet machine, frames of few and of many people bring p95 to 1.8 times."""
+UNSETTLED_STAGES = 0.25
+"""Of the time of an image, by which the stages may add up to more or less."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,10 @@ class Timing:
     """Milliseconds; medians over the timed calls."""
 
     stages_ms: dict[str, float] | None
-    """An image, by stage (preprocess, detect, nms, reid, post); None where the engine does not tell them apart."""
+    """An image, by stage (preprocess, detect, nms, reid, post); None where the engine does not tell them apart.
+
+    Each is a median by itself: where every call is held up in another stage, they add up to less than the total.
+    """
     total_ms: float
     """An image: a call's time by its number of frames."""
     p50_ms: float
@@ -61,9 +68,20 @@ class Timing:
         """An image in the graphs alone."""
         return None if self.stages_ms is None else self.stages_ms["detect"] + self.stages_ms["reid"]
 
+    @property
+    def unsettled(self) -> str | None:
+        """Why these figures would come out otherwise in another run; None where nothing says so."""
+        if self.p95_ms > UNSETTLED_P95 * self.p50_ms:
+            return f"p95 of a call is {self.p95_ms / self.p50_ms:.1f} times its median"
+        if self.stages_ms is not None:
+            together = sum(self.stages_ms.values())
+            if abs(together - self.total_ms) > UNSETTLED_STAGES * self.total_ms:
+                return f"the stages add up to {together / self.total_ms:.0%} of the time"
+        return None
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, with `fps`."""
-        return {**asdict(self), "fps": self.fps}
+        """Plain values, with `fps` and `unsettled`."""
+        return {**asdict(self), "fps": self.fps, "unsettled": self.unsettled}
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,14 @@ import html
 import math
 from collections.abc import Callable, Sequence
 
+from psarm.benchmarks.facts import DatasetFacts
 from psarm.benchmarks.growth_curves import GrowthCurve
 from psarm.benchmarks.notation import DASH, percent, speed
 from psarm.benchmarks.page.charts import Growth, Point, growth_chart, speed_chart
 from psarm.benchmarks.page.parts import facts_list, plots, table, whole_page
-from psarm.benchmarks.paper.published import SPEEDS, not_comparable, title_of, untimed
+from psarm.benchmarks.paper.published import PAPER, SPEEDS, not_comparable, title_of, untimed
 from psarm.benchmarks.report import BenchReport, Row
-from psarm.benchmarks.table import STAGE_TITLES, fact_lines, row_title, search_name
+from psarm.benchmarks.table import STAGE_TITLES, fact_lines, row_title, search_name, threads_of, unsettled_lines
 
 GROWTH_TITLES = {
     "people": ("People in a frame", "people in a frame", "ms an image"),
@@ -21,6 +22,8 @@ GROWTH_TITLES = {
     "gallery": ("People in the gallery", "people in the gallery", "ms a query"),
 }
 """Of the figure and of its axes."""
+Column = tuple[str, Callable[[Row], str]]
+"""Its title, and what it says of a row."""
 
 
 def bench_page(report: BenchReport) -> str:
@@ -29,52 +32,69 @@ def bench_page(report: BenchReport) -> str:
     sections = [("rows", "What was measured", _rows_section(report)), ("accuracy", "Accuracy", _accuracy(report))]
     points = _points(report)
     if points:
-        sections.append(("speed", "Accuracy against speed (Fig. 1)", _speed_section(report, points)))
+        sections.append(("speed", "Accuracy against speed", _speed_section(report, points)))
     if report.growth:
         sections.append(("growth", "How the cost grows", _growth_section(report.growth)))
     sections.append(("how", "How it was measured", _how(report)))
     engines = list(dict.fromkeys(f"{row.name} {row.precision}".strip() for row in report.rows if row.ok))
-    title = f"psarm bench on {title_of(data.name)}: {', '.join(engines)}"
+    name = title_of(data.name)
+    title = f"psarm bench on {f'drawn data in the format of {name}' if data.drawn else name}: {', '.join(engines)}"
     subtitle = (
         f"{data.gallery_frames:,} gallery frames of {' and '.join(data.image_sizes)}, {data.queries:,} queries; "
-        f"{report.facts.machine.cpu}, {report.facts.threads} threads."
+        f"{report.facts.machine.cpu}, {threads_of(report)}."
     )
-    warning = not_comparable(data.name, data.gallery_frames, data.queries)
-    return whole_page(title, subtitle, warning, sections, report.facts.date)
+    warning = _not_comparable(data)
+    return whole_page(title, subtitle, warning, sections, report.facts.date, published=bool(points) and not warning)
+
+
+def _not_comparable(data: DatasetFacts) -> str:
+    """Why no published figures stand on the page; empty where they do."""
+    if data.drawn:
+        return f"These frames were drawn by psarm data synth: the figures say nothing of {title_of(data.name)}."
+    return not_comparable(data.name, data.gallery_frames, data.queries)
 
 
 def _rows_section(report: BenchReport) -> str:
-    columns: list[tuple[str, Callable[[Row], str]]] = [
+    """Accuracy and speed, where the time goes, and what it takes; what was not measured has no column."""
+    notes = [*unsettled_lines(report), *(f"{row_title(row)}: {row.failure}" for row in report.rows if not row.ok)]
+    listed = "".join(f"<li>{html.escape(note)}</li>\n" for note in [*notes, *report.notes])
+    explanation = (
+        "<p>Times are medians, of each stage by itself; p95 and p99 are of a call, which is a whole batch. Cold start: "
+        "from opening the engine to its first result, in a process of its own; memory is the most that process had "
+        "resident. Of the roofline: the least time this machine needs for the multiply-adds and bytes of the graphs, "
+        "by what they took.</p>"
+    )
+    tables = table("Rows", *_cells(report.rows, _main_columns(report)))
+    tables += f"<ul>\n{listed}</ul>" if listed else ""
+    timed = [row for row in report.rows if row.timing]
+    further = [("Where the time goes, ms an image", STAGE_COLUMNS), ("Start, memory and size", COST_COLUMNS)]
+    for title, columns in further:
+        head, body = _cells(timed, columns)
+        if len(head[0]) > 1:
+            tables += f"<h3>{title}</h3>\n{table(title, head, body)}"
+    return tables + explanation
+
+
+def _main_columns(report: BenchReport) -> list[Column]:
+    return [
         ("", lambda row: "✓" if row.ok else "✗"),
         ("mAP, %", lambda row: percent(row.metric("search", "mAP"))),
         ("top-1, %", lambda row: percent(row.metric("search", "top1"))),
         ("ms an image", lambda row: f"{row.timing.total_ms:.1f}" if row.timing else DASH),
         ("images/s", lambda row: speed(row.timing.fps) if row.timing else DASH),
         ("times PyTorch", lambda row: f"×{found:.2f}" if (found := report.speed_up(row)) else DASH),
-        *((f"call {name}, ms", _percentile(name)) for name in ("p50", "p95", "p99")),
-        ("of the roofline", lambda row: f"{row.roofline.share:.0%}" if row.roofline else DASH),
-        ("cold start, ms", lambda row: f"{row.fresh.cold_start_ms:.0f}" if row.fresh else DASH),
-        ("memory, MB", lambda row: _megabytes(row.fresh.memory_bytes if row.fresh else None)),
-        ("GPU memory, MB", lambda row: _megabytes(row.fresh.gpu_memory_bytes if row.fresh else None)),
-        *((f"{title}, ms", _stage(name)) for name, title in STAGE_TITLES.items()),
+        ("call p95, ms", lambda row: f"{row.timing.p95_ms:.1f}" if row.timing else DASH),
+        ("call p99, ms", lambda row: f"{row.timing.p99_ms:.1f}" if row.timing else DASH),
         ("people", lambda row: f"{row.timing.people:g}" if row.timing else DASH),
-        ("GMACs", lambda row: f"{row.roofline.gmacs:.1f}" if row.roofline else DASH),
-        ("file, MB", lambda row: _megabytes(row.size_bytes)),
     ]
-    measured = [row for row in report.rows if row.ok]
+
+
+def _cells(rows: Sequence[Row], columns: Sequence[Column]) -> tuple[list[list[str]], list[tuple[str, list[str]]]]:
+    """Head and body of a table, without the columns in which nothing was measured."""
+    measured = [row for row in rows if row.ok]
     columns = [one for one in columns if not one[0] or any(one[1](row) != DASH for row in measured)]
-    body = [
-        (row_title(row), [cell(row) if row.ok or not title else DASH for title, cell in columns]) for row in report.rows
-    ]
-    failures = [f"<li>{html.escape(f'{row_title(row)}: {row.failure}')}</li>" for row in report.rows if not row.ok]
-    failures += [f"<li>{html.escape(note)}</li>" for note in report.notes]
-    note = (
-        "<p>Times are medians; a call is a whole batch. Cold start: from opening the engine to its first result, in a "
-        "process of its own; memory is the most that process had resident. Of the roofline: the least time this "
-        "machine needs for the multiply-adds and bytes of the graphs, by what they took.</p>"
-    )
-    listed = "<ul>\n" + "\n".join(failures) + "\n</ul>" if failures else ""
-    return table("Rows", [["engine", *(title for title, _ in columns)]], body) + note + listed
+    body = [(row_title(row), [cell(row) if row.ok or not title else DASH for title, cell in columns]) for row in rows]
+    return [["engine", *(title for title, _ in columns)]], body
 
 
 def _accuracy(report: BenchReport) -> str:
@@ -110,18 +130,19 @@ def _group(report: BenchReport) -> str:
 
 
 def _speed_section(report: BenchReport, points: list[Point]) -> str:
+    """The plot; published figures stand in it where they are of the same test set."""
     accuracy = "mAP with CBGM, %" if report.settings.cbgm else "mAP, %"
     data = report.facts.dataset
-    published, levels = SPEEDS.get(data.name, []), untimed(data.name)
-    quoted = "; ".join(f"{p.title} {p.mAP} % at {p.fps} FPS on a {p.gpu}, from {p.source}" for p in published)
+    comparable = not _not_comparable(data)
+    published, levels = (SPEEDS.get(data.name, []), untimed(data.name)) if comparable else ([], {})
     spoken = "; ".join(f"{point.name} {point.y:.1f} % at {speed(point.x)} FPS" for point in points)
     caption = "Frames a second are of finding the people of an image, without a search."
     if published:
-        others = not_comparable(data.name, data.gallery_frames, data.queries)
-        caption += f" Hollow: published, {quoted}, with CBGM. Speeds on other machines do not compare"
-        caption += ", nor accuracies on other frames." if others else "."
+        quoted = "; ".join(f"{p.title} {p.mAP} % at {p.fps} FPS on a {p.gpu}, from {p.source}" for p in published)
+        caption += f" Hollow: published, {quoted}, with CBGM. Speeds on other machines do not compare."
     caption += "".join(f" Dotted: {name} {value} %, published without a speed." for name, value in levels.items())
-    caption += " The paper gives the other speeds of its Fig. 1 as a plot only; they are not quoted."
+    if comparable:
+        caption += f" Fig. 1 of {PAPER} gives other speeds as a plot only; they are not quoted."
     rows = [(p.name, [f"{p.y:.1f}", speed(p.x), f"{1000 / p.x:.1f}"]) for p in points]
     rows += [
         (f"{p.title} (published, {p.gpu})", [f"{p.mAP:.1f}", speed(p.fps), f"{1000 / p.fps:.1f}"]) for p in published
@@ -193,13 +214,22 @@ def _stage(name: str) -> Callable[[Row], str]:
     return lambda row: f"{row.timing.stages_ms[name]:.1f}" if row.timing and row.timing.stages_ms else DASH
 
 
-def _percentile(name: str) -> Callable[[Row], str]:
-    return lambda row: f"{getattr(row.timing, f'{name}_ms'):.1f}" if row.timing else DASH
-
-
 def _megabytes(size: int | None) -> str:
     return DASH if size is None else f"{size / 1e6:.0f}"
 
 
 def _ms(value: float | None) -> str:
     return DASH if value is None else f"{value:.3g}"
+
+
+STAGE_COLUMNS: list[Column] = [
+    *((title, _stage(name)) for name, title in STAGE_TITLES.items()),
+    ("GMACs", lambda row: f"{row.roofline.gmacs:.1f}" if row.roofline else DASH),
+    ("of the roofline", lambda row: f"{row.roofline.share:.0%}" if row.roofline else DASH),
+]
+COST_COLUMNS: list[Column] = [
+    ("cold start, ms", lambda row: f"{row.fresh.cold_start_ms:.0f}" if row.fresh else DASH),
+    ("memory, MB", lambda row: _megabytes(row.fresh.memory_bytes if row.fresh else None)),
+    ("GPU memory, MB", lambda row: _megabytes(row.fresh.gpu_memory_bytes if row.fresh else None)),
+    ("file, MB", lambda row: _megabytes(row.size_bytes)),
+]

@@ -9,13 +9,25 @@ from psarm import __version__
 from psarm.benchmarks.page import template
 
 
-def whole_page(title: str, subtitle: str, warning: str, sections: Sequence[tuple[str, str, str]], date: str) -> str:
-    """A page; `sections`: id, title and content of each; `warning`: why published figures do not compare, or empty."""
+def whole_page(
+    title: str,
+    subtitle: str,
+    warning: str,
+    sections: Sequence[tuple[str, str, str]],
+    date: str,
+    published: bool = True,
+) -> str:
+    """A page.
+
+    `sections`: id, title and content of each; `warning`: why published figures do not compare, or empty; `published`:
+    whether there are such figures on the page.
+    """
     note = f'<p class="warning" role="note"><b>Not comparable.</b> {html.escape(warning)}</p>' if warning else ""
     return template.PAGE.format(
         style=template.STYLE,
         title=html.escape(title),
         subtitle=html.escape(subtitle),
+        lead=template.PUBLISHED if published else template.MEASURED,
         warning=note,
         links=" ".join(f'<a href="#{key}">{html.escape(name)}</a>' for key, name, _ in sections),
         sections="\n".join(

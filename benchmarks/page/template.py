@@ -28,7 +28,7 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: 5px 10px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
 tbody th { text-align: left; white-space: normal; min-width: 170px; }
-thead th { font-size: 13px; color: var(--soft); font-weight: 600; vertical-align: bottom; }
+thead th { font-size: 13px; color: var(--soft); font-weight: 600; vertical-align: bottom; white-space: normal; }
 thead th[colspan] { border-bottom: 0; padding-bottom: 0; text-align: center; }
 thead tr:first-child th:first-child { text-align: left; }
 .published td, .published th { background: var(--published-back); color: var(--published); font-weight: 400; }
@@ -76,8 +76,7 @@ PAGE = """<!DOCTYPE html>
 <header>
 <h1>{title}</h1>
 <p class="soft">{subtitle}</p>
-<p><span class="tag" style="color: var(--published)">published</span> marks figures quoted from print; everything else
-was measured by this suite, when and on what is said at the end.</p>
+<p>{lead}</p>
 {warning}
 <nav aria-label="Parts of this page">{links}</nav>
 </header>
@@ -88,6 +87,12 @@ was measured by this suite, when and on what is said at the end.</p>
 </body>
 </html>
 """
+
+PUBLISHED = (
+    '<span class="tag" style="color: var(--published)">published</span> marks figures quoted from print; everything '
+    "else was measured by psarm, when and on what is said at the end."
+)
+MEASURED = "Everything was measured by psarm, when and on what is said at the end."
 
 SECTION = """<section id="{id}" aria-labelledby="{id}-title">
 <h2 id="{id}-title">{title}</h2>

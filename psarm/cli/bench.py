@@ -292,12 +292,16 @@ def _score_file(
 
 def _compare(old: Path, new: Path, threshold: float) -> None:
     from psarm.benchmarks.compare import compare_reports, print_comparison, read_report
+    from psarm.cli.gallery_words import counted
     from psarm.console import out
 
     comparison = compare_reports(read_report(old), read_report(new))
     print_comparison(comparison, threshold, out)
     regressions = comparison.regressions(threshold)
     if regressions or comparison.broken:
-        worse = f"{len(regressions)} measures are worse by more than ×{threshold:g}"
-        raise PsarmError(f"{worse}, {len(comparison.broken)} rows no longer run; the lines above say which.")
+        measures, rows = len(regressions), len(comparison.broken)
+        worse = f"{counted(measures, 'measure')} {'is' if measures == 1 else 'are'} worse by more than ×{threshold:g}"
+        broken = f"{counted(rows, 'row')} no longer {'runs' if rows == 1 else 'run'}"
+        said = " and ".join(words for words, number in ((worse, measures), (broken, rows)) if number)
+        raise PsarmError(f"{said}; the lines above say which.")
     out.print(f"Nothing is worse by more than ×{threshold:g}.")

@@ -46,9 +46,9 @@ def test_slower_larger_and_less_accurate_are_regressions():
     assert worse(old, old) == []
     assert worse(old, report(row(timing__total_ms=111))) == [("ms an image", 1.11)]
     assert worse(old, report(row(timing__total_ms=110))) == []
-    assert worse(old, report(row(timing__total_ms=50, metrics__search__mAP=0.5))) == [("mAP", 1.2)]
-    assert worse(old, report(row(metrics__search__mAP=0.0))) == [("mAP", float("inf"))]
-    assert worse(old, report(row(fresh_process__memory_bytes=2 * 10**9)), 1.5) == [("memory", 2.0)]
+    assert worse(old, report(row(timing__total_ms=50, metrics__search__mAP=0.5))) == [("mAP, %", 1.2)]
+    assert worse(old, report(row(metrics__search__mAP=0.0))) == [("mAP, %", float("inf"))]
+    assert worse(old, report(row(fresh_process__memory_bytes=2 * 10**9)), 1.5) == [("memory, MB", 2.0)]
     assert worse(old, report(row(fresh_process=None))) == []
 
 
@@ -75,12 +75,35 @@ def test_a_row_that_no_longer_runs_is_broken():
 
 def test_other_machines_data_and_threads_are_told():
     other = report(row(), machine={"cpu": "B", "cores": 2}, threads=4, dataset={"name": "prw", "queries": 5})
-    comparison = compare_reports(report(row()), other)
+    said = printed(compare_reports(report(row()), other))
+    for words in ("Another machine", "cpu A → B", "Another data", "queries 4 → 5", "Another run", "threads 2 → 4"):
+        assert words in said
+    assert "cores" not in said and compare_reports(report(row()), report(row())).differences == []
+
+
+def printed(comparison):
     file = io.StringIO()
     print_comparison(comparison, 1.1, Console(file=file, width=80))
-    for words in ("Another machine", "cpu A → B", "Another data", "queries 4 → 5", "Another run", "threads 2 → 4"):
-        assert words in file.getvalue()
-    assert "cores" not in file.getvalue() and compare_reports(report(row()), report(row())).differences == []
+    return file.getvalue()
+
+
+def test_figures_are_written_as_bench_writes_them():
+    old = row(timing__total_ms=1318.04, metrics__search__mAP=0.7414, fresh_process__memory_bytes=900_000)
+    lines = [" ".join(line.split()) for line in printed(compare_reports(report(old), report(row()))).splitlines()]
+    for line in (
+        "openvino fp32 ms an image 1318.0 100.0 ×0.08",
+        "openvino fp32 cold start, ms 1000.0 1000.0 ×1.00",
+        "openvino fp32 memory, MB 1 1000 ×1111.11 ❌",
+        "openvino fp32 mAP, % 74.1 60.0 ×0.81 ❌",
+    ):
+        assert line in lines
+
+
+def test_unsettled_times_are_told():
+    new = row(timing__unsettled="p95 of a call is 3.0 times its median")
+    words = "⚠ Unsettled times in the new report: openvino fp32 (p95 of a call is 3.0 times its median).\n"
+    assert words in printed(compare_reports(report(row()), report(new)))
+    assert "Unsettled" not in printed(compare_reports(report(row(timing__unsettled=None)), report(row(timing=None))))
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"detection": {}}'])

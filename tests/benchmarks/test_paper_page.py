@@ -233,7 +233,7 @@ def test_the_speed_plot_says_what_is_with_cbgm(default):
 
 def test_every_date_is_that_of_its_own_measurement(default):
     page = Page(default)
-    assert "measured by this suite" in page.text and "in this run" not in page.text
+    assert "else was measured by psarm" in page.text and "in this run" not in page.text
     assert page.text.count("yesterday on CPU, 1 thread, a <cpu>, commit abc1234") == 2  # accuracy of both
     assert page.text.count("measured last week on CPU, 1 thread") == 1  # speed
     assert page.text.count(FACTS["date"]) == 2  # of the report: how it was measured, and the foot

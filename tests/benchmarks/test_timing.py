@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from toy_bundle import draw_scene, make_toy_bundle
 
-from psarm.benchmarks.timing import WARM_UP_FRAMES, Case, spread, time_cases, time_engines
+from psarm.benchmarks.timing import WARM_UP_FRAMES, Case, Timing, spread, time_cases, time_engines
 from psarm.benchmarks.workloads import Workload
 from psarm.errors import ImageError, PsarmError
 from psarm.runtime import PersonSearch
@@ -78,6 +78,36 @@ def test_medians_leave_the_warm_up_out(paths):
     assert timing.frames == 4 and timing.people == 3
     assert timing.stages_ms == pytest.approx(dict(zip(STAGES, [250, 1250, 250, 500, 250], strict=True)))
     assert timing.to_dict()["fps"] == pytest.approx(4)
+
+
+class HeldUpEngine(FakeEngine):
+    """Held up in another stage in each of its calls."""
+
+    def detect(self, frame):
+        found = super().detect(frame)
+        held = STAGES[self.calls % len(STAGES)]
+        self.last_timings = dict.fromkeys(STAGES, 0.01) | {held: self.seconds[self.calls - 1] - 0.04}
+        return found
+
+
+def test_times_that_another_run_would_not_give_are_unsettled(paths):
+    clock = FakeClock()
+    [held] = run(paths, HeldUpEngine("A", [], clock, [1.0] * 6), clock=clock)
+    assert (held.total_ms, sum(held.stages_ms.values())) == pytest.approx((1000, 50))
+    assert held.unsettled == "the stages add up to 5% of the time" == held.to_dict()["unsettled"]
+    slow = [FakeEngine("A", [], clock, [1, 1, 1, 1, 1, last], stages=False) for last in (2, 3)]
+    assert [run(paths, engine, clock=clock)[0].unsettled for engine in slow] == [
+        None,
+        "p95 of a call is 2.7 times its median",
+    ]
+
+
+def test_stages_that_add_up_are_settled():
+    def unsettled(share):
+        return Timing(dict.fromkeys(STAGES, 20.0 * share), 100, 100, 200, 300, 3, 30).unsettled
+
+    assert [unsettled(share) for share in (0.75, 1, 1.25)] == [None] * 3
+    assert unsettled(1.26) == "the stages add up to 126% of the time" and unsettled(0.7) is not None
 
 
 def test_an_engine_that_does_not_tell_stages_apart_has_a_total_only(paths):

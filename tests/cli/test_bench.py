@@ -198,7 +198,7 @@ def test_two_reports_compared(capsys, root, bundle, tmp_path):
     report["machine"]["cpu"] = "Another"
     new.write_text(json.dumps(report))
     code, printed, err = bench(capsys, "--compare", old, new)
-    assert code == 1 and "1 measures are worse by more than ×1.1" in err
+    assert code == 1 and err == "Error: 1 measure is worse by more than ×1.1; the lines above say which.\n"
     assert "×1.30" in printed and "→ Another" in printed
     assert bench(capsys, "--compare", old, new, "--threshold", 1.4)[0] == 0
     code, _, err = bench(capsys, "--compare", old, new, "--quick", "--data-root", root)

@@ -85,15 +85,15 @@ def _check_target(out: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise UsageError(f"{out} exists and is not empty; choose another directory or pass --overwrite.")
-    if not _is_synthetic(out):
+    if not is_synthetic(out):
         raise UsageError(
             f"{out} holds something else than a synthetic data set (no {_MANIFEST} of psarm in it) and is not "
             "overwritten; choose another directory."
         )
 
 
-def _is_synthetic(folder: Path) -> bool:
-    """Whether a directory holds the manifest of a data set that was drawn: a real one is never replaced."""
+def is_synthetic(folder: Path) -> bool:
+    """Whether a directory holds the manifest of a data set that `generate_dataset` drew."""
     try:
         content = read_json_object(folder / _MANIFEST, "a manifest")
     except DataError:
