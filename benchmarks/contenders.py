@@ -102,7 +102,7 @@ def check_some_run(settings: BenchSettings) -> None:
     if settings.bundle is None or not (settings.backends or settings.precisions):
         return
     bundle, reasons = Bundle.open(settings.bundle), []
-    if set(settings.precisions) == {"int8"}:  # which no backend makes itself: said before all are asked, torch too
+    if not settings.backends and set(settings.precisions) == {"int8"}:  # said before every backend is asked, torch too
         bundle.resolve_precision("int8")
     for backend, precision in _choices(settings, bundle):
         try:
