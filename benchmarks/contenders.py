@@ -102,8 +102,11 @@ def check_some_run(settings: BenchSettings) -> None:
     if settings.bundle is None or not (settings.backends or settings.precisions):
         return
     bundle, reasons = Bundle.open(settings.bundle), []
-    if not settings.backends and set(settings.precisions) == {"int8"}:  # said before every backend is asked, torch too
-        bundle.resolve_precision("int8")
+    if not settings.backends and set(settings.precisions) == {"int8"}:
+        try:
+            bundle.resolve_precision("int8")
+        except UsageError as error:  # said before every backend is asked, and torch loaded for it
+            raise UsageError(f"Nothing was measured: {error}") from None
     for backend, precision in _choices(settings, bundle):
         try:
             check_options(bundle, backend, precision)
