@@ -40,8 +40,8 @@ def command(bundle: Path | None, as_json: bool) -> None:
         out.print_json(json.dumps(report | ({"auto": auto} if auto else {})))
     else:
         _print_tables(versions, machine, backends, runs)
-        if auto:
-            out.print(f"auto takes {auto}.", markup=False, highlight=False, soft_wrap=True)
+        for line in _auto_lines(auto):
+            out.print(line, markup=False, highlight=False, soft_wrap=True)
     if failure is not None:
         raise failure
     if not any(backend.loads for backend in backends):
@@ -72,13 +72,23 @@ def _to_dict(runs: Runs) -> dict[str, object]:
     return {"precisions": ready, "lacks": {name: what for name, what in runs.items() if what is not None}}
 
 
-def _to_text(runs: Runs) -> str:
-    """A line for what runs and one for each thing that must be made first."""
-    ready = ", ".join(name for name, what in runs.items() if what is None)
-    lines = [ready] if ready else []
-    for lacks in dict.fromkeys(what for what in runs.values() if what is not None):
-        lines.append(f"{', '.join(name for name, what in runs.items() if what == lacks)}: {lacks}")
-    return "\n".join(lines)
+def _ready(runs: Runs) -> str:
+    """The precisions that run as the bundle is."""
+    return ", ".join(name for name, what in runs.items() if what is None)
+
+
+def _lacking(runs: Runs) -> list[str]:
+    """A line for each thing that must be made before others run."""
+    lacks = dict.fromkeys(what for what in runs.values() if what is not None)
+    return [f"{', '.join(name for name, what in runs.items() if what == one)}: {one}" for one in lacks]
+
+
+def _auto_lines(auto: str) -> list[str]:
+    """What auto takes, and on a line of its own what it passed over; nothing where it takes nothing."""
+    taken, _, others = auto.removesuffix(")").partition("; passed over: ")
+    if not others:
+        return [f"auto takes {auto}."] if auto else []
+    return [f"auto takes {taken}).", f"It passed over {others}."]
 
 
 def _print_tables(
@@ -90,6 +100,7 @@ def _print_tables(
     from rich.table import Table
     from rich.text import Text
 
+    from psarm.cli.gallery_words import counted
     from psarm.console import out, print_whole
 
     packages = Table("package", "version", title="Versions", title_justify="left")
@@ -100,16 +111,31 @@ def _print_tables(
     facts = Table("fact", "value", title="Machine", title_justify="left")
     facts.add_row("system", Text(machine.system))
     facts.add_row("processor", Text(machine.cpu))
-    facts.add_row("cores", f"{machine.cores} physical, {machine.threads} usable threads")
+    facts.add_row("cores", f"{machine.cores} physical, {counted(machine.threads, 'usable thread')}")
     facts.add_row("memory", f"{machine.memory_bytes / 2**30:.1f} GiB")
     facts.add_row("GPU", Text("\n".join(machine.gpus) or f"none ({machine.gpu_detail})"))
     print_whole(facts, out)
 
-    columns = ("backend", "loads", *(["runs the bundle in"] if runs else []), "detail")
-    table = Table(*columns, title="Backends", title_justify="left")
+    _print_backends(backends, runs)
+
+
+def _print_backends(backends: list[BackendStatus], runs: dict[str, Runs]) -> None:
+    """A table that fits 80 columns, and below it what is long: why or how each loads, and what it lacks."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from psarm.console import out
+
+    table = Table("backend", "loads", *(["runs the bundle in"] if runs else []), title="Backends", title_justify="left")
+    details = []
     for backend in backends:
+        found = runs.get(backend.name, {})
+        lacking = [f"{backend.name} in {line}" for line in _lacking(found)]
+        details += [f"{backend.name}: {backend.detail}", *lacking]
         loads = Text("yes", style="green") if backend.loads else Text("no", style="red")
         nothing = "nothing: the bundle holds nothing for it" if backend.loads else "–"
-        precisions = [Text(_to_text(runs[backend.name]) or nothing)] if runs else []
-        table.add_row(backend.name, loads, *precisions, Text(backend.detail))
-    print_whole(table, out)
+        ready = _ready(found) or ("nothing yet" if lacking else nothing)
+        table.add_row(backend.name, loads, *([ready] if runs else []))
+    out.print(table)
+    for line in details:
+        out.print(line, markup=False, highlight=False, soft_wrap=True)

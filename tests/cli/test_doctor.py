@@ -8,7 +8,7 @@ from tiny_engines import make_trt_bundle
 from toy_bundle import make_toy_bundle
 
 from psarm.cli import run
-from psarm.cli.doctor import _to_text
+from psarm.cli.doctor import _auto_lines, _lacking, _ready
 from psarm.machine import PACKAGES, package_versions
 from psarm.runtime import backends
 from psarm.runtime.backends import BACKENDS, BackendStatus, probe_backend
@@ -61,7 +61,20 @@ def test_what_runs_a_bundle(bundle, capsys, monkeypatch):
     assert run(["doctor", str(bundle)]) == 0
     shown = capsys.readouterr().out
     assert "runs the bundle in" in shown and "nothing: the bundle holds nothing for it" in shown  # torch
-    assert f"auto takes {report['auto']}.\n" in shown
+    taken, _, others = report["auto"].partition("; passed over: ")
+    assert shown.endswith(f"auto takes {taken}).\nIt passed over {others.removesuffix(')')}.\n")
+    openvino = next(one for one in report["backends"] if one["name"] == "openvino")
+    assert f"openvino: {openvino['detail']}\n" in shown
+    assert max(len(line) for line in shown.partition("Backends")[2].splitlines() if line.startswith(("┃", "│"))) <= 80
+
+
+def test_what_auto_takes():
+    assert _auto_lines("") == []
+    assert _auto_lines("openvino, CPU, fp32 (as asked; x)") == ["auto takes openvino, CPU, fp32 (as asked; x)."]
+    assert _auto_lines("openvino, CPU, fp32 (the fastest, on CPU (A: fp32); passed over: b: why; c: none (d))") == [
+        "auto takes openvino, CPU, fp32 (the fastest, on CPU (A: fp32)).",
+        "It passed over b: why; c: none (d).",
+    ]
 
 
 def test_engines_that_are_not_there_yet(tmp_path, capsys, monkeypatch):
@@ -76,9 +89,11 @@ def test_engines_that_are_not_there_yet(tmp_path, capsys, monkeypatch):
     text = f"no engine for this GPU; run psarm engines {bundle} --flavour tensorrt_rtx"
     assert (plain["precisions"], plain["lacks"]) == (["fp32"], {})
     assert (rtx["precisions"], rtx["lacks"]) == ([], {"fp32": text, "fp16": text})
-    assert _to_text({"fp32": None, "fp16": text, "bf16": None}) == f"fp32, bf16\nfp16: {text}"
+    mixed = {"fp32": None, "fp16": text, "bf16": None}
+    assert (_ready(mixed), _lacking(mixed)) == ("fp32, bf16", [f"fp16: {text}"])
     assert run(["doctor", str(bundle)]) == 0
-    assert f"fp32, fp16: {text}" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"tensorrt_rtx in fp32, fp16: {text}\n" in shown and "nothing yet" in shown
     opened = Bundle.open(bundle)
     assert backends.runnable(opened, "tensorrt_rtx") == ()
     assert backends.conditions(opened, "tensorrt_rtx") == {"fp32": text, "fp16": text}
