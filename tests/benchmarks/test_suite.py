@@ -11,7 +11,7 @@ import pytest
 from psarm.benchmarks import BenchSettings, contenders, run_benchmark
 from psarm.benchmarks.baselines import HISTOGRAM, UNTRAINED
 from psarm.benchmarks.compare import compare_reports
-from psarm.benchmarks.facts import git_commit
+from psarm.benchmarks.facts import gather_facts, git_commit
 from psarm.benchmarks.histogram import histogram_embeddings
 from psarm.data.readers import READERS
 from psarm.errors import BundleError, DataError, ImageError, PsarmError, UsageError
@@ -282,3 +282,10 @@ def test_commit_of_a_checkout_only(tmp_path):
     assert git_commit(tmp_path) is None
     (tmp_path / ".git").mkdir()  # looks like one and is none
     assert git_commit(tmp_path) is None
+
+
+def test_drawn_data_is_recognised(dataset, tmp_path):
+    assert not gather_facts(dataset, 1, [dataset.gallery[0].path]).dataset.drawn
+    (tmp_path / "synth.json").write_text('{"psarm_version": "0", "settings": {}}')
+    drawn = dataclasses.replace(dataset, root=tmp_path)
+    assert gather_facts(drawn, 1, [dataset.gallery[0].path]).dataset.drawn
