@@ -1,10 +1,11 @@
 """How far the deployment goals are reached: speed, rounding and accuracy of every backend and precision on the CPU.
 
     python -m psarm.benchmarks.deployment_goals --work goals --json benchmarks/results/deployment_goals.json \
-        --checkpoint release/psarm-resnet18-synthetic.safetensors --data-root street
+        --checkpoint release/psarm-resnet18-synthetic.safetensors
 
-measures all of it (`psarm data synth street --frames 600 --identities 60 --size 640x360 --seed 3` draws a data set);
-without `--checkpoint` and `--data-root` speed and rounding only. Nothing else should run on the machine. Every backend
+measures all of it, accuracy on a street that is drawn for it (`psarm.benchmarks.goals_accuracy.STREET`) where no other
+data set is given with `--data-root`. Without `--checkpoint` it is speed and rounding only, with `--no-speed` accuracy
+only; the report keeps the rest as it was. Nothing else should run on the machine. Every backend
 has two threads; the yardstick (`psarm.benchmarks.yardstick`) and they take turns on one frame, and ratios are those of
 the medians in one run. `--only openvino-bf16` measures one again, beside the yardstick, and replaces its row in the
 report; every row says when, of which commit and with which packages it was `measured`. Frame, weights and
@@ -27,9 +28,9 @@ import cv2
 
 import psarm
 from psarm.benchmarks.facts import git_commit
-from psarm.benchmarks.goals_accuracy import AccuracySubject, measure_accuracy
+from psarm.benchmarks.goals_accuracy import AccuracySubject, draw_street, measure_accuracy
 from psarm.benchmarks.goals_contenders import PARITY, POINTS_LOST, TIMES_AS_FAST, chosen
-from psarm.benchmarks.goals_report import accuracy_table, algebra_line, check_same, merged, speed_table
+from psarm.benchmarks.goals_report import accuracy_table, algebra_line, check_same, int8_line, merged, speed_table
 from psarm.benchmarks.goals_speed import SpeedFolder, measure_preset
 from psarm.benchmarks.script import run
 from psarm.benchmarks.yardstick import FRAME, PEOPLE, PRESETS
@@ -58,7 +59,7 @@ def parse_size(context: click.Context, parameter: click.Parameter, value: str) -
 @click.option("--rounds", default=7, show_default=True, type=click.IntRange(1), help="Timed runs of each engine.")
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(1), help="CPU threads of each engine.")
 @click.option("--checkpoint", type=click.Path(exists=True, path_type=Path), help="Trained model, for accuracy.")
-@click.option("--data-root", type=click.Path(exists=True, path_type=Path), help="Data set in PRW's form, for accuracy.")
+@click.option("--data-root", type=click.Path(exists=True, path_type=Path), help="In PRW's form, for accuracy [drawn].")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures to this file.")
 def main(
     work: Path,
@@ -74,14 +75,16 @@ def main(
     json_path: Path | None,
 ) -> None:
     """How far the deployment goals are reached, on this machine's CPU."""
-    if (checkpoint is None) != (data_root is None):
-        raise UsageError("Accuracy needs both a trained model and data; give --checkpoint and --data-root together.")
+    if checkpoint is None and data_root is not None:
+        raise UsageError("--data-root is for accuracy, which a trained model has; give it with --checkpoint.")
     contenders = chosen(only)
     before = read_json_object(json_path, "a report") if json_path is not None and json_path.exists() else None
     settings = {"frame": list(size), "people": people, "threads": threads, "machine": _machine()}
     subject = None
-    if checkpoint is not None and data_root is not None:
-        subject = AccuracySubject.read(checkpoint, data_root)
+    if checkpoint is not None:
+        subject = AccuracySubject.read(checkpoint, data_root or draw_street(work, threads))
+        if before is not None and not only:
+            before["accuracy"] = None  # all of it is measured anew, on whatever data
     if before is not None:  # now: once everything is measured it would be lost
         check_same(before, {**settings, "accuracy": subject and subject.to_dict()})
     cv2.setNumThreads(threads)
@@ -131,8 +134,12 @@ def _show(report: dict[str, Any]) -> None:
     for name, part in report["presets"].items():
         print_whole(speed_table(name, part), out)
         out.print(algebra_line(part), soft_wrap=True)
+        if "int8" in part:
+            out.print(int8_line(part), soft_wrap=True)
     if report["accuracy"] is not None:
         print_whole(accuracy_table(report["accuracy"]), out)
+        if "int8" in report["accuracy"]:
+            out.print(int8_line(report["accuracy"]), soft_wrap=True)
 
 
 def _load_average() -> float | None:

@@ -16,6 +16,7 @@ from psarm.benchmarks.engines import load_frames
 from psarm.benchmarks.goals_contenders import POINTS_LOST, ROUNDED, YARDSTICK, Contender
 from psarm.benchmarks.torch_engine import load_engine
 from psarm.data.readers import read_dataset
+from psarm.data.synth import SynthSettings, generate_dataset
 from psarm.data.types import PersonSearchDataset
 from psarm.errors import DataError, ImageError, PsarmError
 from psarm.evaluation import SearchProtocol, score_detections
@@ -29,7 +30,14 @@ from psarm.runtime import Bundle
 
 WAYS = ("search", "search_cbgm")
 """Groups of metrics that are compared: without and with context matching."""
+STREET = SynthSettings(440, 110, test_fraction=0.75, width=640, height=360, people_per_frame=5.0, seed=3)
+"""Drawn where no data set is given: 330 test frames with 421 queries, so that one is 0.24 points of top-1."""
 Row = dict[str, Any]
+
+
+def draw_street(work: Path, workers: int) -> Path:
+    """Draw `STREET` into the folder `work`, anew where it is there; returns the data set's folder."""
+    return generate_dataset(work / "street", STREET, workers=workers, overwrite=True).root
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,7 @@ class AccuracySubject:
 def measure_accuracy(
     subject: AccuracySubject, bundle: Path, contenders: list[Contender], threads: int, say: Any
 ) -> dict[str, Any]:
-    """Metrics of the PyTorch model and of every contender, and what each loses to PyTorch.
+    """Metrics of the PyTorch model and of every contender, what each loses to PyTorch, and what was done for int8.
 
     The bundle is exported to `bundle`, its int8 graphs calibrated on the data set's training frames. Raises `DataError`
     or `ImageError` for data that cannot be read and `CheckpointError` for a checkpoint that cannot.
@@ -66,7 +74,7 @@ def measure_accuracy(
     dataset, data_root = subject.dataset, subject.data_root
     precisions = ("fp32", *(p for p in ("fp16", "int8") if any(c.precision == p for c in contenders)))
     settings = PrecisionSettings(precisions, calibrate=data_root if "int8" in precisions else None)
-    export_bundle(
+    exported = export_bundle(
         subject.checkpoint, bundle, verify=False, overwrite=True, say=say, settings=settings, torch_weights=True
     )
     opened = Bundle.open(bundle)
@@ -80,7 +88,8 @@ def measure_accuracy(
     if "fp16" in precisions:
         rows.append(_rounded_row(opened, dataset, threads))
     add_losses(rows)
-    return {**subject.to_dict(), "rows": rows}
+    int8 = {} if exported.quantised is None else {"int8": exported.quantised.to_dict()}
+    return {**subject.to_dict(), **int8, "rows": rows}
 
 
 def add_losses(rows: list[Row]) -> None:

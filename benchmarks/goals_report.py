@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from rich import box
@@ -44,11 +45,16 @@ def merged(old: Report, new: Report) -> Report:
     check_same(old, new)
     presets = {**old["presets"], **new["presets"]}
     for name in old["presets"].keys() & new["presets"].keys():
-        presets[name] = {**new["presets"][name], "rows": _rows(old["presets"][name], new["presets"][name])}
+        presets[name] = _joined(old["presets"][name], new["presets"][name])
     accuracy = new["accuracy"] or old["accuracy"]
     if new["accuracy"] and old["accuracy"]:
-        accuracy = {**new["accuracy"], "rows": _rows(old["accuracy"], new["accuracy"])}
+        accuracy = _joined(old["accuracy"], new["accuracy"])
     return {**new, "presets": presets, "accuracy": accuracy}
+
+
+def _joined(old: Report, new: Report) -> Report:
+    """Two measurements of one part; what only the old one has, int8 say, stays with its rows."""
+    return {**old, **new, "rows": _rows(old, new)}
 
 
 def _rows(old: Report, new: Report) -> list[Report]:
@@ -87,6 +93,13 @@ def algebra_line(part: Report) -> str:
         f"boxes {errors['boxes']:.1e} px, scores {errors['scores']:.1e}, embeddings {errors['embeddings']:.1e}; "
         f"OpenCV's resizing in place of torch's: boxes {_small(part['resizing']['boxes'])} px"
     )
+
+
+def int8_line(part: Report) -> str:
+    """Which blocks int8 left in float, in words."""
+    blocks = Counter(f"{one['graph']}: {one['reason']}" for one in part["int8"]["kept"])
+    kept = [f"{reason} ({count} layer{'s' if count > 1 else ''})" for reason, count in blocks.items()]
+    return f"int8 left in float: {'; '.join(kept) or 'nothing'}"
 
 
 def accuracy_table(part: Report) -> Table:

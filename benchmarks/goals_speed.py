@@ -19,12 +19,13 @@ from psarm.benchmarks.timing import Timing, time_engines
 from psarm.benchmarks.torch_engine import TorchEngine
 from psarm.benchmarks.yardstick import Frame, Reference, draw_yardstick_frame, make_yardstick, scaled_config
 from psarm.console import err
+from psarm.data.json_file import read_json_object
 from psarm.errors import PsarmError
 from psarm.evaluation.types import Floating, ImageDetections
 from psarm.export import export_bundle
 from psarm.export.precision.calibration import MIN_FRAMES
 from psarm.export.precision.settings import PrecisionSettings
-from psarm.files import atomic_path
+from psarm.files import atomic_path, write_json
 from psarm.machine import package_versions
 from psarm.model import PersonSearchModel, load_model, save_model
 from psarm.runtime import Bundle, read_image
@@ -45,6 +46,7 @@ class SpeedFolder:
         self.frame_file = self.folder / "frame.png"
         self.checkpoint = self.folder / "yardstick.safetensors"
         self.bundle = self.folder / "yardstick.psarm"
+        self.int8_file = self.folder / "int8.json"
 
     def frame(self) -> Frame:
         """The frame that is timed."""
@@ -65,11 +67,11 @@ class SpeedFolder:
         """The yardstick exported, with the graphs of at least `precisions`; exported anew where it lacks one."""
         if self.bundle.exists():
             bundle = Bundle.open(self.bundle)
-            if set(precisions) <= set(bundle.manifest.precisions):
+            if set(precisions) <= set(bundle.manifest.precisions) and ("int8" in precisions) <= self.int8_file.exists():
                 return bundle
         self.model()
         settings = PrecisionSettings(precisions, calibrate=self._calibration() if "int8" in precisions else None)
-        export_bundle(
+        exported = export_bundle(
             *(self.checkpoint, self.bundle),
             verify=False,  # rounding is what is measured here
             overwrite=True,
@@ -77,7 +79,13 @@ class SpeedFolder:
             settings=settings,
             torch_weights=True,
         )
+        if exported.quantised is not None:
+            write_json(self.int8_file, exported.quantised.to_dict())
         return Bundle.open(self.bundle)
+
+    def int8(self) -> dict[str, Any]:
+        """What was done for int8 when the bundle was made, the blocks left in float among it."""
+        return read_json_object(self.int8_file, "what was done for int8")
 
     def _calibration(self) -> Path:
         """A folder of other frames of the same size."""
@@ -94,7 +102,7 @@ def _makers_digest() -> str:
 
 
 def measure_preset(files: SpeedFolder, contenders: list[Contender], threads: int, rounds: int) -> dict[str, Any]:
-    """Rows of the yardstick and of every contender, and what the graphs' algebra is off in float64.
+    """Rows of the yardstick and every contender, what the graphs' algebra is off in float64, what int8 left in float.
 
     Raises `BundleError` where the folder's bundle is of other weights than its checkpoint.
 
@@ -138,6 +146,7 @@ def measure_preset(files: SpeedFolder, contenders: list[Contender], threads: int
         "config": {"gmacs": round(cost.macs.total / 1e9, 1), "parameters": cost.parameters},
         "algebra": algebra,
         "resizing": compare(by_runtime.people, by_torch.people, None).to_dict(),
+        **({"int8": files.int8()} if "int8" in precisions else {}),
         "rows": rows + failures,
     }
 

@@ -12,14 +12,20 @@ from tiny_prw import write_tiny_prw
 from toy_bundle import make_toy_bundle
 
 from psarm.benchmarks import deployment_goals, goals_accuracy, goals_speed
-from psarm.benchmarks.goals_accuracy import add_losses
+from psarm.benchmarks.goals_accuracy import STREET, add_losses
 from psarm.benchmarks.goals_contenders import CONTENDERS, chosen
 from psarm.benchmarks.goals_parity import compare, match, snr
-from psarm.benchmarks.goals_report import accuracy_table, merged
+from psarm.benchmarks.goals_report import accuracy_table, int8_line, merged
 from psarm.benchmarks.goals_speed import SpeedFolder
 from psarm.console import out, print_whole
+from psarm.data.prw import read_prw
+from psarm.data.synth import SynthSettings
+from psarm.data.synth.cast import build_cast
+from psarm.data.synth.plan import plan_frames
 from psarm.errors import BundleError, UsageError
 from psarm.evaluation.types import ImageDetections
+from psarm.export import ExportReport
+from psarm.export.precision.int8 import KeptLayer, Quantised
 from psarm.model import load_model, save_model
 from psarm.model.fingerprint import embedding_fingerprint
 from psarm.runtime import PersonSearch, read_image
@@ -30,6 +36,10 @@ TINY = ["--preset", "tiny", "--size", "108x192", "--people", "12", "--rounds", "
 def people(boxes):
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     return ImageDetections(boxes, np.linspace(0.9, 0.6, len(boxes)), np.arange(2.0 * len(boxes)).reshape(-1, 2))
+
+
+def quantised(*kept):
+    return Quantised({}, {"detect": 3}, list(kept), {"head.scores": 21.0}, "16 pictures")
 
 
 def run(*arguments):
@@ -92,6 +102,7 @@ def test_folder_makes_what_it_lacks(tmp_path, monkeypatch):
     def export(checkpoint, bundle, settings, **options):
         exported.append((checkpoint, settings))
         make_toy_bundle(bundle)
+        return ExportReport(bundle, {}, {}, [], [], quantised(), None, None)
 
     monkeypatch.setattr(goals_speed, "export_bundle", export)
     monkeypatch.setattr(goals_speed, "MIN_FRAMES", 2)  # to be quick
@@ -102,6 +113,7 @@ def test_folder_makes_what_it_lacks(tmp_path, monkeypatch):
     assert settings.precisions == ("fp32", "int8") and len(list(settings.calibrate.iterdir())) == 2
     assert read_image(next(settings.calibrate.iterdir())).shape == files.frame().shape == (108, 192, 3)
     assert files.open_bundle(("fp32",)).path == bundle.path and len(exported) == 1
+    assert files.int8() == quantised().to_dict()
 
 
 def test_another_source_makes_everything_afresh(tmp_path, monkeypatch):
@@ -121,7 +133,7 @@ def test_a_bundle_of_other_weights_is_refused(measured, tmp_path):
 def test_wrong_options(tmp_path):
     for arguments, sentence in (
         (["--only", "abacus-fp32"], "no such contender"),
-        (["--checkpoint", __file__], "--checkpoint and --data-root"),
+        (["--data-root", tmp_path], "give it with --checkpoint"),
     ):
         with pytest.raises(UsageError, match=sentence):
             run("--work", tmp_path, *arguments)
@@ -243,11 +255,61 @@ def test_accuracy_is_merged_row_by_row():
     settings = {"frame": [1, 2], "people": 3, "threads": 1, "machine": {}, "presets": {}}
     of = {"checkpoint": "a.safetensors", "sha256": "1", "frames": 3, "queries": 2}
     old = {**settings, "accuracy": {**of, "rows": [{"name": "a", "is": "old"}, {"name": "b", "is": "old"}]}}
+    old["accuracy"]["int8"] = {"kept": []}  # of its rows in int8
     new = {**settings, "accuracy": {**of, "rows": [{"name": "b", "is": "new"}]}}
+    assert merged(old, new)["accuracy"]["int8"] == {"kept": []}
     assert [one["is"] for one in merged(old, new)["accuracy"]["rows"]] == ["old", "new"]
     for key, other in (("checkpoint", "b.safetensors"), ("sha256", "2"), ("frames", 4)):
         with pytest.raises(UsageError, match=f"accuracy is of {key}"):
             merged(old, {**new, "accuracy": {**new["accuracy"], key: other}})
+
+
+def test_what_int8_left_in_float_is_in_the_report():
+    kept = [KeptLayer("detect", f"res5.0.conv{n}", "res5.0 alone leaves scores 18.2 dB", 18.2) for n in (1, 2)]
+    said = int8_line({"int8": quantised(*kept).to_dict()})
+    assert said == "int8 left in float: detect: res5.0 alone leaves scores 18.2 dB (2 layers)"
+    assert int8_line({"int8": quantised().to_dict()}) == "int8 left in float: nothing"
+
+
+def test_a_street_is_drawn_where_no_data_is_given(tmp_path, monkeypatch):
+    """Accuracy of all contenders replaces what the report has, of whatever data; speed stays."""
+    small = SynthSettings(24, 4, width=96, height=54, seed=3)
+    monkeypatch.setattr(goals_accuracy, "STREET", small)
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    seen = []
+
+    def measure(subject, *rest):
+        seen.append(subject.dataset)
+        return {**subject.to_dict(), "int8": quantised().to_dict(), "rows": [row("yardstick", "fp32", 0.8, 0.9, 0.8)]}
+
+    monkeypatch.setattr(deployment_goals, "measure_accuracy", measure)
+    options = ["--work", tmp_path, "--no-speed", "--checkpoint", tmp_path / "model.safetensors"]
+    path = tmp_path / "report.json"
+    assert run(*options, "--json", path).exit_code == 0
+    first = json.loads(path.read_text())
+    assert len(seen[0].gallery) == 12 and [f.path for f in seen[0].train] == [
+        f.path for f in read_prw(tmp_path / "street").train
+    ]
+    path.write_text(json.dumps({**first, "presets": {}, "accuracy": {**first["accuracy"], "queries": 1000}}))
+    result = run(*options, "--json", path)
+    assert result.exit_code == 0 and "int8 left in float: nothing" in result.output
+    assert json.loads(path.read_text())["accuracy"]["queries"] == first["accuracy"]["queries"]
+    path.write_text(json.dumps({**first, "accuracy": {**first["accuracy"], "queries": 1000}}))
+    with pytest.raises(UsageError, match="accuracy is of queries 1000"):
+        run(*options, "--json", path, "--only", "onnxruntime-fp32")
+
+
+def test_the_street_has_enough_queries():
+    """By its plan; a few whom others hide may be missing in the drawn set."""
+    cast = build_cast(STREET)
+    seen = {
+        (one.person, frame.camera)
+        for frame in plan_frames(STREET, cast)
+        if frame.test
+        for one in frame.people
+        if one.person < len(cast.pids)
+    }
+    assert len(seen) > 410 and 100 / len(seen) < goals_accuracy.POINTS_LOST["fp16"][1]
 
 
 def test_reports_are_compared_before_anything_is_measured(measured, tmp_path, monkeypatch):
