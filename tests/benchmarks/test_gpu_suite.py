@@ -1,13 +1,11 @@
-"""The GPU suite on a CPU: how it keeps its journal and judges, and the rows of a tiny model.
-
-The whole command is run by CI: python -m psarm.benchmarks.gpu --tiny --device cpu.
-"""
+"""The GPU suite on a CPU: how it keeps its journal and judges, and the rows of a tiny model."""
 
 import io
 import json
 import math
 import signal
 import subprocess
+import sys
 import time
 from types import SimpleNamespace
 
@@ -94,6 +92,19 @@ def test_the_report_prints(measured):
     print_report(report, Console(file=text, width=300))
     for words in ("rewrites CUDA graphs", "literal eager", "There is no checkpoint", "stages, batch 1", "≤ 2.2 ms"):
         assert words in text.getvalue()
+
+
+def test_the_command_itself(tmp_path):
+    """What `make gpu` runs, on a CPU; its budget ends what compiles for minutes there."""
+    path = tmp_path / "gpu.json"
+    words = ["--tiny", "--device", "cpu", "--rounds", "1", "--budget", "45", "--profile", "--json", str(path)]
+    done = subprocess.run([sys.executable, "-m", "psarm.benchmarks.gpu", *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(path.read_text(encoding="utf-8"))
+    rows = {row["name"]: row for row in report["rows"] if row["group"] == "batch 1"}
+    assert rows["rewrites CUDA graphs"]["ms"] > 0 and rows["literal eager"]["ms"] > 0
+    assert report["tiny"] and report["goals"] and f"Written to {path}" in done.stderr.replace("\n", "")
+    assert "rewrites CUDA graphs" in done.stdout
 
 
 def test_the_best_is_the_fastest_that_is_right(measured, tmp_path):
