@@ -11,7 +11,6 @@ import click
 
 from psarm.cli.checkpoint_path import CheckpointPath
 from psarm.cli.engines import BuildOptions, build_options
-from psarm.cli.termination import terminated_as_interrupted
 from psarm.config import DATASETS
 from psarm.errors import ExportError, UsageError
 
@@ -62,7 +61,6 @@ DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--simplify", is_flag=True, help="Run onnxslim over the graphs before they are verified.")
 @click.option("--overwrite", is_flag=True, help="Replace the bundle that is at --out.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@terminated_as_interrupted()  # or SIGTERM would leave the half-made bundle beside --out
 def command(checkpoint: Path, out: Path, trt: bool, as_json: bool, **options: Any) -> None:
     """Turn a CHECKPOINT into a bundle: ONNX graphs and a manifest.
 
