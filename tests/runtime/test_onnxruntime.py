@@ -93,7 +93,7 @@ def test_a_wheel_of_another_cuda_says_so_and_the_cpu_runs(bundle, gpu_wheel, cap
 
 def test_a_command_says_that_cuda_fell_back_where_onnxruntime_was_asked_for(bundle, gpu_wheel, capsys):
     open_engine(bundle.path, "onnxruntime", "auto", 1, None).close()
-    assert "fp32: CUDA is built in but does not load: libcublasLt.so.13" in capsys.readouterr().err
+    assert "fp32 on CPU, 1 thread: CUDA is built in but does not load: libcublasLt.so.13" in capsys.readouterr().err
     open_engine(bundle.path, "openvino", "auto", 1, None).close()
     assert "CUDA" not in capsys.readouterr().err
 
