@@ -11,7 +11,7 @@ from psarm.cli.termination import terminated_as_interrupted
 
 def test_it_interrupts():
     with pytest.raises(KeyboardInterrupt), terminated_as_interrupted():
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
 
 
 def test_one_of_several_processes_is_left_alone(monkeypatch):

@@ -1,6 +1,5 @@
 """Made-up readers through the toy engine into a gallery."""
 
-import os
 import signal
 from contextlib import contextmanager
 
@@ -193,7 +192,7 @@ def test_a_signal_waits_for_the_commit(gallery, engine, monkeypatch, number, ste
     def interrupted(self, *arguments):
         commits.append(len(commits))
         if len(commits) == 4:
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
         return real(self, *arguments)
 
     indexer = Indexer(gallery, detect_with(engine), EVERY_FRAME)
